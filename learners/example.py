@@ -1,0 +1,49 @@
+"""All that a learner sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mutual_env.errors import InvalidInputError, MisalignedError
+from mutual_env.types import Floats, Ids, Loss, PolicyGradient
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One sequence in the reader's tokens: prompt, then response.
+
+    `prompt_ids` (N) and `response_ids` (T); everything else aligns with `response_ids`:
+    `mask`        True where a token is trained on
+    `advantages`  credit of each token
+    `anchor`      log-probability under the policy that the ratio is taken against; None: the policy at the start of the update
+    `reference`   log-probability under the policy that a KL term pulls to, NaN where there is none; None: no KL term
+    `kl_weight`   the coefficient of that term
+    """
+
+    prompt_ids: Ids
+    response_ids: Ids
+    mask: Mask
+    advantages: Floats
+    loss: Loss = field(default_factory=PolicyGradient)
+    weight: float = 1.0
+    order: int = 0
+    anchor: Floats | None = None
+    reference: Floats | None = None
+    kl_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "advantages", "anchor", "reference"):
+            values = getattr(self, name)
+            if values is not None and values.shape != self.response_ids.shape:
+                raise MisalignedError.of(f"Example.{name}", "response_ids", self.response_ids.size, values.size)
+        if self.prompt_ids.size == 0:
+            raise InvalidInputError("Example.prompt_ids is empty: the first response token would have nothing to follow")
+        if not np.all(np.isfinite(self.advantages[self.mask])):
+            raise InvalidInputError("Example.advantages must be finite where the mask is True")
+        if self.anchor is not None and not np.all(np.isfinite(self.anchor[self.mask])):
+            raise InvalidInputError("Example.anchor must be finite where the mask is True")

@@ -1,0 +1,48 @@
+"""The one seam of this package: what the loop, the batch builder and the resource wrapper ask of a policy that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from learners.example import Example
+from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge.protocol import Tokenizer
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """One policy: its weights, its tokenizer, its objective, its sampler.
+
+    A learner sees its own tokens only. It knows no strategy, no peer and no foreign vocabulary.
+    """
+
+    @property
+    def name(self) -> str:
+        """Which policy this is, e.g. "policy_0"."""
+
+    @property
+    def version(self) -> int:
+        """How many updates have been applied."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        """A group of n completions for each prompt. The seed of each sample is derived from (seed, name, prompt, its
+        occurrence among the prompts, index), so a sample does not depend on what else is in the call."""
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
+        """log π(response | prompt) for each response token, at temperature 1."""
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        """Learn from these examples in one update: `version` rises by one, even where nothing was to be learnt."""
+
+    def save(self, directory: Path) -> None:
+        """Everything a later `load` needs to go on exactly as if nothing had happened: safetensors and JSON."""
+
+    def load(self, directory: Path) -> None: ...
+
+    def close(self) -> None:
+        """Release what is held. Safe to call twice."""

@@ -1,0 +1,23 @@
+"""Seeds derived by hashing, so that no two uses share one and none depends on order or PYTHONHASHSEED."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed for this exact sequence of parts, e.g. `derive_seed(run_seed, "act", round, policy, prompt, index)`."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        kind = "i" if isinstance(part, int) else "s"
+        body = str(part).encode("utf-8", "surrogatepass")
+        digest.update(f"{kind}{len(body)}:".encode())
+        digest.update(body)
+    return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """A generator of its own for this exact sequence of parts."""
+    return np.random.Generator(np.random.PCG64(derive_seed(*parts)))

@@ -1,0 +1,265 @@
+"""The data of one round, in the order in which it flows.
+
+    Task          what is asked; drawn from a seed and a round                       (mutual_env.tasks)
+    Completion    what a policy wrote after the prompt, with its trace               (learners: act)
+    Verdict       what the verifier said of it                                       (mutual_env.verifiers)
+    Experience    task + author + completion + verdict + round                       (mutual_env.env: step)
+    Group         one author's experiences on one task
+    Lesson        what one reader learns from one experience, and how strongly       (sharing)
+      Loss        the term it adds: PolicyGradient, CrossEntropy, ShapedProbability, CappedSequence
+      Correction  what stands in for the author's absence: OldPolicy, AuthorPolicy, AuthorMean, CompatibilityGate,
+                  TeacherMixture, TeacherDivergence
+    Translation   a peer's completion in the reader's tokens                         (tokenizers_bridge.types)
+    Example       token ids, mask, advantages, anchors: all that a learner sees      (learners.batch)
+
+Each stage returns a new type; nothing is filled in later. Shapes are in names: A agents, P prompts, G group, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NotRequired, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from mutual_env.errors import InvalidInputError, MisalignedError
+
+JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+Metrics: TypeAlias = dict[str, float]
+Ids: TypeAlias = npt.NDArray[np.int32]
+Floats: TypeAlias = npt.NDArray[np.float64]
+FinishReason: TypeAlias = Literal["stop", "length"]
+VerdictStatus: TypeAlias = Literal["ok", "wrong_format", "timeout", "crash", "error"]
+
+
+class Message(TypedDict):
+    """One turn of a chat prompt."""
+
+    role: str
+    content: str
+
+
+Prompt: TypeAlias = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked. `id` is the same for the same task in every process; `answer` never reaches a policy."""
+
+    id: str
+    prompt: Prompt
+    answer: str
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """What a policy wrote after the prompt.
+
+    `token_ids` are the ids that were sampled, the stop token included where the policy stopped by itself; `logprobs` are
+    theirs under the distribution that was sampled from. `tokenizer` is the fingerprint of the vocabulary the ids live in.
+    A completion made of text alone has no trace: see `from_text`.
+    """
+
+    text: str
+    token_ids: Ids
+    logprobs: Floats
+    finish_reason: FinishReason
+    policy_version: int
+    tokenizer: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", _frozen_array(self.token_ids, np.int32))
+        object.__setattr__(self, "logprobs", _frozen_array(self.logprobs, np.float64))
+        if self.token_ids.shape != self.logprobs.shape or self.token_ids.ndim != 1:
+            raise MisalignedError.of("Completion.logprobs", "token_ids", self.token_ids.size, self.logprobs.size)
+
+    @classmethod
+    def from_text(cls, text: str, *, policy_version: int = 0) -> Completion:
+        """A completion without a token trace: it can be verified and shared as text, but not trained on by its author."""
+        return cls(text, np.empty(0, np.int32), np.empty(0), "stop", policy_version, "")
+
+    @property
+    def has_trace(self) -> bool:
+        return self.tokenizer != ""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Completion):
+            return NotImplemented
+        return (
+            self.text == other.text
+            and self.finish_reason == other.finish_reason
+            and self.policy_version == other.policy_version
+            and self.tokenizer == other.tokenizer
+            and np.array_equal(self.token_ids, other.token_ids)
+            and np.array_equal(self.logprobs, other.logprobs, equal_nan=True)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.tokenizer, self.policy_version, self.token_ids.tobytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier said. `reward` is None exactly where no verdict was reached: never a silent zero."""
+
+    reward: float | None
+    correct: bool
+    status: VerdictStatus
+    elapsed: float = field(default=0.0, compare=False)
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        scored = self.status in ("ok", "wrong_format")
+        if scored != (self.reward is not None) or (self.correct and self.status != "ok"):
+            raise InvalidInputError(f"Verdict: status {self.status!r} does not go with reward {self.reward!r}, correct {self.correct!r}")
+        if self.reward is not None and not math.isfinite(self.reward):
+            raise InvalidInputError(f"Verdict.reward must be finite, got {self.reward!r}: return a number, or raise to say why there is none")
+
+    @classmethod
+    def scored(cls, reward: float, *, correct: bool, elapsed: float = 0.0, detail: str = "") -> Verdict:
+        return cls(float(reward), correct, "ok", elapsed, detail)
+
+    @classmethod
+    def wrong_format(cls, *, elapsed: float = 0.0, detail: str = "") -> Verdict:
+        """The answer could not be read: that is the policy's fault, and is worth 0."""
+        return cls(0.0, False, "wrong_format", elapsed, detail)
+
+    @classmethod
+    def unscored(cls, status: Literal["timeout", "crash", "error"], *, elapsed: float = 0.0, detail: str = "") -> Verdict:
+        """No verdict was reached: that is nobody's fault, and is worth nothing."""
+        return cls(None, False, status, elapsed, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """One verified completion."""
+
+    task: Task
+    author: str
+    completion: Completion
+    verdict: Verdict
+    round: int
+
+
+Group: TypeAlias = tuple[Experience, ...]
+
+
+# -- what a lesson asks for -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyGradient:
+    """-min(ρ A, clip(ρ, 1-clip_low, 1+clip_high) A), ρ = exp(log π - anchor), at most `ratio_cap`.
+
+    `ratio`: per token; per sequence (length-normalised, as in GSPO); or none (ρ = 1, the plain gradient A ∇ log π).
+    """
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    ratio: Literal["token", "sequence", "none"] = "token"
+    ratio_cap: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class CrossEntropy:
+    """-log π; the coefficient is the lesson's weight, and the mean is over cross-entropy tokens alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapedProbability:
+    """-f(π) A with f(p) = p / (p + gamma): no ratio, no clip (LUFFY)."""
+
+    gamma: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CappedSequence:
+    """-s_c stopgrad(s_c)^alpha A with s = exp(mean log π - mean anchor), s_c = clamp(s, floor + floor_step m, cap),
+    m = index of the minibatch within the update (HACPO, a peer's samples)."""
+
+    floor: float = 0.8
+    floor_step: float = 0.025
+    cap: float = 1.0
+    alpha: float = 1.0
+
+
+Loss: TypeAlias = PolicyGradient | CrossEntropy | ShapedProbability | CappedSequence
+
+
+@dataclass(frozen=True, slots=True)
+class OldPolicy:
+    """The anchor is the reader's own policy at the start of the update."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorPolicy:
+    """The anchor is the author's behaviour policy, carried over by the bridge; tokens in no exact chunk are masked.
+
+    With a finite `max_kl`, a sample with A <= 0 is dropped unless its estimated KL(reader || author) is below (F-TIS).
+    """
+
+    max_kl: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorMean:
+    """The anchor of every token is the author's mean log-probability over its own tokens: only means are compared (HACPO)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompatibilityGate:
+    """The anchor is the reader's old policy; the weight is multiplied by w = 1[s > floor] min(s, cap), with
+    s = exp(mean log π_old in the reader's tokens - mean log β in the author's), and w = 0 drops the sample (GRAFT)."""
+
+    floor: float = 0.8
+    cap: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherMixture:
+    """The anchor is alpha log π_old + (1 - alpha) log π_teacher; tokens the teacher cannot align use π_old alone (TRRD)."""
+
+    teacher: str
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherDivergence:
+    """The anchor is the reader's old policy, and coefficient · KL_k3(π || π_teacher) is added on aligned tokens (KD-RL)."""
+
+    teacher: str
+    coefficient: float
+
+
+Correction: TypeAlias = OldPolicy | AuthorPolicy | AuthorMean | CompatibilityGate | TeacherMixture | TeacherDivergence
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one reader learns from one experience. Lessons of a higher `order` are trained on after those of a lower one."""
+
+    experience: Experience
+    advantage: float
+    loss: Loss = field(default_factory=PolicyGradient)
+    correction: Correction = field(default_factory=OldPolicy)
+    weight: float = 1.0
+    order: int = 0
+
+
+class AgentInfo(TypedDict):
+    """What `infos[agent]` holds after `step`: the env writes all but `lessons`, the sharing wrappers write that."""
+
+    round: int
+    groups: tuple[Group, ...]
+    metrics: Metrics
+    lessons: NotRequired[tuple[Lesson, ...]]
+
+
+def _frozen_array(values: object, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+    array: npt.NDArray[np.generic] = np.array(values, dtype=dtype)  # a copy: the caller may reuse its buffer
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,52 @@
+"""The one seam of this package: what the bridge, the learners and a third party's tokenizer agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from mutual_env.types import Ids, Prompt
+
+Role: TypeAlias = Literal[
+    "bos", "eos", "end_of_turn", "pad", "unk", "think_open", "think_close", "tool_open", "tool_close", "other"
+]
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A vocabulary with a byte meaning for every id.
+
+    `fingerprint` is a hash of the full definition: equal fingerprints mean equal tokenizers, in every process.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def specials(self) -> Mapping[int, Role]:
+        """Control tokens: ids that stand for no bytes."""
+
+    @property
+    def stop_id(self) -> int:
+        """The token that ends a completion."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Plain text to ids. Text that spells a control token is text: no id in `specials` is ever returned."""
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """The text of these ids, control tokens left out, invalid UTF-8 as U+FFFD."""
+
+    def token_bytes(self, ids: Sequence[int] | Ids) -> bytes:
+        """The exact bytes of these ids, control tokens as nothing."""
+
+    def byte_lengths(self, ids: Sequence[int] | Ids) -> npt.NDArray[np.int64]:
+        """How many bytes each id stands for; 0 for control tokens."""
+
+    def render_prompt(self, prompt: Prompt) -> Ids:
+        """The ids a policy with this tokenizer is prompted with: its own chat template, its own bos."""
