@@ -20,7 +20,7 @@ class Example:
     `prompt_ids` (N) and `response_ids` (T); everything else aligns with `response_ids`:
     `mask`        True where a token is trained on
     `advantages`  credit of each token
-    `anchor`      log-probability under the policy that the ratio is taken against; None: the policy at the start of the update
+    `anchor`      log-probability that the ratio is taken against; None: that of the policy at the start of the update
     `reference`   log-probability under the policy that a KL term pulls to, NaN where there is none; None: no KL term
     `kl_weight`   the coefficient of that term
     """
@@ -42,7 +42,9 @@ class Example:
             if values is not None and values.shape != self.response_ids.shape:
                 raise MisalignedError.of(f"Example.{name}", "response_ids", self.response_ids.size, values.size)
         if self.prompt_ids.size == 0:
-            raise InvalidInputError("Example.prompt_ids is empty: the first response token would have nothing to follow")
+            raise InvalidInputError(
+                "Example.prompt_ids is empty: the first response token would have nothing to follow"
+            )
         if not np.all(np.isfinite(self.advantages[self.mask])):
             raise InvalidInputError("Example.advantages must be finite where the mask is True")
         if self.anchor is not None and not np.all(np.isfinite(self.anchor[self.mask])):

@@ -1,4 +1,4 @@
-"""The one seam of this package: what the loop, the batch builder and the resource wrapper ask of a policy that learns."""
+"""The one seam of this package: what the loop, the batch builder and the resource wrapper ask of a policy."""
 
 from __future__ import annotations
 

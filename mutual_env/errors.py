@@ -1,7 +1,7 @@
 """Every error this project raises on purpose, in one tree.
 
     MutualEnvError
-    ├── UnknownNameError (LookupError)       an id, option, strategy or learner that does not exist; names the nearest that do
+    ├── UnknownNameError (LookupError)       a name that is not registered; says the nearest that are
     ├── InvalidInputError (ValueError)       a value that cannot be used; names the field, the value and the remedy
     │   ├── InvalidActionError               an action that does not fit the round: agents, prompts, groups, text
     │   ├── MisalignedError                  parallel arrays of different lengths
@@ -10,7 +10,7 @@
     ├── IdentityMismatchError (ValueError)   tokens or weights offered to a tokenizer or policy they do not belong to
     ├── VerificationError (RuntimeError)     too much of a round could not be scored, or a verifier broke its contract
     ├── StorageError (OSError)               a file that is torn, foreign, newer than this code, or cannot be written
-    ├── TrainingError (RuntimeError)         an update that must not be applied: NaN loss, exploding gradient, out of memory
+    ├── TrainingError (RuntimeError)         an update that must not be applied: NaN loss, exploding gradient
     ├── DeadlineExceededError (TimeoutError) a bounded wait that ran out
     └── MissingExtraError (ImportError)      an optional dependency that is not installed; names the extra
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from mutual_env.errors import InvalidInputError, MisalignedError
 
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Metrics: TypeAlias = dict[str, float]
 Ids: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -59,8 +59,8 @@ class Task:
 class Completion:
     """What a policy wrote after the prompt.
 
-    `token_ids` are the ids that were sampled, the stop token included where the policy stopped by itself; `logprobs` are
-    theirs under the distribution that was sampled from. `tokenizer` is the fingerprint of the vocabulary the ids live in.
+    `token_ids` are the ids that were sampled, the stop token included where the policy stopped by itself; `logprobs`
+    are theirs under the distribution that was sampled from. `tokenizer` is the fingerprint of their vocabulary.
     A completion made of text alone has no trace: see `from_text`.
     """
 
@@ -79,7 +79,7 @@ class Completion:
 
     @classmethod
     def from_text(cls, text: str, *, policy_version: int = 0) -> Completion:
-        """A completion without a token trace: it can be verified and shared as text, but not trained on by its author."""
+        """Without a token trace: it can be verified and shared as text, but its author cannot train on it."""
         return cls(text, np.empty(0, np.int32), np.empty(0), "stop", policy_version, "")
 
     @property
@@ -115,9 +115,13 @@ class Verdict:
     def __post_init__(self) -> None:
         scored = self.status in ("ok", "wrong_format")
         if scored != (self.reward is not None) or (self.correct and self.status != "ok"):
-            raise InvalidInputError(f"Verdict: status {self.status!r} does not go with reward {self.reward!r}, correct {self.correct!r}")
+            raise InvalidInputError(
+                f"Verdict: status {self.status!r} does not go with reward {self.reward!r}, correct {self.correct!r}"
+            )
         if self.reward is not None and not math.isfinite(self.reward):
-            raise InvalidInputError(f"Verdict.reward must be finite, got {self.reward!r}: return a number, or raise to say why there is none")
+            raise InvalidInputError(
+                f"Verdict.reward must be finite, got {self.reward!r}: return a number, or raise and say why"
+            )
 
     @classmethod
     def scored(cls, reward: float, *, correct: bool, elapsed: float = 0.0, detail: str = "") -> Verdict:
@@ -129,8 +133,10 @@ class Verdict:
         return cls(0.0, False, "wrong_format", elapsed, detail)
 
     @classmethod
-    def unscored(cls, status: Literal["timeout", "crash", "error"], *, elapsed: float = 0.0, detail: str = "") -> Verdict:
-        """No verdict was reached: that is nobody's fault, and is worth nothing."""
+    def unscored(
+        cls, status: Literal["timeout", "crash", "error"], *, elapsed: float = 0.0, detail: str = ""
+    ) -> Verdict:
+        """No verdict was reached: that is worth nothing, not zero."""
         return cls(None, False, status, elapsed, detail)
 
 
@@ -207,7 +213,7 @@ class AuthorPolicy:
 
 @dataclass(frozen=True, slots=True)
 class AuthorMean:
-    """The anchor of every token is the author's mean log-probability over its own tokens: only means are compared (HACPO)."""
+    """The anchor of every token is the author's mean log-probability over its own tokens (HACPO)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +227,7 @@ class CompatibilityGate:
 
 @dataclass(frozen=True, slots=True)
 class TeacherMixture:
-    """The anchor is alpha log π_old + (1 - alpha) log π_teacher; tokens the teacher cannot align use π_old alone (TRRD)."""
+    """The anchor is alpha log π_old + (1 - alpha) log π_teacher; unaligned tokens use π_old alone (TRRD)."""
 
     teacher: str
     alpha: float
@@ -229,7 +235,7 @@ class TeacherMixture:
 
 @dataclass(frozen=True, slots=True)
 class TeacherDivergence:
-    """The anchor is the reader's old policy, and coefficient · KL_k3(π || π_teacher) is added on aligned tokens (KD-RL)."""
+    """The anchor is the reader's old policy; coefficient · KL_k3(π || π_teacher) is added on aligned tokens (KD-RL)."""
 
     teacher: str
     coefficient: float
@@ -240,7 +246,7 @@ Correction: TypeAlias = OldPolicy | AuthorPolicy | AuthorMean | CompatibilityGat
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one reader learns from one experience. Lessons of a higher `order` are trained on after those of a lower one."""
+    """What one reader learns from one experience. Higher `order` is trained on later."""
 
     experience: Experience
     advantage: float
