@@ -1,0 +1,232 @@
+"""The configuration of a run and of a suite: structured, so that a mistyped key is an error with a remedy.
+
+A file is YAML; `key.path=value` arguments override it; what a file does not say has the default that stands here. The
+`options` of an env, a strategy or a learner are theirs to define, and are checked by the part that takes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from mutual_env.errors import ConfigError
+
+
+@dataclass
+class EnvConfig:
+    """Which tasks, and how many of them a round."""
+
+    id: str = "mutual/arithmetic-v0"
+    group_size: int = 8
+    prompts_per_round: int = 8
+    on_unscored: str = "drop"
+    unscored_limit: float = 0.05
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SharingConfig:
+    """What the policies exchange. `exchange`: sqlite (durable, in the run directory) or memory."""
+
+    strategy: str = "independent"
+    exchange: str = "sqlite"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PolicyConfig:
+    """One learner by its registered name, and its own options."""
+
+    learner: str = "tabular"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluationConfig:
+    """Held-out accuracy, every so many rounds (0: never), overall and by the task's metadata key `part`."""
+
+    every: int = 0
+    prompts: int = 64
+    samples: int = 1
+    part: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class CheckpointConfig:
+    """A checkpoint every so many rounds (0: only at the end), the last `keep` of them kept."""
+
+    every: int = 10
+    keep: int = 2
+
+
+@dataclass
+class ResourcesConfig:
+    """Which executor runs the phases (serial, threads, ray), and what it may use."""
+
+    executor: str = "serial"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RunConfig:
+    """One run: a set of policies, a task, a strategy, a seed."""
+
+    name: str = "run"
+    seed: int = 0
+    rounds: int = 100
+    output: str = "runs"
+    env: EnvConfig = field(default_factory=EnvConfig)
+    sharing: SharingConfig = field(default_factory=SharingConfig)
+    policies: dict[str, PolicyConfig] = field(default_factory=dict)
+    teachers: dict[str, PolicyConfig] = field(default_factory=dict)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+
+
+@dataclass
+class SuiteConfig:
+    """The same run in several arms (dotted overrides of `base`), each over the same seeds."""
+
+    name: str = "suite"
+    output: str = "runs"
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    processes: int = 0
+    base: RunConfig = field(default_factory=RunConfig)
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run that a file and its overrides describe, checked."""
+    config = _load(RunConfig, path, overrides)
+    assert isinstance(config, RunConfig)
+    check_run(config)
+    return config
+
+
+def load_suite(path: Path, overrides: Sequence[str] = ()) -> SuiteConfig:
+    """The suite that a file and its overrides describe, every arm of it checked."""
+    config = _load(SuiteConfig, path, overrides)
+    assert isinstance(config, SuiteConfig)
+    if not config.arms or not config.seeds:
+        missing = "arms" if not config.arms else "seeds"
+        raise ConfigError(f"{path}: `{missing}` is empty: a suite compares at least one arm over at least one seed")
+    for arm in config.arms:
+        check_run(arm_config(config, arm, config.seeds[0]))
+    return config
+
+
+def arm_config(suite: SuiteConfig, arm: str, seed: int) -> RunConfig:
+    """The run of one arm under one seed."""
+    name = f"{suite.name}/{arm}/seed_{seed}"
+    overrides = {**suite.arms[arm], "name": name, "seed": seed, "output": suite.output}
+    config = OmegaConf.structured(suite.base)
+    for key, value in overrides.items():
+        _update(config, key, value, where=f"arms.{arm}")
+    run = _to_object(config)
+    assert isinstance(run, RunConfig)
+    return run
+
+
+def to_yaml(config: RunConfig | SuiteConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def is_suite(path: Path) -> bool:
+    """Whether a file describes a suite: only a suite has arms."""
+    return "arms" in _read(path)
+
+
+def check_run(config: RunConfig) -> None:
+    """What types alone cannot say."""
+    if not config.policies:
+        raise ConfigError("policies is empty: name at least one, e.g. policies.policy_0.learner=tabular")
+    for name, value, least in (
+        ("rounds", config.rounds, 0),
+        ("env.group_size", config.env.group_size, 1),
+        ("env.prompts_per_round", config.env.prompts_per_round, 1),
+        ("evaluation.every", config.evaluation.every, 0),
+        ("evaluation.prompts", config.evaluation.prompts, 1),
+        ("evaluation.samples", config.evaluation.samples, 1),
+        ("checkpoint.every", config.checkpoint.every, 0),
+        ("checkpoint.keep", config.checkpoint.keep, 1),
+    ):
+        if value < least:
+            raise ConfigError(f"{name} must be at least {least}, got {value}")
+    for name, choice, allowed in (
+        ("sharing.exchange", config.sharing.exchange, ("sqlite", "memory")),
+        ("env.on_unscored", config.env.on_unscored, ("drop", "zero", "raise")),
+    ):
+        if choice not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {choice!r}")
+    both = sorted(set(config.policies) & set(config.teachers))
+    if both:
+        raise ConfigError(f"teachers.{both[0]} is also a policy: a policy teaches by its own name, with no entry here")
+
+
+def _read(path: Path) -> DictConfig:
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        hint = f": did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"no configuration file {path}{hint}")
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:  # a boundary: whatever the YAML parser says, the person wants the file and the place
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, got {type(loaded).__name__}")
+    return loaded
+
+
+def _load(schema: type[Any], path: Path, overrides: Sequence[str]) -> Any:
+    config = OmegaConf.structured(schema)
+    content = OmegaConf.to_container(_read(path))
+    assert isinstance(content, dict)
+    _merge(config, content, where=str(path))
+    for override in overrides:
+        key, separator, _ = override.partition("=")
+        if not separator:
+            raise ConfigError(f"override {override!r} must have the form key.path=value")
+        parsed = OmegaConf.from_dotlist([override])
+        _update(config, key, OmegaConf.select(parsed, key), where="the command line")
+    return _to_object(config)
+
+
+def _merge(config: DictConfig, content: Mapping[Any, Any], where: str) -> None:
+    for key, value in content.items():
+        _update(config, str(key), value, where)
+
+
+def _update(config: DictConfig, key: str, value: Any, where: str) -> None:
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    try:
+        OmegaConf.update(config, key, value, merge=True, force_add=False)
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        raise ConfigError(f"{where}: {_unknown_key(error, key)}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {error.full_key or key}: {str(error).splitlines()[0]}") from error
+
+
+def _unknown_key(error: OmegaConfBaseException, key: str) -> str:
+    known = (
+        [f.name for f in dataclasses.fields(error.object_type)] if dataclasses.is_dataclass(error.object_type) else []
+    )
+    near = difflib.get_close_matches(str(error.key), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown key {str(error.full_key or key)!r}: {hint}"
+
+
+def _to_object(config: DictConfig) -> Any:
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
