@@ -1,0 +1,305 @@
+"""The update that each strategy makes on one prompt, as exact moments over everything its groups can turn out as.
+
+An update u is what one optimizer step adds to the reader's logits per unit of learning rate, at π = π_old, on a batch
+of this one prompt: the mean over the policy-gradient samples that are trained on, plus the mean over cross-entropy
+samples, a response counting as one whatever its tokens. In all formulas r is the reward, p the reader's success
+probability, G the group size, n_a the successes in the group of agent a (the reader's is n), ∇ log π(y) = e_y - π,
+ρ = (π/β)^(1/tokens) the token ratio of reader and author, ε = 1e-6, and
+
+    A(r; m, s) = (r - m) / (s + ε),      sd(m) = sqrt(m (1 - m)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from mutual_env.types import Floats
+from sharing.analysis.bandit import Context
+from sharing.analysis.outcomes import REWARD_C, TRAINED_C, Moments, Outcomes, enumerate_outcomes, mixture, moments
+
+EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The published defaults of every strategy.
+
+    `capability` is HACPO's P of each agent, a constant here because it comes from past steps (empty: equal ones).
+    """
+
+    eta: float | None = None  # XGRPO; None: (N-1)/N, which pools all rollouts with equal weight
+    rescue_weight: float = 0.1  # SGT's λ
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    gate_floor: float = 0.8  # GRAFT
+    graft_clip_high: float = 0.28
+    hacpo_floor: float = 0.8
+    hacpo_alpha: float = 1.0
+    capability: tuple[float, ...] = ()
+    ratio_cap: float = 2.0  # F-TIS
+    max_kl: float = 0.5
+    shaping: float = 0.1  # LUFFY's γ
+    own_samples: int = 4  # SAPO's I and J
+    peer_samples: int = 4
+    teacher_mix: float = 0.5  # TRRD's α
+    distill_weight: float = 0.1  # KD-RL
+
+
+ExactUpdate: TypeAlias = Callable[[Context, int, Options], Moments]
+
+
+# -- the parts the formulas are made of -------------------------------------------------------------------------------
+
+
+def everyone(context: Context) -> Floats:
+    """Every sample is trained on."""
+    return np.ones_like(context.policies_AK)
+
+
+def aligned(context: Context) -> Floats:
+    """The reader's own samples, and the peers' copies that come with an exact chunk."""
+    chance_AK = np.tile(1.0 - context.residual_K, (context.policies_AK.shape[0], 1))
+    chance_AK[0] = 1.0
+    return chance_AK
+
+
+def only(author: int, context: Context) -> Floats:
+    """Zero for every author but one."""
+    mask_AK = np.zeros_like(context.policies_AK)
+    mask_AK[author] = 1.0
+    return mask_AK
+
+
+def groups(context: Context, size: int, trained_AK: Floats | None = None) -> Outcomes:
+    """Groups of the same size for all agents."""
+    sizes = [size] * context.policies_AK.shape[0]
+    return enumerate_outcomes(context, sizes, everyone(context) if trained_AK is None else trained_AK)
+
+
+def advantage(mean_O: Floats, deviation_O: Floats | float) -> Floats:
+    """A(r; m, s) of each cell."""
+    centred: Floats = REWARD_C - mean_O[:, None]
+    scale: Floats = np.reshape(np.asarray(deviation_O, dtype=np.float64), (-1, 1))
+    return centred / scale
+
+
+def normalised(mean_O: Floats) -> Floats:
+    """A(r; m, sd(m)): the reward is 0 or 1, so its deviation is a function of its mean."""
+    return advantage(mean_O, deviation(mean_O) + EPSILON)
+
+
+def deviation(mean_O: Floats) -> Floats:
+    return np.asarray(np.sqrt(np.maximum(mean_O * (1.0 - mean_O), 0.0)), dtype=np.float64)
+
+
+def own_mean(o: Outcomes) -> Floats:
+    return np.asarray(o.successes_OA[:, 0] / o.sizes_A[0], dtype=np.float64)
+
+
+def pooled_mean(o: Outcomes) -> Floats:
+    return np.asarray(o.successes_OA.sum(axis=1) / o.sizes_A.sum(), dtype=np.float64)
+
+
+def clipped(advantage_OC: Floats, ratio_AK: Floats, low: float, high: float) -> Floats:
+    """ρ A where min(ρ A, clip(ρ) A) follows ρ, else 0: the derivative of the PPO surrogate by log π."""
+    a, ratio = advantage_OC[:, None, :, None], ratio_AK[None, :, None, :]
+    follows = ~((a > 0) & (ratio > 1.0 + high)) & ~((a < 0) & (ratio < 1.0 - low))
+    return np.asarray(np.where(follows, ratio * a, 0.0))
+
+
+def mean_over_trained(o: Outcomes, weight_OACK: Floats, authors_A: Floats | None = None) -> Moments:
+    """The policy-gradient mean over the samples of `authors` (all by default) that are trained on."""
+    authors = np.ones(o.sizes_A.size) if authors_A is None else authors_A
+    trained_O = np.maximum((o.trained_OA * authors).sum(axis=-1), 1.0)
+    mask_OAC = np.broadcast_to(np.atleast_2d(authors)[:, :, None], o.counts_OAC.shape) * TRAINED_C
+    return moments(o, weight_OACK * mask_OAC[..., None] / trained_O[:, None, None, None])
+
+
+def peers(context: Context) -> range:
+    return range(1, context.policies_AK.shape[0])
+
+
+# -- the strategies ---------------------------------------------------------------------------------------------------
+
+
+def independent(context: Context, size: int, options: Options) -> Moments:
+    """GRPO:  u = 1/G Σ_own A(r; n/G, sd(n/G)) ∇ log π(y)."""
+    o = enumerate_outcomes(context, [size], everyone(context)[:1])
+    return mean_over_trained(o, normalised(own_mean(o))[:, None, :, None])
+
+
+def independent_2n(context: Context, size: int, options: Options) -> Moments:
+    """GRPO with twice the rollouts: what the reader could have had for the price of listening to one peer."""
+    return independent(context, 2 * size, options)
+
+
+def xgrpo(context: Context, size: int, options: Options) -> Moments:
+    """u = 1/G Σ_own A(r; b, sd(b)) ∇ log π(y),   b = (1-η) mean_own + η mean_peers.
+
+    A reward is its own square, so the mixed second moment is b too and the mixed deviation is sd(b).
+    """
+    o = groups(context, size)
+    agents = o.sizes_A.size
+    eta = (agents - 1) / agents if options.eta is None else options.eta
+    peer_mean = o.successes_OA[:, 1:].mean(axis=1) / size
+    baseline_O = (1.0 - eta) * own_mean(o) + eta * peer_mean
+    return mean_over_trained(o, normalised(baseline_O)[:, None, :, None], np.eye(agents)[0])
+
+
+def prp(context: Context, size: int, options: Options) -> Moments:
+    """u = 1/M Σ_all [not clipped] ρ A(r; m, sd(m)) ∇ log π(y),   m the mean of the pooled group, ρ = 1 on own samples.
+
+    A peer's sample without an exact chunk is masked; its reward stays in m. M counts the samples that are not masked.
+    """
+    o = groups(context, size, aligned(context))
+    return mean_over_trained(
+        o, clipped(normalised(pooled_mean(o)), context.ratios_AK, options.clip_low, options.clip_high)
+    )
+
+
+def prp_unclipped(context: Context, size: int, options: Options) -> Moments:
+    """PRP with the pure importance ratio: clip off on both sides."""
+    o = groups(context, size, aligned(context))
+    return mean_over_trained(o, clipped(normalised(pooled_mean(o)), context.ratios_AK, math.inf, math.inf))
+
+
+def sgt(context: Context, size: int, options: Options) -> Moments:
+    """u = u_GRPO + 1[n = 0 and Σ_j n_j > 0] λ ∇ log π(Y),   Y uniform over the peers' successes."""
+    o = groups(context, size)
+    reader = np.eye(o.sizes_A.size)[0]
+    weight = normalised(own_mean(o))[:, None, :, None] * reader[:, None, None] / size
+    success_OAC = o.counts_OAC * REWARD_C * (1.0 - reader)[:, None]
+    total_O = success_OAC.sum(axis=(1, 2))
+    rescue_O = (o.successes_OA[:, 0] == 0) & (total_O > 0)
+    pick_OAC = np.where(rescue_O[:, None, None], success_OAC / np.maximum(total_O, 1.0)[:, None, None], 0.0)
+    return moments(o, weight, pick_OAC, options.rescue_weight)
+
+
+def graft(context: Context, size: int, options: Options) -> Moments:
+    """Stored-peer form (no balancing across prompts). If n = 0 and 1 <= n_j < G, the reader's group is replaced:
+
+    u = 1/M Σ_j w(y) A(r; n_j/G, sd(n_j/G)) ∇ log π(y),   s = ρ,  w = 1[s > 0.8] min(s, 1),
+
+    M the samples with w > 0; else u_GRPO. The ratio is taken against π_old, so it is 1 here. With several peers
+    that qualify, the one with the most successes gives, the first of them at a tie.
+    """
+    gate_AK = np.where(context.ratios_AK > options.gate_floor, np.minimum(context.ratios_AK, 1.0), 0.0)
+    o = groups(context, size, (gate_AK > 0).astype(np.float64))
+    n_OA = o.successes_OA
+    usable_OA = np.where((n_OA >= 1) & (n_OA < size), n_OA, 0.0)
+    usable_OA[:, 0] = 0.0
+    replaced_O = (n_OA[:, 0] == 0) & (usable_OA.max(axis=1) > 0)
+    source_O = np.where(replaced_O, usable_OA.argmax(axis=1), 0)
+    authors_OA = np.eye(o.sizes_A.size)[source_O]
+    mean_O = (n_OA * authors_OA).sum(axis=1) / size
+    return mean_over_trained(o, normalised(mean_O)[:, None, :, None] * gate_AK[None, :, None, :], authors_OA)
+
+
+def hacpo(context: Context, size: int, options: Options) -> Moments:
+    """b = mean over all of (P_k/P_j) r,  A = (r - b) / (s1 + ε),  s1 the raw rewards' sample deviation (A = 0 where 0):
+
+    own:   1/M A ∇ log π(y)
+    peers: 1/M (P_j/P_k) [0.8 <= s <= 1] s^(1+α) A ∇ log π(y),  s = ρ: outside the bounds the clamp passes no gradient.
+    """
+    o = groups(context, size)
+    total = int(o.sizes_A.sum())
+    capability = np.array(options.capability or (1.0,) * o.sizes_A.size)
+    weight_A = np.clip(capability / capability[0], 0.1, 10.0)
+    raw_O = pooled_mean(o)
+    baseline_O = (o.successes_OA / weight_A).sum(axis=1) / total
+    spread_O = np.sqrt(total / (total - 1)) * deviation(raw_O)
+    advantage_OC = np.where((spread_O > 0)[:, None], advantage(baseline_O, spread_O + EPSILON), 0.0)
+    s = context.ratios_AK
+    passed = (
+        np.where((s >= options.hacpo_floor) & (s <= 1.0), s ** (1.0 + options.hacpo_alpha), 0.0) * weight_A[:, None]
+    )
+    passed[0] = 1.0
+    return mean_over_trained(o, advantage_OC[:, None, :, None] * passed[None, :, None, :])
+
+
+def ftis(context: Context, size: int, options: Options) -> Moments:
+    """PRP's pooled advantage and clip, the ratio truncated (no gradient above the cap), and a filter: a peer's sample
+    is trained on if A > 0 or its k3 estimate of KL(π || β) is below the bound."""
+    log_ratio = np.log(context.ratios_AK)
+    kl_AK = context.ratios_AK * log_ratio - context.ratios_AK + 1.0
+    passes = np.where(context.correct_K | (kl_AK < options.max_kl), 1.0, 0.0)
+    passes[0] = 1.0
+    o = groups(context, size, aligned(context) * passes)
+    ratio_AK = np.where(context.ratios_AK <= options.ratio_cap, context.ratios_AK, 0.0)
+    return mean_over_trained(o, clipped(normalised(pooled_mean(o)), ratio_AK, options.clip_low, options.clip_high))
+
+
+def luffy(context: Context, size: int, options: Options) -> Moments:
+    """A = r - m over the pooled group, no deviation.  Own: 1/M A ∇ log π.  Peers: 1/M A f'(π) π ∇ log π with
+    f(x) = x/(x+γ), so that f'(x) x = γ x / (x+γ)², x the token's probability."""
+    o = groups(context, size)
+    x = context.reader_K ** (1.0 / context.tokens)
+    slope_AK = np.tile(options.shaping * x / (x + options.shaping) ** 2, (o.sizes_A.size, 1))
+    slope_AK[0] = 1.0
+    return mean_over_trained(o, advantage(pooled_mean(o), 1.0)[:, None, :, None] * slope_AK[None, :, None, :])
+
+
+def sapo(context: Context, size: int, options: Options) -> Moments:
+    """u = 1/(I+J) Σ A(r; m, sd(m)) ∇ log π(y) over I own and J peers' samples, m their mean, no ratio.
+
+    J are drawn from all peers' samples without replacement; a subset of independent samples is independent.
+    """
+    count = len(peers(context))
+    parts = []
+    for split in np.ndindex(*[min(size, options.peer_samples) + 1] * count):
+        if sum(split) == options.peer_samples:
+            chance = math.prod(math.comb(size, j) for j in split) / math.comb(size * count, options.peer_samples)
+            o = enumerate_outcomes(context, [options.own_samples, *split], everyone(context))
+            parts.append((chance, mean_over_trained(o, normalised(pooled_mean(o))[:, None, :, None])))
+    return mixture(parts)
+
+
+def trrd(context: Context, size: int, options: Options) -> Moments:
+    """u = 1/G Σ_own [not clipped] ρ A ∇ log π(y),   ρ = (π / (π_old^α π_T^(1-α)))^(1/tokens); 1 where the teacher
+    cannot be aligned. The KL to the reference is left out: it pulls to the reader's own past, not to a peer."""
+    o = enumerate_outcomes(context, [size], 1.0 - context.residual_K[None])
+    ratio_CK = np.stack([np.ones_like(context.reader_K), context.ratios_AK[1] ** (1.0 - options.teacher_mix)])
+    a_OC = normalised(own_mean(o))
+    surrogate = clipped(a_OC, ratio_CK, options.clip_low, options.clip_high)  # rows: unaligned, aligned
+    weight_OCK = np.stack([surrogate[:, 0, 0], surrogate[:, 1, 1], surrogate[:, 0, 2], surrogate[:, 1, 3]], axis=1)
+    return moments(o, weight_OCK[:, None] / size)
+
+
+def kd_rl(context: Context, size: int, options: Options) -> Moments:
+    """u = 1/G Σ_own (A + c (π_T/π - 1)) ∇ log π(y), token-wise, and A alone where the teacher cannot be aligned: the
+    slope of c KL_k3(π || π_T). Its expectation over own samples is c (π_T - π), the gradient of -c KL(π_T || π)."""
+    o = enumerate_outcomes(context, [size], 1.0 - context.residual_K[None])
+    pull_K = options.distill_weight * (1.0 / context.ratios_AK[1] - 1.0)
+    a_OC = normalised(own_mean(o))
+    return moments(o, (a_OC[:, :, None] + TRAINED_C[:, None] * pull_K)[:, None] / size)
+
+
+def offline_distillation(context: Context, size: int, options: Options) -> Moments:
+    """u = 1/n_T Σ ∇ log π(y) over the teacher's verified successes (0 where it has none)."""
+    o = groups(context, size)
+    success_O = np.maximum(o.successes_OA[:, 1], 1.0)
+    weight_OC = REWARD_C / success_O[:, None]
+    return moments(o, weight_OC[:, None, :, None] * only(1, context)[None, :, None, :])
+
+
+STRATEGIES: dict[str, ExactUpdate] = {
+    "independent": independent,
+    "independent 2n": independent_2n,
+    "xgrpo": xgrpo,
+    "prp": prp,
+    "prp unclipped": prp_unclipped,
+    "sgt": sgt,
+    "graft": graft,
+    "hacpo": hacpo,
+    "ftis": ftis,
+    "luffy": luffy,
+    "sapo": sapo,
+    "trrd": trrd,
+    "kd-rl": kd_rl,
+    "offline distillation": offline_distillation,
+}
