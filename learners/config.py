@@ -56,7 +56,7 @@ class EvaluationConfig:
     prompts: int = 64
     samples: int = 1
     part: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=lambda: {"split": "eval"})
 
 
 @dataclass
@@ -94,12 +94,16 @@ class RunConfig:
 
 @dataclass
 class SuiteConfig:
-    """The same run in several arms (dotted overrides of `base`), each over the same seeds."""
+    """The same run in several arms (dotted overrides of `base`), each over the same seeds.
+
+    `processes`: how many runs at a time (0: one for each core). `totals`: metrics summed over the rounds for the table.
+    """
 
     name: str = "suite"
     output: str = "runs"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     processes: int = 0
+    totals: list[str] = field(default_factory=list)
     base: RunConfig = field(default_factory=RunConfig)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
 

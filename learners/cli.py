@@ -1,0 +1,54 @@
+"""`mutual-env`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from learners import models
+from learners.commands import listing, report, suite, train
+from mutual_env.errors import MutualEnvError
+from tokenizers_bridge import report as bridge
+
+_COMMANDS = {
+    "train": (train, "run a configuration, or go on with a run"),
+    "suite": (suite, "run several arms over several seeds and compare them"),
+    "report": (report, "write the report of a run or a suite as one HTML file"),
+    "list": (listing, "list env ids, strategies, learners and verifiers"),
+    "bridge": (bridge, "what is lost between two tokenizers"),
+    "models": (models, "convert the small real models that come as packages"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 an error with a remedy, 2 unusable arguments, 130 interrupted."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        code: int = args.run(args)
+    except MutualEnvError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "interrupted: a run goes on from its last checkpoint with `mutual-env train --resume RUN`", file=sys.stderr
+        )
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mutual-env", description=__doc__)
+    parser.add_argument("--version", action="version", version=metadata.version("mutual-env"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (module, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Write the report of a run or of a suite as one HTML file.
+
+`mutual-env report runs/quickstart`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from learners.config import load_suite
+from learners.report import write_run_report, write_suite_report
+from learners.results import read_suite
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="a run's or a suite's directory")
+
+
+def run(args: argparse.Namespace) -> int:
+    suite = args.directory / "suite.yaml"
+    print(write_suite_report(read_suite(load_suite(suite))) if suite.is_file() else write_run_report(args.directory))
+    return 0

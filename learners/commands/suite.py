@@ -1,0 +1,47 @@
+"""Run every arm of a suite over every seed, and compare them.
+
+`mutual-env suite configs/quickstart.yaml`
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from learners.build import check
+from learners.commands.progress import SuiteProgress
+from learners.commands.tables import comparison, curves
+from learners.config import arm_config, load_suite, to_yaml
+from learners.report import write_suite_report
+from learners.suite import run_suite
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="a YAML file with `base`, `arms` and `seeds`")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides, e.g. base.rounds=20")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check every arm, print the resolved configuration, stop"
+    )
+    parser.add_argument("--replace", action="store_true", help="remove an earlier suite of the same name first")
+    parser.add_argument("--quiet", action="store_true", help="print the comparison alone")
+
+
+def run(args: argparse.Namespace) -> int:
+    config = load_suite(args.config, args.overrides)
+    for arm in config.arms:
+        check(arm_config(config, arm, config.seeds[0]))
+    if args.dry_run:
+        print(to_yaml(config), end="")
+        return 0
+    began = time.monotonic()
+    with SuiteProgress(config, quiet=args.quiet) as progress:
+        results = run_suite(args.config, args.overrides, config, replace=args.replace, watch=progress)
+    console = Console()
+    console.print(comparison(results))
+    console.print(curves(results))
+    report = write_suite_report(results)
+    console.print(f"{time.monotonic() - began:.0f} s in all; report: {report}", highlight=False)
+    return 0

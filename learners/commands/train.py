@@ -1,0 +1,85 @@
+"""Run a configuration, or go on with a run that was stopped.
+
+`mutual-env train configs/x.yaml rounds=50 policies.policy_0.options.learning_rate=1e-3`
+`mutual-env train --resume runs/x`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from learners.build import check
+from learners.commands.progress import RunProgress
+from learners.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
+from learners.report import write_run_report
+from learners.run import Result, resume, train
+from learners.run_directory import RunDirectory
+from mutual_env.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", type=Path, help="a YAML file; a suite's file needs --arm")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the file")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this directory")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the resolved configuration, stop"
+    )
+    parser.add_argument("--replace", action="store_true", help="remove an earlier run of the same name first")
+    parser.add_argument(
+        "--continue", dest="go_on", action="store_true", help="go on with the run if it was begun before"
+    )
+    parser.add_argument("--arm", help="of a suite: the arm to run")
+    parser.add_argument("--seed", type=int, help="of a suite: the seed to run it with")
+    parser.add_argument("--quiet", action="store_true", help="print nothing on the way")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.resume is not None:
+        if args.config is not None:
+            raise ConfigError(
+                f"--resume {args.resume} goes on with that run's own configuration: leave out {args.config}"
+            )
+        return _finish(_resume(args.resume, args.quiet), args.quiet)
+    config = _config(args)
+    check(config)
+    if args.dry_run:
+        print(to_yaml(config), end="")
+        return 0
+    path = Path(config.output) / config.name
+    if args.go_on and RunDirectory(path).info.exists():
+        return _finish(_resume(path, args.quiet), args.quiet)
+    with RunProgress(config, quiet=args.quiet) as progress:
+        return _finish(train(config, replace=args.replace, watch=progress), args.quiet)
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    if args.config is None:
+        raise ConfigError("name a configuration file, or --resume RUN")
+    if not args.config.is_file() or not is_suite(args.config):
+        if args.arm is not None or args.seed is not None:
+            raise ConfigError(
+                f"--arm and --seed choose from a suite, and {args.config} has no arms: set seed=... instead"
+            )
+        return load_run(args.config, args.overrides)
+    suite = load_suite(args.config, args.overrides)
+    if args.arm not in suite.arms:
+        raise ConfigError(
+            f"{args.config} is a suite: run all of it with `mutual-env suite`, or --arm {'|'.join(suite.arms)}"
+        )
+    return arm_config(suite, args.arm, suite.seeds[0] if args.seed is None else args.seed)
+
+
+def _resume(path: Path, quiet: bool) -> Result:
+    config = load_run(RunDirectory.open(path).config)
+    with RunProgress(config, quiet=quiet) as progress:
+        return resume(path, watch=progress)
+
+
+def _finish(result: Result, quiet: bool) -> int:
+    for refused in result.refused:
+        print(f"note: an earlier checkpoint was used: {refused}")
+    report = write_run_report(result.directory)
+    if not quiet:
+        print(f"{result.rounds} rounds in {result.directory}; report: {report}")
+    return 0

@@ -1,0 +1,77 @@
+"""One round of mutual reinforcement learning, and held-out evaluation: the whole algorithm on one screen.
+
+The command line runs this loop; a loop of one's own makes the same calls.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from learners.batch import Batch, build_batch
+from learners.protocol import Learner
+from learners.resources.executor import Executor, SerialExecutor
+from mutual_env.seeding import derive_seed
+from mutual_env.types import AgentInfo, Metrics
+from tokenizers_bridge import TokenizerBridge
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What a round needs. `env` is a parallel env, with the sharing wrapper around it."""
+
+    env: Any
+    learners: Mapping[str, Learner]
+    seed: int
+    group_size: int
+    bridge: TokenizerBridge
+    teachers: Mapping[str, Learner] = field(default_factory=dict)
+    executor: Executor = field(default_factory=SerialExecutor)
+
+    def round(self, round: int) -> dict[str, AgentInfo]:
+        """Draw, sample, verify, share, learn. Returns what the env says of each policy, its update's metrics added."""
+        observations, _ = self.env.reset(seed=self.seed, options={"round": round})
+        seed = derive_seed(self.seed, "act", round)
+        actions = self.executor.map(
+            "act",
+            {
+                name: partial(learner.act, observations[name]["prompts"], self.group_size, seed=seed)
+                for name, learner in self.learners.items()
+            },
+        )
+        infos: dict[str, AgentInfo] = self.env.step(actions)[-1]
+        # All batches before any update: a teacher may itself be a policy in training, and is read as it was this round.
+        batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in actions})
+        metrics = self.executor.map(
+            "update", {name: partial(self.learners[name].update, batch.examples) for name, batch in batches.items()}
+        )
+        for name, values in metrics.items():
+            infos[name]["metrics"] = {**infos[name]["metrics"], **batches[name].metrics, **values}
+        return infos
+
+    def _batch(self, name: str, info: AgentInfo) -> Batch:
+        return build_batch(info.get("lessons", ()), self.learners[name], self.bridge, self.teachers)
+
+
+def evaluate(env: Any, learners: Mapping[str, Learner], seed: int, samples: int, part: str = "") -> dict[str, Metrics]:
+    """Accuracy of each policy on the env's tasks, overall and for each value of the tasks' metadata key `part`."""
+    observations, _ = env.reset(seed=seed, options={"round": 0})
+    actions = {
+        name: learner.act(observations[name]["prompts"], samples, seed=derive_seed(seed, "evaluate"))
+        for name, learner in learners.items()
+    }
+    infos: dict[str, AgentInfo] = env.step(actions)[-1]
+    return {name: _accuracies(info, part) for name, info in infos.items()}
+
+
+def _accuracies(info: AgentInfo, part: str) -> Metrics:
+    outcomes: dict[str, list[bool]] = defaultdict(list)
+    for group in info["groups"]:
+        for experience in group:
+            outcomes["accuracy"].append(experience.verdict.correct)
+            if part and part in experience.task.metadata:
+                outcomes[f"accuracy/{experience.task.metadata[part]}"].append(experience.verdict.correct)
+    return {key: sum(values) / len(values) for key, values in sorted(outcomes.items())}

@@ -1,0 +1,94 @@
+"""The report of one run: how it went, where its time went, and what its policies wrote."""
+
+from __future__ import annotations
+
+import html
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from learners.report.chart import Line, line_chart
+from learners.report.page import charts, folded, preformatted, section, table, write_page
+from learners.results import Curve, read_run
+from learners.run_directory import RunDirectory, read_lines
+
+SHOWN_ROUNDS = 6  # of the samples, spread over the run
+
+
+def write_run_report(path: Path) -> Path:
+    run = read_run(path)
+    directory = RunDirectory(path)
+    status = f"{run.info['status']}, {run.rounds} rounds in {run.seconds:.1f} s, seed {run.info['seed']}"
+    sections = [
+        section("Held-out accuracy", charts(_by_metric(run.evaluations, bounds=(0.0, 1.0)))),
+        section("Training", charts(_by_metric(run.metrics))),
+        section("Where the time went", _phases(directory)),
+        section("What they wrote", *_samples(directory)),
+        section(
+            "Configuration and versions",
+            folded("configuration", preformatted(directory.config.read_text())),
+            table(("part", "version"), [(k, str(v)) for k, v in run.info["versions"].items()]),
+        ),
+    ]
+    return write_page(directory.report, str(run.info["name"]), status, sections)
+
+
+def _by_metric(curves: Mapping[str, Mapping[str, Curve]], bounds: tuple[float, float] | None = None) -> Iterator[str]:
+    """One chart a metric, one line a policy."""
+    lines: dict[str, list[Line]] = defaultdict(list)
+    for policy, of in curves.items():
+        for metric, points in of.items():
+            lines[metric].append(Line(policy, points))
+    for metric in sorted(lines, key=lambda name: (name.count("/"), name)):
+        yield line_chart(metric, lines[metric], bounds=bounds)
+
+
+def _phases(directory: RunDirectory) -> str:
+    totals: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for line in read_lines(directory.timings):
+        if line["type"] == "span":
+            totals[line["policy"], line["phase"]].append(line["ended"] - line["began"])
+    if not totals:
+        return ""
+    rows = [
+        (policy, phase, f"{sum(seconds):.2f}", str(len(seconds)), f"{1000 * sum(seconds) / len(seconds):.1f}")
+        for (policy, phase), seconds in sorted(totals.items())
+    ]
+    return table(("policy", "phase", "seconds", "calls", "ms a call"), rows)
+
+
+def _samples(directory: RunDirectory) -> Iterator[str]:
+    """A few rounds spread over the run; within one, the policies' completions of the same prompt side by side."""
+    rounds: dict[int, dict[str, list[dict[str, object]]]] = defaultdict(dict)
+    for line in read_lines(directory.samples):
+        rounds[line["round"]][line["policy"]] = line["groups"]
+    numbers = sorted(rounds)
+    if len(numbers) > SHOWN_ROUNDS:
+        numbers = [numbers[round(i * (len(numbers) - 1) / (SHOWN_ROUNDS - 1))] for i in range(SHOWN_ROUNDS)]
+    for number in numbers:
+        yield folded(f"round {number}", "".join(_side_by_side(rounds[number])))
+
+
+def _side_by_side(policies: Mapping[str, list[dict[str, object]]]) -> Iterator[str]:
+    by_prompt: dict[str, dict[str, dict[str, object]]] = defaultdict(dict)
+    for policy, groups in policies.items():
+        for group in groups:
+            by_prompt[str(group["prompt"])][policy] = group
+    for prompt, of in by_prompt.items():
+        answer = next(iter(of.values()))["answer"]
+        heads = "".join(f'<th class="text">{html.escape(policy)}</th>' for policy in of)
+        cells = "".join(f'<td class="text">{_completions(group["completions"])}</td>' for group in of.values())
+        yield (
+            f"<p><code>{html.escape(prompt)}</code> &rarr; <code>{html.escape(str(answer))}</code></p>"
+            f'<div class="scroll"><table><tr>{heads}</tr><tr>{cells}</tr></table></div>'
+        )
+
+
+def _completions(completions: object) -> str:
+    assert isinstance(completions, list)
+    rows = []
+    for text, reward, status in completions:
+        verdict = status if reward is None else f"{reward:g}"
+        good = ' class="good"' if reward else ""
+        rows.append(f"<div{good}><code>{html.escape(text)}</code> {html.escape(verdict)}</div>")
+    return "".join(rows)

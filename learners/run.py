@@ -1,0 +1,167 @@
+"""A whole run: from a configuration to a directory of results, and on from where a killed one stopped."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from learners.build import Parts, build
+from learners.config import RunConfig, load_run, to_yaml
+from learners.loop import evaluate
+from learners.resources.record import as_json
+from learners.run_directory import JsonLines, RunDirectory
+from mutual_env.types import AgentInfo, Metrics
+
+Watch = Callable[[int, Mapping[str, Metrics]], None]
+"""Called with the number of rounds done and each policy's metrics, after each round and each evaluation."""
+
+SAMPLED_PROMPTS = 2  # a round: enough to read along, little enough to keep
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Where a run's results are, and which checkpoints were refused on the way."""
+
+    directory: Path
+    rounds: int
+    refused: tuple[str, ...] = ()
+
+
+def train(config: RunConfig, *, replace: bool = False, watch: Watch | None = None) -> Result:
+    """Run from the start. `replace` removes an earlier run of the same name first."""
+    path = Path(config.output) / config.name
+    if replace and RunDirectory(path).info.exists():
+        shutil.rmtree(path)
+    directory = RunDirectory.create(path, to_yaml(config), {"name": config.name, "seed": config.seed})
+    return _run(config, directory, watch)
+
+
+def resume(path: Path, *, watch: Watch | None = None) -> Result:
+    """Go on from the last whole checkpoint, as if nothing had happened."""
+    directory = RunDirectory.open(path)
+    return _run(load_run(directory.config), directory, watch)
+
+
+def _run(config: RunConfig, directory: RunDirectory, watch: Watch | None) -> Result:
+    with directory.locked(), ExitStack() as stack:
+        files = Files.open(directory, stack)
+        parts = build(config, directory.exchange, stack)
+        run = _Run(config, directory, files, parts, watch or _ignore)
+        refused = run.restore()
+        try:
+            run.go()
+        except BaseException:
+            directory.set_status(f"stopped after {run.done} rounds")
+            raise
+        directory.set_status("finished")
+        return Result(directory.path, run.done, tuple(refused))
+
+
+def _ignore(done: int, metrics: Mapping[str, Metrics]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a run writes as it goes."""
+
+    metrics: JsonLines
+    timings: JsonLines
+    samples: JsonLines
+
+    @classmethod
+    def open(cls, directory: RunDirectory, stack: ExitStack) -> Files:
+        paths = (directory.metrics, directory.timings, directory.samples)
+        return cls(*(stack.enter_context(closing(JsonLines(path))) for path in paths))
+
+    def positions(self) -> dict[str, int]:
+        return {name: getattr(self, name).position() for name in self.__slots__}
+
+    def cut(self, positions: Mapping[str, int]) -> None:
+        for name in self.__slots__:
+            getattr(self, name).cut(positions.get(name, 0))
+
+
+class _Run:
+    """How far a run has come, and what each further round leaves behind."""
+
+    def __init__(self, config: RunConfig, directory: RunDirectory, files: Files, parts: Parts, watch: Watch) -> None:
+        self.done = 0
+        self._config = config
+        self._checkpoints = directory.checkpoints(config.checkpoint.keep)
+        self._files = files
+        self._parts = parts
+        self._watch = watch
+
+    def restore(self) -> list[str]:
+        """Take up the last whole checkpoint, if there is one; what was written after it is written again."""
+        checkpoint, refused = self._checkpoints.latest()
+        if checkpoint is None:
+            self._files.cut({})
+            return refused
+        for name, learner in self._parts.loop.learners.items():
+            learner.load(checkpoint.part(name))
+        self._parts.loop.env.load_state_dict(checkpoint.state["sharing"])
+        self._files.cut(checkpoint.state["files"])
+        self.done = checkpoint.round
+        return refused
+
+    def go(self) -> None:
+        if self.done == 0:
+            self._evaluate()
+        while self.done < self._config.rounds:
+            began = time.monotonic()
+            infos = self._parts.loop.round(self.done)
+            self._write(infos, time.monotonic() - began)
+            self.done += 1
+            self._watch(self.done, {name: info["metrics"] for name, info in infos.items()})
+            if self._due(self._config.evaluation.every):
+                self._evaluate()
+            if self._due(self._config.checkpoint.every):
+                self._save()
+
+    def _due(self, every: int) -> bool:
+        """At every so many rounds, and at the end."""
+        last = self.done == self._config.rounds
+        return last or (every > 0 and self.done % every == 0)
+
+    def _write(self, infos: Mapping[str, AgentInfo], seconds: float) -> None:
+        for name, info in infos.items():
+            self._files.metrics.append({"round": self.done, "policy": name, "metrics": info["metrics"]})
+            self._files.samples.append({"round": self.done, "policy": name, "groups": _readable(info)})
+        self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds})
+        for item in self._parts.loop.executor.record.take():
+            self._files.timings.append(as_json(item))
+
+    def _evaluate(self) -> None:
+        evaluation = self._config.evaluation
+        if self._parts.held_out is None:
+            return
+        loop = self._parts.loop
+        accuracies = evaluate(
+            self._parts.held_out, loop.learners, self._config.seed, evaluation.samples, evaluation.part
+        )
+        for name, metrics in accuracies.items():
+            self._files.metrics.append({"round": self.done, "policy": name, "evaluation": metrics})
+        self._watch(self.done, {name: {f"eval/{k}": v for k, v in m.items()} for name, m in accuracies.items()})
+
+    def _save(self) -> None:
+        loop = self._parts.loop
+        state = {"files": self._files.positions(), "sharing": loop.env.state_dict()}
+        self._checkpoints.save(self.done, state, {name: learner.save for name, learner in loop.learners.items()})
+
+
+def _readable(info: AgentInfo) -> list[dict[str, object]]:
+    return [
+        {
+            "prompt": group[0].task.prompt,
+            "answer": group[0].task.answer,
+            "completions": [[e.completion.text, e.verdict.reward, e.verdict.status] for e in group],
+        }
+        for group in info["groups"][:SAMPLED_PROMPTS]
+        if group
+    ]
