@@ -1,0 +1,27 @@
+"""The Tokenizer Heterogeneity Layer: what a peer wrote, in a reader's own tokens, and what was lost on the way."""
+
+from tokenizers_bridge.align import Alignment, align
+from tokenizers_bridge.bridge import TokenizerBridge
+from tokenizers_bridge.declaration import Declaration, UnicodeForm
+from tokenizers_bridge.protocol import Role, Tokenizer
+from tokenizers_bridge.toy import CharTokenizer, PairTokenizer, WordTokenizer
+from tokenizers_bridge.types import ACTIONS, Action, Residual, Translation, Verdict, residual_metrics
+
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Alignment",
+    "CharTokenizer",
+    "Declaration",
+    "PairTokenizer",
+    "Residual",
+    "Role",
+    "Tokenizer",
+    "TokenizerBridge",
+    "Translation",
+    "UnicodeForm",
+    "Verdict",
+    "WordTokenizer",
+    "align",
+    "residual_metrics",
+]

@@ -1,0 +1,188 @@
+"""Where the bytes of two token sequences differ, as a short list of edits.
+
+An edit (a0, a1, r0, r1) says that bytes a0..a1 of the author stand where the reader has bytes r0..r1; outside the
+edits the two are equal. Declared changes (a prefix space, a Unicode form) are found one by one, so that the text
+between them stays comparable. Anything else becomes a single edit between the longest equal prefix and the longest
+equal suffix.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from tokenizers_bridge.declaration import Declaration, Form
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edits:
+    """`rows` is (E, 4), sorted and disjoint. `declared`: every edit is a change that one of the tokenizers declares."""
+
+    rows: npt.NDArray[np.int64]
+    declared: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def unmatched_bytes(self) -> int:
+        """Bytes on either side that have no equal on the other."""
+        return int((self.rows[:, 1] - self.rows[:, 0] + self.rows[:, 3] - self.rows[:, 2]).sum())
+
+    def to_author(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Reader byte offsets as author byte offsets; -1 strictly inside an edit. Where the reader lacks bytes: behind
+        them.
+        """
+        if not len(self.rows):
+            return at
+        _, a1, r0, r1 = self.rows.T
+        done = np.searchsorted(r1, at, side="right")
+        shift = np.concatenate(([0], a1 - r1))[done]
+        inside = at > np.append(r0, np.iinfo(np.int64).max)[done]
+        return np.where(inside, -1, at + shift)
+
+    def to_author_before(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The same, but in front of the bytes that the reader lacks."""
+        if not len(self.rows):
+            return at
+        a0, a1, r0, r1 = self.rows.T
+        done = np.searchsorted(r1, at, side="left")
+        shift = np.concatenate(([0], a1 - r1))[done]
+        lacking = np.append((r0 == r1) & (a0 < a1), False)[done] & (np.append(r0, -1)[done] == at)
+        return np.where(lacking, at + shift, -1)
+
+
+NO_EDITS = Edits(np.empty((0, 4), np.int64), declared=True)
+
+
+def edits_between(author: bytes, reader: bytes, author_says: Declaration, reader_says: Declaration) -> Edits:
+    """What turns the author's bytes into the reader's."""
+    if author == reader:
+        return NO_EDITS
+    for skip_a, skip_r in product(_prefixes(author, author_says), _prefixes(reader, reader_says)):
+        found = _formed(author[skip_a:], reader[skip_r:], author_says.form, reader_says.form)
+        if found is not None:
+            shifted = [(a0 + skip_a, a1 + skip_a, r0 + skip_r, r1 + skip_r) for a0, a1, r0, r1 in found]
+            prefix = [(0, skip_a, 0, skip_r)] if skip_a or skip_r else []
+            return Edits(_merged(prefix + shifted), declared=True)
+    return Edits(np.array([_middle(author, reader)], np.int64), declared=False)
+
+
+def trimmed_tail(edits: Edits, author_kept: int, author_size: int, reader_size: int) -> Edits:
+    """`edits` hold for the first `author_kept` bytes; the rest of the author's bytes was left out at the end."""
+    row = np.array([[author_kept, author_size, reader_size, reader_size]], np.int64)
+    return Edits(_merged([tuple(r) for r in np.concatenate([edits.rows, row]).tolist()]), edits.declared)
+
+
+def _prefixes(data: bytes, says: Declaration) -> tuple[int, ...]:
+    return (0, 1) if says.prefix_space and data[:1] == b" " else (0,)
+
+
+def _formed(
+    author: bytes, reader: bytes, author_form: Form | None, reader_form: Form | None
+) -> list[tuple[int, ...]] | None:
+    """The edits that a declared form makes; None where no declared form explains the difference."""
+    if author == reader:
+        return []
+    for source, target, form, flip in ((author, reader, reader_form, False), (reader, author, author_form, True)):
+        if form is None:
+            continue
+        text = _text(source)
+        if text is None or form(text).encode("utf-8", "replace") != target:
+            continue
+        rows = _segment_edits(text, form)
+        if b"".join(_replay(source, rows)) != target:
+            rows_found = [_middle(source, target)]
+        else:
+            rows_found = [(s0, s1, t0, t0 + len(new)) for s0, s1, t0, new in rows]
+        return [(t0, t1, s0, s1) if flip else (s0, s1, t0, t1) for s0, s1, t0, t1 in rows_found]
+    return None
+
+
+def _segment_edits(text: str, form: Form) -> list[tuple[int, int, int, bytes]]:
+    """(start, end, start in the result, new bytes) of each segment that `form` changes."""
+    rows: list[tuple[int, int, int, bytes]] = []
+    at = shift = 0
+    for segment in _segments().findall(text):
+        old = segment.encode()
+        new = form(segment).encode("utf-8", "replace")
+        if new != old:
+            rows.append((at, at + len(old), at + shift, new))
+            shift += len(new) - len(old)
+        at += len(old)
+    return rows
+
+
+def _replay(source: bytes, rows: list[tuple[int, int, int, bytes]]) -> Iterator[bytes]:
+    at = 0
+    for start, end, _, new in rows:
+        yield source[at:start]
+        yield new
+        at = end
+    yield source[at:]
+
+
+def _middle(author: bytes, reader: bytes) -> tuple[int, int, int, int]:
+    a, r = np.frombuffer(author, np.uint8), np.frombuffer(reader, np.uint8)
+    n = min(a.size, r.size)
+    differ = np.flatnonzero(a[:n] != r[:n])
+    prefix = int(differ[0]) if differ.size else n
+    differ = np.flatnonzero(a[a.size - n + prefix :][::-1] != r[r.size - n + prefix :][::-1])
+    suffix = int(differ[0]) if differ.size else n - prefix
+    return prefix, a.size - suffix, prefix, r.size - suffix
+
+
+def _merged(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.int64]:
+    """Touching edits as one: no border can lie between them."""
+    out: list[list[int]] = []
+    for row in rows:
+        if out and out[-1][1] == row[0] and out[-1][3] == row[2]:
+            out[-1][1], out[-1][3] = row[1], row[3]
+        else:
+            out.append(list(row))
+    return np.array(out, np.int64).reshape(-1, 4)
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+@cache
+def _segments() -> re.Pattern[str]:
+    """A run of white space, or a character with all that may combine with it in some normal form."""
+    seconds = {0x1161 + i for i in range(21)} | {0x11A7 + i for i in range(28)}  # Hangul vowels and finals
+    for point in range(0x80, 0x30000):
+        parts = unicodedata.decomposition(chr(point)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            seconds.add(int(parts[1], 16))
+    joins = [
+        p for p in range(0x300, min(0xE2000, sys.maxunicode)) if not 0xD800 <= p < 0xE000 and _joins(chr(p), seconds)
+    ]
+    runs = "".join(f"{re.escape(chr(lo))}-{re.escape(chr(hi))}" for lo, hi in _runs(joins))
+    return re.compile(f"\\s+|[\\s\\S][{runs}]*")
+
+
+def _joins(char: str, seconds: set[int]) -> bool:
+    first = unicodedata.normalize("NFKD", char)[0]
+    return unicodedata.combining(first) != 0 or ord(first) in seconds
+
+
+def _runs(points: list[int]) -> Iterator[tuple[int, int]]:
+    start = previous = points[0]
+    for point in points[1:]:
+        if point != previous + 1:
+            yield start, previous
+            start = point
+        previous = point
+    yield start, previous
