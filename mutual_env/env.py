@@ -1,0 +1,204 @@
+"""The env: one round is one episode. `reset` draws the prompts, `step` verifies what the agents wrote."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from gymnasium.spaces import Dict
+from pettingzoo import ParallelEnv
+
+from mutual_env.errors import InvalidActionError, InvalidInputError, UnknownNameError
+from mutual_env.spaces import GroupSpace, PromptSpace, round_space
+from mutual_env.spec import EnvSpec, whole_number
+from mutual_env.tasks.source import ClosableSource, TaskSource
+from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Prompt, Task, Verdict
+from mutual_env.verifiers import VerifierPool, settle
+
+Observation: TypeAlias = dict[str, tuple[Prompt, ...]]
+Action: TypeAlias = Sequence[Sequence[Completion | str]]
+_STATUSES = ("ok", "wrong_format", "timeout", "crash", "error")
+
+
+class ReasoningEnv(ParallelEnv[str, Observation, Action]):
+    """A round of tasks for any number of agents.
+
+    `reset()` draws the next round's tasks; every agent observes the same prompts. `reset(seed=s)` starts over at round
+    0 of the task stream of seed s, `reset(options={"round": r})` jumps to round r. `step(actions)` takes from each
+    agent, for each of the P prompts, a group of G completions, verifies them and ends the episode.
+
+    `rewards[agent]` is the mean reward over what the agent submitted and what could be scored (0.0 if nothing could);
+    `infos[agent]` is an `AgentInfo`. The verdicts depend on the texts alone: not on who else acts, nor in which order,
+    nor on how many processes verify. An action that is refused leaves the round open: the corrected one can be stepped.
+    """
+
+    render_mode = "ansi"
+
+    def __init__(self, spec: EnvSpec, source: TaskSource, pool: VerifierPool | None = None) -> None:
+        self.metadata = {"name": spec.id, "render_modes": ["ansi"], "is_parallelizable": True}
+        self.possible_agents = list(spec.agents)
+        self.agents = []
+        self._spec = spec
+        self._source = source
+        self._owns_pool = pool is None
+        self._pool = VerifierPool() if pool is None else pool
+        self._seed = spec.seed
+        self._round = -1
+        self._tasks: tuple[Task, ...] = ()
+        self._prompt_space = PromptSpace(spec.max_chars)
+        shape = spec.prompts_per_round, spec.group_size, spec.max_chars
+        self._actions = {agent: GroupSpace(*shape) for agent in spec.agents}
+        self._observations = {agent: round_space(spec.prompts_per_round, spec.max_chars) for agent in spec.agents}
+
+    @property
+    def spec(self) -> EnvSpec:
+        """What this env was made from."""
+        return self._spec
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of the round that `reset` drew last, in the order of the prompts."""
+        return self._tasks
+
+    @property
+    def round(self) -> int:
+        """The round that `reset` drew last; -1 before the first."""
+        return self._round
+
+    def observation_space(self, agent: str) -> Dict:
+        return self._observations[self._known(agent)]
+
+    def action_space(self, agent: str) -> GroupSpace:
+        return self._actions[self._known(agent)]
+
+    def reset(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Observation], dict[str, AgentInfo]]:
+        following = self._round + 1 if seed is None else 0
+        seed = self._seed if seed is None else whole_number("seed", seed, 0)
+        round_ = whole_number("options['round']", (options or {}).get("round", following), 0)
+        tasks = tuple(self._source.draw(seed, round_, self._spec.prompts_per_round))
+        check_drawn(tasks, self._spec.prompts_per_round, self._spec.id, self._prompt_space)
+        self._seed, self._round, self._tasks = seed, round_, tasks
+        self.agents = self.possible_agents[:]
+        infos: dict[str, AgentInfo] = {a: {"round": round_, "groups": (), "metrics": {}} for a in self.agents}
+        return self._observe(), infos
+
+    def step(
+        self, actions: Mapping[str, Action]
+    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, AgentInfo]]:
+        submitted = self._completions(actions)
+        verdicts = self._verify([c for completions in submitted.values() for c in completions])
+        settled = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
+        infos: dict[str, AgentInfo] = {}
+        start = 0
+        for agent, completions in submitted.items():
+            stop = start + len(completions)
+            groups = self._groups(agent, completions, settled[start:stop])
+            metrics = summarize(groups, completions, verdicts[start:stop])
+            infos[agent] = {"round": self._round, "groups": groups, "metrics": metrics}
+            start = stop
+        agents, self.agents = self.agents, []
+        rewards = {agent: infos[agent]["metrics"]["reward/mean"] for agent in agents}
+        return self._observe(), rewards, dict.fromkeys(agents, True), dict.fromkeys(agents, False), infos
+
+    def render(self) -> str:
+        prompts = "\n".join(f"  {task.id}" for task in self._tasks)
+        return f"{self.metadata['name']}, round {self._round}, agents {', '.join(self.possible_agents)}\n{prompts}"
+
+    def close(self) -> None:
+        """Stop the processes that this env started. A pool that was passed in stays open. Safe to call twice."""
+        if self._owns_pool:
+            self._pool.close()
+        if isinstance(self._source, ClosableSource):
+            self._source.close()
+
+    def _known(self, agent: str) -> str:
+        if agent not in self._actions:
+            raise UnknownNameError.of("agent", agent, self.possible_agents)
+        return agent
+
+    def _observe(self) -> dict[str, Observation]:
+        prompts = tuple(task.prompt for task in self._tasks)
+        return {agent: {"prompts": prompts} for agent in self.possible_agents}
+
+    def _completions(self, actions: Mapping[str, Action]) -> dict[str, list[Completion]]:
+        """Each agent's completions, group after group, agents in the declared order; refuses what does not fit."""
+        if not self.agents:
+            raise InvalidActionError("step: no round is open; call reset() before each step")
+        if not isinstance(actions, Mapping) or actions.keys() != set(self.agents):
+            given = sorted(map(str, actions)) if isinstance(actions, Mapping) else f"a {type(actions).__name__}"
+            raise InvalidActionError(f"actions must hold exactly the agents {self.agents}, got {given}")
+        for agent in self.agents:
+            defect = self._actions[agent].defect(actions[agent])
+            if defect is not None:
+                raise InvalidActionError(f"actions[{agent!r}]{defect}")
+        return {agent: [_completion(item) for group in actions[agent] for item in group] for agent in self.agents}
+
+    def _verify(self, completions: Sequence[Completion]) -> list[Verdict]:
+        """One verdict for each of the completions of all agents, who each wrote G for every task in turn."""
+        repeated = [task for task in self._tasks for _ in range(self._spec.group_size)]
+        items = [(task, c.text) for task, c in zip(itertools.cycle(repeated), completions, strict=False)]
+        return self._pool.verify(self._spec.verifier, items)
+
+    def _groups(
+        self, agent: str, completions: Sequence[Completion], settled: Sequence[Verdict | None]
+    ) -> tuple[Group, ...]:
+        """The agent's experiences, a group for each task; what was dropped is missing from its group."""
+        size = self._spec.group_size
+        return tuple(
+            tuple(
+                Experience(task, agent, completion, verdict, self._round)
+                for completion, verdict in zip(completions[p : p + size], settled[p : p + size], strict=True)
+                if verdict is not None
+            )
+            for task, p in zip(self._tasks, range(0, len(completions), size), strict=True)
+        )
+
+
+def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> Metrics:
+    """What one agent's round comes to.
+
+    `accuracy` and `reward/mean` are over what was kept, and 0 if nothing was; `solved` is the share of tasks with at
+    least one correct completion; `verify/<status>` counts verdicts as they came, `verify/unscored` those without a
+    reward; `length/tokens` is there where completions have a trace.
+    """
+    kept = [e.verdict for group in groups for e in group]
+    statuses = Counter(v.status for v in verdicts)
+    metrics: Metrics = {
+        "reward/mean": _mean([v.reward or 0.0 for v in kept]),
+        "accuracy": _mean([float(v.correct) for v in kept]),
+        "solved": _mean([float(any(e.verdict.correct for e in group)) for group in groups]),
+        "length/chars": _mean([len(c.text) for c in completions]),
+        "verify/unscored": float(sum(v.reward is None for v in verdicts)),
+        **{f"verify/{status}": float(statuses[status]) for status in _STATUSES},
+    }
+    lengths = [c.token_ids.size for c in completions if c.has_trace]
+    if lengths:
+        metrics["length/tokens"] = _mean(lengths)
+    return metrics
+
+
+def check_drawn(tasks: Sequence[Task], n: int, name: str, prompt_space: PromptSpace) -> None:
+    """A source owes n tasks with n different ids and prompts that lie in the observation space."""
+    if len(tasks) != n or not all(isinstance(t, Task) for t in tasks):
+        raise InvalidInputError(f"{name}: draw(n={n}) must return {n} Tasks, got {len(tasks)} items")
+    for task in tasks:
+        if task.prompt not in prompt_space:
+            raise InvalidInputError(
+                f"{name}: the prompt of task {task.id!r} is not text or messages: {task.prompt!r:.200}"
+            )
+    ids = {t.id for t in tasks}
+    if len(ids) != n:
+        raise InvalidInputError(f"{name}: draw(n={n}) must return different tasks, got {n - len(ids)} repeated ids")
+
+
+def _completion(item: Completion | str) -> Completion:
+    return item if isinstance(item, Completion) else Completion.from_text(item)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0

@@ -1,0 +1,176 @@
+"""`make`, `register` and `ids`, over PettingZoo's own registry: `pettingzoo.make("parallel", id)` finds every id too.
+
+Third parties add theirs without a line of code here, by an entry point of their distribution:
+
+    [project.entry-points."mutual_env.tasks"]
+    "acme/riddles-v0" = "acme_riddles:RiddleTasks"       # a TaskSource class, made with the options given to `make`
+
+    [project.entry-points."mutual_env.envs"]
+    "acme/arena-v0" = "acme_arena:parallel_env"          # a whole ParallelEnv, made with all arguments of `make`
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import Any, TypeAlias
+
+import pettingzoo
+from pettingzoo.env_registry.exceptions import PettingZooRegistryError
+
+from mutual_env.env import ReasoningEnv
+from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.spaces import MAX_CHARS
+from mutual_env.spec import EnvSpec, agent_names
+from mutual_env.tasks.arithmetic import ArithmeticTasks
+from mutual_env.tasks.letters import LettersTasks
+from mutual_env.tasks.source import TaskSource
+from mutual_env.types import JSON
+from mutual_env.verifiers import UnscoredPolicy, VerifierPool, VerifierSpec
+
+SourceFactory: TypeAlias = str | Callable[..., TaskSource]
+
+
+def make(
+    id: str,
+    *,
+    agents: int | Sequence[str] = 2,
+    group_size: int = 8,
+    prompts_per_round: int = 8,
+    seed: int = 0,
+    verifier: VerifierSpec | str | None = None,
+    pool: VerifierPool | None = None,
+    on_unscored: UnscoredPolicy = "drop",
+    unscored_limit: float = 0.05,
+    max_chars: int = MAX_CHARS,
+    **task_kwargs: Any,
+) -> ReasoningEnv:
+    """An env of a registered task family.
+
+    agents             how many (`policy_0`, `policy_1`, ...), or their names
+    group_size         completions for each prompt
+    prompts_per_round  tasks of one round
+    seed               of the task stream: envs of the same seed draw the same tasks, whoever acts in them
+    verifier           what checks the answers; None: the family's own
+    pool               the verifier processes to use; None: the env owns some, started when first needed
+    on_unscored        what becomes of a completion that got no verdict: "drop", "zero" or "raise"
+    unscored_limit     the share of a round that may go unscored before `step` raises
+    max_chars          the longest completion that `step` accepts
+    task_kwargs        the family's own options, such as `split="eval"`
+    """
+    given = locals()
+    options = {**given.pop("task_kwargs"), **{k: v for k, v in given.items() if k != "id"}}
+    try:
+        registered = pettingzoo.spec("parallel", id)
+    except PettingZooRegistryError:
+        raise UnknownNameError.of("env id", id, ids() or pettingzoo.parallel_registry) from None
+    env: ReasoningEnv = pettingzoo.make("parallel", registered, **options)
+    return env
+
+
+def make_from(spec: EnvSpec, *, pool: VerifierPool | None = None) -> ReasoningEnv:
+    """The env that `spec` describes, e.g. one read back by `EnvSpec.from_json`."""
+    options = {name: getattr(spec, name) for name in spec.__dataclass_fields__ if name not in ("id", "task")}
+    return make(spec.id, pool=pool, **options, **spec.task)
+
+
+def register(id: str, source: SourceFactory, **defaults: JSON) -> None:
+    """Make a task family known as `id`. `source` is a `TaskSource` class (or any callable that returns one), or
+    "module:attribute" of it, imported when an env is made; `defaults` are options that it is made with."""
+    _register(id, build, {**defaults, "env_id": id, "task_source": source})
+
+
+def register_env(id: str, entry_point: str | Callable[..., Any], **defaults: JSON) -> None:
+    """Make a whole env known as `id`: a callable that takes the arguments of `make` and returns a ParallelEnv."""
+    _register(id, entry_point, dict(defaults))
+
+
+def ids() -> list[str]:
+    """The ids of all registered task families and envs of ours and of installed plug-ins."""
+    return sorted(pettingzoo.parallel_registry.keys() - _PETTINGZOO_IDS)
+
+
+def build(
+    *,
+    env_id: str,
+    task_source: SourceFactory,
+    agents: int | Sequence[str] = 2,
+    verifier: VerifierSpec | str | None = None,
+    pool: VerifierPool | None = None,
+    group_size: int = 8,
+    prompts_per_round: int = 8,
+    seed: int = 0,
+    on_unscored: UnscoredPolicy = "drop",
+    unscored_limit: float = 0.05,
+    max_chars: int = MAX_CHARS,
+    **task_kwargs: Any,
+) -> ReasoningEnv:
+    """What the registry calls to make an env of a task family."""
+    factory = _load(task_source)
+    _check_options(env_id, factory, task_kwargs)
+    source = factory(**task_kwargs)
+    spec = EnvSpec(
+        id=env_id,
+        verifier=_verifier(verifier, source),
+        agents=agent_names(agents),
+        group_size=group_size,
+        prompts_per_round=prompts_per_round,
+        seed=seed,
+        on_unscored=on_unscored,
+        unscored_limit=unscored_limit,
+        max_chars=max_chars,
+        task=task_kwargs,
+    )
+    return ReasoningEnv(spec, source, pool)
+
+
+def _verifier(given: VerifierSpec | str | None, source: TaskSource) -> VerifierSpec:
+    if given is None:
+        return source.verifier
+    return VerifierSpec(given) if isinstance(given, str) else given
+
+
+def _load(source: SourceFactory) -> Callable[..., TaskSource]:
+    if not isinstance(source, str):
+        return source
+    module, _, attribute = source.partition(":")
+    factory: Callable[..., TaskSource] = getattr(importlib.import_module(module), attribute)
+    return factory
+
+
+def _check_options(env_id: str, factory: Callable[..., TaskSource], given: dict[str, Any]) -> None:
+    """Refuse an option that the family does not take, with the nearest that it or `make` does."""
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [*parameters, *(p for p in inspect.signature(make).parameters if p not in ("id", "task_kwargs"))]
+    for name in given:
+        if name not in parameters:
+            raise UnknownNameError.of(f"option of {env_id}", name, known)
+
+
+def _register(id: str, entry_point: str | Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    if id in pettingzoo.parallel_registry:
+        raise InvalidInputError(f"the env id {id!r} is taken: choose another, or raise its version number")
+    try:
+        pettingzoo.register("parallel", id, entry_point=entry_point, kwargs=kwargs)
+    except PettingZooRegistryError as e:
+        raise InvalidInputError(f"the env id {id!r} is malformed: write 'namespace/name-v0' ({e})") from e
+
+
+def _register_all() -> None:
+    register("mutual/arithmetic-v0", ArithmeticTasks)
+    register("mutual/letters-v0", LettersTasks)
+    for group, add in (("mutual_env.tasks", register), ("mutual_env.envs", register_env)):
+        for point in entry_points(group=group):
+            try:
+                add(point.name, point.value)
+            except InvalidInputError as e:  # somebody else's mistake must not keep this package from being imported
+                warnings.warn(f"entry point {point.name!r} of the group {group!r} is left out: {e}", stacklevel=2)
+
+
+_PETTINGZOO_IDS = frozenset(pettingzoo.parallel_registry)
+_register_all()
