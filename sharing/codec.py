@@ -1,0 +1,113 @@
+"""Records as bytes and back, without pickle. Decoding trusts nothing: whatever the bytes, it returns a record or
+raises.
+
+One fixed header (little endian), then five UTF-8 strings, then token ids (int32) and log-probabilities (float64):
+
+    magic "ME" | schema | kind | flags | round | policy version | index | count | x | y | five string lengths | tokens
+
+x, y: reward, unused (rollout, success); sum r, sum r^2 (statistics).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+
+from mutual_env.errors import InvalidInputError, MutualEnvError, StorageError
+from mutual_env.types import Completion, FinishReason
+from sharing.records import KINDS, SCHEMA_VERSION, Origin, Record, Rollout, Statistics, Success
+
+_MAGIC: Final = b"ME"
+_HEADER: Final = struct.Struct("<2sHBBqqIIdd6I")
+_CORRECT, _STOPPED = 1, 2
+_NO_IDS = np.empty(0, np.int32)
+_NO_LOGPROBS = np.empty(0, np.float64)
+
+
+def encode(record: Record) -> bytes:
+    origin = record.origin
+    flags = count = 0
+    x = y = 0.0
+    text, ids, logprobs = "", _NO_IDS, _NO_LOGPROBS
+    match record:
+        case Rollout(completion=completion):
+            flags = _CORRECT * record.correct | _STOPPED * (completion.finish_reason == "stop")
+            text, ids, logprobs, x = completion.text, completion.token_ids, completion.logprobs, record.reward
+        case Statistics():
+            count, x, y = record.count, record.reward_sum, record.square_sum
+        case Success():
+            flags = _CORRECT | _STOPPED * (record.finish_reason == "stop")
+            text, x = record.text, record.reward
+    try:
+        strings = [s.encode() for s in (origin.task_id, origin.author, origin.tokenizer, origin.verifier, text)]
+        header = _HEADER.pack(
+            _MAGIC,
+            SCHEMA_VERSION,
+            KINDS.index(record.kind),
+            flags,
+            origin.round,
+            origin.policy_version,
+            record.index,
+            count,
+            x,
+            y,
+            *map(len, strings),
+            ids.size,
+        )
+    except (UnicodeEncodeError, struct.error) as error:
+        raise InvalidInputError(
+            f"record of {origin.author!r} on {origin.task_id!r} has no byte form ({error}): text must be "
+            "valid Unicode, numbers must fit 64 bits"
+        ) from error
+    return b"".join((header, *strings, ids.astype("<i4").tobytes(), logprobs.astype("<f8").tobytes()))
+
+
+def wire_size(record: Record) -> int:
+    """len(encode(record)), without making the bytes."""
+    origin = record.origin
+    size = _HEADER.size + sum(
+        len(s.encode()) for s in (origin.task_id, origin.author, origin.tokenizer, origin.verifier)
+    )
+    if isinstance(record, Rollout):
+        return size + len(record.completion.text.encode()) + 12 * record.completion.token_ids.size
+    return size + len(record.text.encode()) if isinstance(record, Success) else size
+
+
+def decode(data: bytes) -> Record:
+    if len(data) < _HEADER.size or data[:2] != _MAGIC:
+        raise StorageError(f"not a record: {len(data)} bytes that start with {data[:8]!r}")
+    _magic, schema, kind, flags, round_, version, index, count, x, y, *lengths, tokens = _HEADER.unpack_from(data)
+    if schema != SCHEMA_VERSION:
+        raise StorageError(
+            f"record of schema {schema}, this code reads {SCHEMA_VERSION}: use the release that wrote it"
+        )
+    if kind >= len(KINDS) or len(data) != _HEADER.size + sum(lengths) + 12 * tokens:
+        raise StorageError(f"torn record: {len(data)} bytes, its header does not describe them")
+    try:
+        strings, end = _strings(data, lengths)
+    except UnicodeDecodeError as error:
+        raise StorageError(f"torn record: text that is not UTF-8 ({error})") from error
+    task_id, author, tokenizer, verifier, text = strings
+    origin = Origin(task_id, author, round_, version, tokenizer, verifier)
+    if KINDS[kind] == "statistics":
+        return Statistics(origin, count, x, y)
+    finish: FinishReason = "stop" if flags & _STOPPED else "length"
+    if KINDS[kind] == "success":
+        return Success(origin, index, text, finish, x)
+    ids = np.frombuffer(data, "<i4", tokens, end)
+    logprobs = np.frombuffer(data, "<f8", tokens, end + 4 * tokens)
+    try:
+        completion = Completion(text, ids, logprobs, finish, version, tokenizer)
+    except MutualEnvError as error:
+        raise StorageError(f"record of {author!r} on {task_id!r}: {error}") from error
+    return Rollout(origin, index, completion, x, bool(flags & _CORRECT))
+
+
+def _strings(data: bytes, lengths: list[int]) -> tuple[list[str], int]:
+    strings, start = [], _HEADER.size
+    for length in lengths:
+        strings.append(data[start : start + length].decode())
+        start += length
+    return strings, start

@@ -1,0 +1,115 @@
+"""The exchange of one process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from threading import Lock
+from typing import TypeAlias
+
+from mutual_env.errors import InvalidInputError
+from sharing.exchange.protocol import Reading, nearest_round
+from sharing.records import Kind, Record, Stored
+
+_Cell: TypeAlias = tuple[str, Kind]
+_Batch: TypeAlias = tuple[str, int]  # author, round
+
+
+class InMemoryExchange:
+    """Records in dictionaries: gone with the process. `keep_rounds` keeps only that many rounds, those published
+    last.
+    """
+
+    def __init__(self, *, keep_rounds: int | None = None) -> None:
+        if keep_rounds is not None and keep_rounds < 1:
+            raise InvalidInputError(f"keep_rounds must be at least 1, got {keep_rounds}: None keeps everything")
+        self._keep_rounds = keep_rounds
+        self._cells: dict[_Cell, dict[_Batch, dict[int, Stored]]] = {}
+        self._rounds: dict[int, set[tuple[_Cell, _Batch]]] = {}
+        self._ids = itertools.count(1)
+        self._lock = Lock()
+
+    def publish(self, records: Sequence[Record]) -> tuple[int, ...]:
+        with self._lock:
+            ids = [self._store(record) for record in records]
+            if self._keep_rounds is not None:
+                self._forget(self._keep_rounds)
+        return tuple(ids)
+
+    def read(
+        self,
+        reader: str,
+        task_ids: Sequence[str],
+        kinds: Sequence[Kind],
+        *,
+        round: int,
+        max_staleness: int | None = 0,
+        authors: Sequence[str] | None = None,
+    ) -> Reading:
+        found: list[Stored] = []
+        outside = 0
+        with self._lock:
+            for task_id, kind in itertools.product(task_ids, kinds):
+                cell = self._cells.get((task_id, kind))
+                if cell is None:
+                    continue
+                rounds = _rounds_by_author(cell, reader, authors, round, max_staleness)
+                for author in sorted(rounds):
+                    chosen = nearest_round(rounds[author], round, max_staleness)
+                    if chosen is None:
+                        outside += 1
+                        continue
+                    batch = cell[author, chosen]
+                    found.extend(batch[i] for i in sorted(batch))
+        return Reading(tuple(found), outside)
+
+    def scan(self) -> Iterator[Record]:
+        with self._lock:
+            stored = [s for cell in self._cells.values() for batch in cell.values() for s in batch.values()]
+        return (s.record for s in sorted(stored, key=lambda s: s.id))
+
+    def close(self) -> None:
+        """Nothing is held that the garbage collector would not take."""
+
+    def _store(self, record: Record) -> int:
+        origin = record.origin
+        key, batch = (origin.task_id, record.kind), (origin.author, origin.round)
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = {}
+        members = cell.get(batch)
+        if members is None:
+            members = cell[batch] = {}
+            if self._keep_rounds is not None:
+                held = self._rounds.pop(origin.round, set())
+                held.add((key, batch))
+                self._rounds[origin.round] = held  # dictionaries keep order: last published, last in line
+        stored = Stored(next(self._ids), record)
+        members[record.index] = stored
+        return stored.id
+
+    def _forget(self, keep: int) -> None:
+        """By order of publishing, not by number: a run that starts over at round 0 keeps its round 0."""
+        for old in list(self._rounds)[:-keep]:
+            for key, batch in self._rounds.pop(old):
+                del self._cells[key][batch]
+                if not self._cells[key]:
+                    del self._cells[key]
+
+
+def _rounds_by_author(
+    cell: dict[_Batch, dict[int, Stored]],
+    reader: str,
+    authors: Sequence[str] | None,
+    round: int,
+    max_staleness: int | None,
+) -> dict[str, list[int]]:
+    """Which rounds each author has in this cell. Where authors and rounds are named, nothing else is looked at."""
+    rounds: dict[str, list[int]] = {}
+    batches: Iterable[_Batch] = cell
+    if authors is not None and max_staleness is not None and len(authors) * (max_staleness + 1) < len(cell):
+        batches = itertools.product(authors, range(round - max_staleness, round + 1))
+    for author, done in batches:
+        if author != reader and (authors is None or author in authors) and (author, done) in cell:
+            rounds.setdefault(author, []).append(done)
+    return rounds

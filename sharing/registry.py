@@ -1,0 +1,77 @@
+"""Strategies by name: a dictionary, and an entry point for those of other packages."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import entry_points
+from typing import Any
+
+from mutual_env.errors import ConfigError, UnknownNameError
+from sharing.exchange.protocol import Exchange
+from sharing.strategies.independent import Independent
+from sharing.strategies.sgt import SuccessGatedTransfer
+from sharing.wrapper import Common, SharingWrapper, sharing_below
+
+ENTRY_POINT_GROUP = "mutual_env.strategies"
+
+_STRATEGIES: dict[str, type[SharingWrapper]] = {
+    "independent": Independent,
+    "sgt": SuccessGatedTransfer,
+}
+_ALIASES = {"grpo": "independent", "success_gated_transfer": "sgt"}
+
+
+def names() -> list[str]:
+    """Every name that `make` answers to, aliases and other packages' strategies included."""
+    foreign = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return sorted({*_STRATEGIES, *_ALIASES, *foreign})
+
+
+def register(name: str, strategy: type[SharingWrapper]) -> None:
+    """Make a strategy known by name in this process. A package does it for good with an entry point."""
+    if not (isinstance(strategy, type) and issubclass(strategy, SharingWrapper)):
+        raise ConfigError(f"strategy {name!r} must be a subclass of sharing.SharingWrapper, got {strategy!r}")
+    if name in _ALIASES or _STRATEGIES.get(name, strategy) is not strategy:
+        raise ConfigError(f"strategy {name!r} is taken: choose another name")
+    _STRATEGIES[name] = strategy
+
+
+def strategy(name: str) -> type[SharingWrapper]:
+    """The class behind a name or an alias."""
+    key = _ALIASES.get(name, name)
+    if key in _STRATEGIES:
+        return _STRATEGIES[key]
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name == name:
+            register(name, point.load())
+            return _STRATEGIES[name]
+    raise UnknownNameError.of("strategy", name, names())
+
+
+def make(name: str, env: Any, *, exchange: Exchange | None = None, **options: Any) -> SharingWrapper:
+    """The named strategy around an env.
+
+    A strategy that adds to own lessons (SGT, a teacher) gets `Independent` below it where the env has none, and
+    options that are `Independent`'s go there.
+    """
+    cls = strategy(name)
+    mine, below = options_of(cls), {}
+    if cls.needs and sharing_below(env) is None:
+        below = {k: options.pop(k) for k in list(options) if k not in mine and k in options_of(Independent)}
+        _refuse_unknown(name, options, {*mine, *options_of(Independent)})
+        env = Independent(env, exchange=exchange, **below)
+    _refuse_unknown(name, options, mine)
+    return cls(env, exchange=exchange, **options)
+
+
+def options_of(cls: type[SharingWrapper]) -> set[str]:
+    """The names of a strategy's options, those of every strategy included."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    own = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return own | set(Common.__annotations__)
+
+
+def _refuse_unknown(name: str, options: dict[str, Any], known: set[str]) -> None:
+    for option in options:
+        if option not in known:
+            raise UnknownNameError.of(f"option of strategy {name!r}", option, known - {"exchange"})

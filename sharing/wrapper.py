@@ -1,0 +1,356 @@
+"""The env wrapper that every strategy is: it publishes what its agents did, reads what their peers did, and asks
+one hook.
+
+    env.step -> Experience -> publish -> read -> admit -> Situation -> share -> Shared (lessons, metrics)
+
+Whether the peers act in this env, in another process or in a stored run makes no difference to a strategy.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack, cast
+
+from pettingzoo.utils.wrappers import BaseParallelWrapper
+
+from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
+from mutual_env.types import JSON, AgentInfo, Group, Lesson, Metrics
+from sharing.admission import Admitted, Limits, Standing, Verify, admit
+from sharing.codec import wire_size
+from sharing.exchange.memory import InMemoryExchange
+from sharing.exchange.protocol import Exchange, Reading
+from sharing.records import KINDS, Kind, Record, Statistics, records_of
+
+Credit: TypeAlias = Literal["own rollouts", "peers' rollouts", "teacher"]
+Peers: TypeAlias = int | Sequence[str] | Mapping[str, Sequence[str]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a strategy knows when it decides what one reader learns this round.
+
+    `groups` are the reader's own, one for each prompt, experience without a verdict left out; `lessons` are those
+    of the strategy below. What peers published is found by task id and author: `rollouts` and `successes` as
+    groups of experience (a success has text and no token trace), `statistics` as records. Authors are in the order
+    of their names.
+    """
+
+    reader: str
+    round: int
+    seed: int
+    groups: tuple[Group, ...]
+    lessons: tuple[Lesson, ...]
+    rollouts: Mapping[str, Mapping[str, Group]]
+    successes: Mapping[str, Mapping[str, Group]]
+    statistics: Mapping[str, Mapping[str, Statistics]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the reader learns, and what is worth knowing about it. The metrics' names get the prefix "share/"."""
+
+    lessons: tuple[Lesson, ...]
+    metrics: Metrics
+
+
+class Common(TypedDict, total=False):
+    """The options that every strategy takes.
+
+    exchange       where records go and come from; default: that of the strategy below, or one in this process's
+    memory
+    peers          whom a reader reads: None (everybody), n (the next n agents of this env, in a ring by name),
+    names, or
+                   names for each reader
+    max_staleness  how many rounds old a peer's record may be; None: any round, later ones too (a stored run)
+    wait           how many seconds to wait, at most, until every named peer has published on this round's tasks
+    publish        record kinds to publish beside those that the strategy itself reads: "rollout", "statistics",
+    "success"
+    reverify       verify again, with this env's verifier, what was not published by this env
+    verify         how to do that; default: the env's own `verify`
+    limits         what is plausible in a stranger's record, as `Limits` or its fields
+    """
+
+    exchange: Exchange | None
+    peers: Peers
+    max_staleness: int | None
+    wait: float
+    publish: Collection[Kind]
+    reverify: bool
+    verify: Verify | None
+    limits: Limits | Mapping[str, Any]
+
+
+class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
+    """Subclasses say which record kinds they read (`kinds`), what they give credit to (`credits`), what must have
+    been credited by the strategy below (`needs`), and override `share`; `asks` where they do not need every task."""
+
+    kinds: tuple[Kind, ...] = ()
+    credits: ClassVar[frozenset[Credit]] = frozenset()
+    needs: ClassVar[frozenset[Credit]] = frozenset()
+
+    def __init__(self, env: Any, **common: Unpack[Common]) -> None:
+        super().__init__(env)
+        below = sharing_below(env)
+        self._below = below
+        _check_stack(type(self), env)
+        _check_options(common)
+        self._max_staleness = common.get("max_staleness", 0)
+        self.exchange: Exchange = common.get("exchange") or (
+            below.exchange if below else InMemoryExchange(keep_rounds=_keep(self._max_staleness))
+        )
+        self._peers = common.get("peers")
+        self._wait = common.get("wait", 0.0)
+        self._publishes = _publishes(self, common.get("publish", ()), below)
+        self._verify = _verify(env, common) if common.get("reverify", True) else None
+        limits = common.get("limits", Limits())
+        self._limits = limits if isinstance(limits, Limits) else Limits(**limits)
+        self._seed = 0
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._published: frozenset[int] = frozenset()
+
+    @abstractmethod
+    def share(self, situation: Situation) -> Shared:
+        """What the reader learns from its situation. A pure function of it, whatever the order in which readers
+        ask.
+        """
+
+    def asks(self, groups: Sequence[Group]) -> Sequence[str]:
+        """On which tasks the reader wants to see records."""
+        return [group[0].task.id for group in groups if group]
+
+    def state_dict(self) -> dict[str, JSON]:
+        """What this strategy and those below keep from round to round, as JSON."""
+        state: dict[str, JSON] = {"seen": {author: list(last) for author, last in sorted(self._seen.items())}}
+        return {**state, "below": self._below.state_dict()} if self._below else state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._seen = {author: (int(r), int(v)) for author, (r, v) in state["seen"].items()}
+        if self._below:
+            self._below.load_state_dict(state["below"])
+
+    def __str__(self) -> str:
+        return f"<{type(self).__name__}{self.env}>" if self._below else f"<{type(self).__name__}<{self.env}>>"
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if seed is not None:
+            self._seed = seed
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        return observations, rewards, terminations, truncations, self._with_lessons(infos)
+
+    def _with_lessons(self, infos: Mapping[str, AgentInfo]) -> dict[str, AgentInfo]:
+        for agent, info in infos.items():
+            if "groups" not in info:
+                raise InvalidInputError(
+                    f"infos[{agent!r}] holds no 'groups': a sharing strategy wraps an env of mutual_env.make(...), or "
+                    "one that returns the same AgentInfo"
+                )
+        sent = self._send(infos)
+        standing = Standing(self.possible_agents, self._ids_of_stack(), self._seen)
+        taught: dict[str, AgentInfo] = {}
+        versions: list[Mapping[str, tuple[int, int]]] = [self._seen]
+        for agent, info in infos.items():
+            taught[agent], met = self._teach(agent, info, sent.get(agent, Counter()), standing)
+            versions.append(met)
+        self._seen = {a: max(v[a] for v in versions if a in v) for a in sorted(set().union(*versions))}
+        return taught
+
+    def _send(self, infos: Mapping[str, AgentInfo]) -> dict[str, Counter[str]]:
+        """Publish everybody's records in one batch, in the order of names. Returns each agent's bytes by kind."""
+        self._published = frozenset()
+        if not self._publishes:
+            return {}
+        verifier = verifier_id(self.env)
+        records: list[Record] = []
+        sizes: dict[str, Counter[str]] = {}
+        for agent in sorted(infos):
+            mine = [r for group in infos[agent]["groups"] for r in records_of(group, self._publishes, verifier)]
+            sizes[agent] = Counter()
+            for record in mine:
+                sizes[agent][record.kind] += wire_size(record)
+            records.extend(mine)
+        if records:
+            self._published = frozenset(self.exchange.publish(records))
+        return sizes
+
+    def _teach(
+        self, reader: str, info: AgentInfo, sent: Counter[str], standing: Standing
+    ) -> tuple[AgentInfo, Mapping[str, tuple[int, int]]]:
+        groups = tuple(tuple(e for e in group if e.verdict.reward is not None) for group in info["groups"])
+        reading, admitted = self._listen(reader, info["round"], groups, standing)
+        situation = Situation(
+            reader,
+            info["round"],
+            self._seed,
+            groups,
+            info.get("lessons", ()),
+            admitted.rollouts,
+            admitted.successes,
+            admitted.statistics,
+        )
+        shared = self.share(situation)
+        metrics = dict(info["metrics"])
+        for key, value in (_traffic(reading, admitted, sent, len(groups)) if self.kinds or sent else {}).items():
+            metrics[f"share/{key}"] = metrics.get(f"share/{key}", 0.0) + value
+        metrics.update({f"share/{key}": value for key, value in _outcomes(reader, groups, shared.lessons).items()})
+        metrics.update({f"share/{key}": value for key, value in shared.metrics.items()})
+        taught: AgentInfo = {**info, "lessons": shared.lessons, "metrics": metrics}
+        return taught, admitted.versions
+
+    def _listen(
+        self, reader: str, round_: int, groups: Sequence[Group], standing: Standing
+    ) -> tuple[Reading, Admitted]:
+        wanted = set(self.asks(groups)) if self.kinds else set()
+        tasks = {g[0].task.id: g[0].task for g in groups if g and g[0].task.id in wanted}
+        authors = self._authors(reader)
+        if not tasks or authors == ():
+            return Reading(()), Admitted({}, {}, {})
+        if self._wait and authors is not None:
+            self._wait_for(reader, list(tasks), round_, authors)
+        reading = self.exchange.read(
+            reader, list(tasks), self.kinds, round=round_, max_staleness=self._max_staleness, authors=authors
+        )
+        return reading, admit(reading.records, tasks, standing, self._limits, self._verify)
+
+    def _authors(self, reader: str) -> tuple[str, ...] | None:
+        """Whom this reader reads; None is everybody."""
+        if self._peers is None:
+            return None
+        if isinstance(self._peers, int):
+            ring = sorted(self.possible_agents)
+            at = ring.index(reader)
+            return tuple(sorted((ring[at + 1 :] + ring[:at])[: self._peers]))
+        names = self._peers.get(reader, ()) if isinstance(self._peers, Mapping) else self._peers
+        return tuple(sorted(set(names) - {reader}))
+
+    def _wait_for(self, reader: str, task_ids: Sequence[str], round_: int, authors: Sequence[str]) -> None:
+        """Until each author has published on every task (its statistics say so), or the time is up."""
+        deadline = time.monotonic() + self._wait
+        pause = 0.001
+        while True:
+            reading = self.exchange.read(
+                reader, task_ids, ("statistics",), round=round_, max_staleness=self._max_staleness, authors=authors
+            )
+            if len(reading.records) >= len(task_ids) * len(authors) or time.monotonic() >= deadline:
+                return
+            time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(2 * pause, 0.1)
+
+    def _ids_of_stack(self) -> frozenset[int]:
+        """What this env published this round, through whichever of the stacked strategies, to this exchange."""
+        below = self._below
+        if below is None or below.exchange is not self.exchange:
+            return self._published
+        return self._published | below._ids_of_stack()
+
+
+def sharing_below(env: Any) -> SharingWrapper | None:
+    """The nearest strategy in a stack of wrappers."""
+    while isinstance(env, BaseParallelWrapper):
+        if isinstance(env, SharingWrapper):
+            return env
+        env = env.env
+    return None
+
+
+def verifier_id(env: Any) -> str:
+    """Which verifier scores an env's experience; "" where the env does not say."""
+    return str(getattr(env.unwrapped, "verifier_id", ""))
+
+
+def _check_stack(strategy: type[SharingWrapper], env: Any) -> None:
+    stack = []
+    below = sharing_below(env)
+    while below is not None:
+        stack.append(below)
+        below = below._below
+    given = {credit: type(s).__name__ for s in stack for credit in type(s).credits}
+    for credit in sorted(strategy.needs - set(given)):
+        raise ConfigError(
+            f"{strategy.__name__} adds to lessons on {credit} and finds none below it: "
+            f"{strategy.__name__}(Independent(env)), or sharing.make by name, which does that"
+        )
+    for credit in sorted(strategy.credits & set(given)):
+        raise ConfigError(
+            f"{strategy.__name__} over {given[credit]} would give {credit} credit twice: use one of the two, or put "
+            f"{strategy.__name__} over a strategy that leaves {credit} alone"
+        )
+
+
+def _check_options(common: Common) -> None:
+    for name in common:
+        if name not in Common.__annotations__:
+            raise UnknownNameError.of("option", name, Common.__annotations__)
+    staleness, wait, peers = common.get("max_staleness", 0), common.get("wait", 0.0), common.get("peers")
+    if staleness is not None and staleness < 0:
+        raise ConfigError(f"max_staleness must be at least 0 rounds, or None for any, got {staleness}")
+    if wait < 0 or (wait and (peers is None or isinstance(peers, int))):
+        raise ConfigError(f"wait={wait} needs to know for whom: name them in peers=[...]")
+    if isinstance(peers, str) or (isinstance(peers, int) and peers < 0):
+        raise ConfigError(f"peers must be None, a number of at least 0, names, or names for each reader, got {peers!r}")
+    for kind in common.get("publish", ()):
+        if kind not in KINDS:
+            raise UnknownNameError.of("record kind", kind, KINDS)
+
+
+def _keep(max_staleness: int | None) -> int | None:
+    return None if max_staleness is None else max_staleness + 1
+
+
+def _publishes(wrapper: SharingWrapper, extra: Collection[Kind], below: SharingWrapper | None) -> tuple[Kind, ...]:
+    """What the strategies below do not publish to the same exchange already."""
+    wanted = {*wrapper.kinds, *extra, *(("statistics",) if wrapper._wait else ())}
+    while below is not None:
+        if below.exchange is wrapper.exchange:
+            wanted -= set(below._publishes)
+        below = below._below
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+def _verify(env: Any, common: Common) -> Verify:
+    given = common.get("verify") or getattr(env.unwrapped, "verify", None)
+    if given is not None:
+        return cast(Verify, given)
+
+    def refuse(items: Sequence[Any]) -> Any:
+        raise ConfigError(
+            f"{env} cannot verify {len(items)} records that it did not make: give verify=..., or accept their "
+            "claims with reverify=False"
+        )
+
+    return refuse
+
+
+def _traffic(reading: Reading, admitted: Admitted, sent: Counter[str], prompts: int) -> Metrics:
+    """What went through the exchange, bytes for each prompt, and what was turned away."""
+    metrics = {f"sent_bytes/{kind}": n / max(prompts, 1) for kind, n in sorted(sent.items())}
+    received: Counter[str] = Counter()
+    for stored in reading.records:
+        received[stored.record.kind] += wire_size(stored.record)
+    metrics.update({f"received_bytes/{kind}": n / max(prompts, 1) for kind, n in sorted(received.items())})
+    counts = {key: float(n) for key, n in sorted(admitted.counts.items()) if n}
+    refused = sum(n for key, n in counts.items() if key.startswith("refused/"))
+    metrics.update(counts)
+    metrics["refused"] = refused + reading.unreadable
+    if reading.unreadable:
+        metrics["refused/unreadable"] = float(reading.unreadable)
+    metrics["outside_staleness"] = float(reading.outside)
+    return metrics
+
+
+def _outcomes(reader: str, groups: Sequence[Group], lessons: Sequence[Lesson]) -> Metrics:
+    """How many prompts teach the reader nothing by themselves, and how much of its lessons is borrowed."""
+    solved = [sum(e.verdict.correct for e in group) for group in groups if group]
+    n = max(len(solved), 1)
+    return {
+        "all_fail": sum(k == 0 for k in solved) / n,
+        "all_pass": sum(k == len(g) for k, g in zip(solved, (g for g in groups if g), strict=True)) / n,
+        "lessons": float(len(lessons)),
+        "borrowed": sum(lesson.experience.author != reader for lesson in lessons) / max(len(lessons), 1),
+    }
