@@ -1,0 +1,216 @@
+"""From one reader's lessons to the examples it trains on: everything in its own tokens, every correction applied."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from learners.corrections import Draft, Drop, Scores, correct, needs_old, teacher_of
+from learners.example import Example
+from learners.protocol import Learner
+from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
+from mutual_env.types import AuthorPolicy, CompatibilityGate, Floats, Ids, Lesson, Metrics, Prompt
+from tokenizers_bridge.align import align
+from tokenizers_bridge.bridge import TokenizerBridge
+from tokenizers_bridge.types import Translation, residual_metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What `Learner.update` is given, and what is to be known of how it came about."""
+
+    examples: tuple[Example, ...]
+    metrics: Metrics
+
+
+def build_batch(
+    lessons: Sequence[Lesson],
+    learner: Learner,
+    bridge: TokenizerBridge,
+    teachers: Mapping[str, Learner] | None = None,
+) -> Batch:
+    """The examples that these lessons are for this learner.
+
+    The reader's own experience keeps the ids that were sampled, and never goes through text; a peer's goes through
+    the bridge. Where corrections need the reader's own log-probabilities, all of them are asked for in one `score`;
+    a teacher's likewise. A lesson that cannot be used is dropped and counted, under the reason.
+    """
+    prompts = _Prompts(learner)
+    dropped: Counter[str] = Counter()
+    peers = [lesson for lesson in lessons if lesson.experience.author != learner.name]
+    translations = bridge.translate([lesson.experience.completion for lesson in peers], learner.tokenizer)
+    translated = iter(translations)
+    drafts: list[Draft] = []
+    for lesson in lessons:
+        if lesson.experience.author == learner.name:
+            drafts.append(_own(lesson, learner, prompts))
+            continue
+        translation = next(translated)
+        if translation.action == "reject":
+            dropped[f"translation_{translation.verdict.replace('-', '_')}"] += 1
+        else:
+            drafts.append(Draft.borrowed(lesson, prompts.of(lesson.experience.task.prompt), translation))
+    scores = _scores(drafts, learner, bridge, teachers or {})
+    examples: list[Example] = []
+    kept: list[tuple[Draft, Scores]] = []
+    for draft, known in zip(drafts, scores, strict=True):
+        outcome = correct(draft, known)
+        if isinstance(outcome, Drop):
+            dropped[outcome.reason] += 1
+        else:
+            examples.append(outcome)
+            kept.append((draft, known))
+    return Batch(tuple(examples), _metrics(lessons, examples, kept, drafts, scores, translations, dropped))
+
+
+class _Prompts:
+    """Each prompt is rendered once."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._tokenizer = learner.tokenizer
+        self._rendered: dict[str, Ids] = {}
+
+    def of(self, prompt: Prompt) -> Ids:
+        key = repr(prompt)
+        if key not in self._rendered:
+            self._rendered[key] = self._tokenizer.render_prompt(prompt)
+        return self._rendered[key]
+
+
+def _own(lesson: Lesson, learner: Learner, prompts: _Prompts) -> Draft:
+    completion = lesson.experience.completion
+    if not completion.has_trace:
+        raise InvalidInputError(
+            f"{learner.name}: a lesson from its own experience on task {lesson.experience.task.id!r} has no token "
+            "trace: step the env with the completions that `act` returned, not with their text"
+        )
+    if completion.tokenizer != learner.tokenizer.fingerprint:
+        raise IdentityMismatchError(
+            f"{learner.name}: its own completion on task {lesson.experience.task.id!r} was sampled with tokenizer "
+            f"{completion.tokenizer[:12]}, it trains with {learner.tokenizer.fingerprint[:12]}: "
+            "give the learner that sampled it"
+        )
+    return Draft.own(lesson, prompts.of(lesson.experience.task.prompt))
+
+
+def _scores(
+    drafts: Sequence[Draft], learner: Learner, bridge: TokenizerBridge, teachers: Mapping[str, Learner]
+) -> list[Scores]:
+    wanting = [index for index, draft in enumerate(drafts) if needs_old(draft)]
+    old: dict[int, Floats] = {}
+    if wanting:
+        values = learner.score([drafts[i].prompt_ids for i in wanting], [drafts[i].response_ids for i in wanting])
+        old = dict(zip(wanting, values, strict=True))
+    taught: dict[int, Floats] = {}
+    by_teacher: dict[str, list[int]] = {}
+    for index, draft in enumerate(drafts):
+        name = teacher_of(draft)
+        if name is not None:
+            by_teacher.setdefault(name, []).append(index)
+    for name, indices in by_teacher.items():
+        if name not in teachers:
+            raise UnknownNameError.of("teacher", name, teachers)
+        taught.update(_taught([drafts[i] for i in indices], indices, learner, bridge, teachers[name]))
+    return [Scores(old.get(index), taught.get(index)) for index in range(len(drafts))]
+
+
+def _taught(
+    drafts: Sequence[Draft], indices: Sequence[int], learner: Learner, bridge: TokenizerBridge, teacher: Learner
+) -> dict[int, Floats]:
+    """The teacher's log-probabilities on the reader's tokens, NaN where none can be carried over."""
+    taught: dict[int, Floats] = {i: np.full(d.response_ids.size, np.nan) for i, d in zip(indices, drafts, strict=True)}
+    prompts = _Prompts(teacher)
+    asked: list[tuple[int, Draft, Ids]] = []
+    for index, draft, ids in zip(indices, drafts, _in_tokens_of(drafts, learner, bridge, teacher), strict=True):
+        if ids.size:
+            asked.append((index, draft, ids))
+    if not asked:
+        return taught
+    values = teacher.score(
+        [prompts.of(d.lesson.experience.task.prompt) for _, d, _ in asked], [ids for _, _, ids in asked]
+    )
+    for (index, draft, ids), logprobs in zip(asked, values, strict=True):
+        carried, exact = align(ids, teacher.tokenizer, draft.response_ids, learner.tokenizer).carry(logprobs)
+        taught[index] = np.where(exact & np.isfinite(carried), carried, np.nan)
+    return taught
+
+
+def _in_tokens_of(drafts: Sequence[Draft], learner: Learner, bridge: TokenizerBridge, teacher: Learner) -> list[Ids]:
+    """Each draft in the teacher's tokens; nothing where it cannot be translated."""
+    if teacher.tokenizer.fingerprint == learner.tokenizer.fingerprint:
+        return [draft.response_ids for draft in drafts]
+    translations = bridge.translate([draft.lesson.experience.completion for draft in drafts], teacher.tokenizer)
+    return [np.empty(0, np.int32) if t.action == "reject" else t.token_ids for t in translations]
+
+
+def _metrics(
+    lessons: Sequence[Lesson],
+    examples: Sequence[Example],
+    kept: Sequence[tuple[Draft, Scores]],
+    drafts: Sequence[Draft],
+    scores: Sequence[Scores],
+    translations: Sequence[Translation],
+    dropped: Counter[str],
+) -> Metrics:
+    borrowed = sum(draft.is_borrowed for draft, _ in kept)
+    metrics: Metrics = {
+        "batch/lessons": float(len(lessons)),
+        "batch/examples": float(len(examples)),
+        "batch/tokens": float(sum(int(example.mask.sum()) for example in examples)),
+        "batch/borrowed": float(borrowed),
+        "batch/borrowed_share": borrowed / max(len(examples), 1),
+        "batch/dropped": float(dropped.total()),
+    }
+    metrics.update({f"batch/dropped_{reason}": float(count) for reason, count in sorted(dropped.items())})
+    if translations:
+        metrics.update(residual_metrics(translations, prefix="bridge"))
+    metrics.update(_ratio_metrics(kept))
+    metrics.update(_gate_metrics(examples, kept, drafts))
+    taught = [s.teacher for s in scores if s.teacher is not None]
+    if taught:
+        metrics["batch/teacher_aligned_share"] = float(np.isfinite(np.concatenate(taught)).mean())
+    return metrics
+
+
+def _ratio_metrics(kept: Sequence[tuple[Draft, Scores]]) -> Metrics:
+    """How far borrowed samples are from the reader: the variance of π_old / β over their exact tokens, and the effective
+    sample size of their sequence weights as a share of their number."""
+    pairs = [
+        (d, s.old)
+        for d, s in kept
+        if d.is_borrowed and isinstance(d.lesson.correction, AuthorPolicy) and s.old is not None
+    ]
+    if not pairs:
+        return {}
+    logs = [(old - d.author_logprobs)[d.exact] for d, old in pairs if d.author_logprobs is not None]
+    ratios = np.exp(np.clip(np.concatenate(logs), -20.0, 20.0))
+    sums = np.array([log.sum() for log in logs])
+    weights = np.exp(sums - sums.max())
+    return {
+        "batch/ratio_mean": float(ratios.mean()),
+        "batch/ratio_variance": float(ratios.var()),
+        "batch/effective_sample_size": float(weights.sum() ** 2 / (weights**2).sum() / weights.size),
+    }
+
+
+def _gate_metrics(
+    examples: Sequence[Example], kept: Sequence[tuple[Draft, Scores]], drafts: Sequence[Draft]
+) -> Metrics:
+    """The mean weight that open gates gave, and the share of gates that were open."""
+    gated = sum(_gated(draft) for draft in drafts)
+    if gated == 0:
+        return {}
+    factors = [
+        example.weight / draft.lesson.weight
+        for example, (draft, _) in zip(examples, kept, strict=True)
+        if _gated(draft) and draft.lesson.weight != 0.0
+    ]
+    mean = float(np.mean(factors)) if factors else 0.0
+    return {"batch/gate_mean": mean, "batch/gate_kept": len(factors) / gated}
+
+
+def _gated(draft: Draft) -> bool:
+    return isinstance(draft.lesson.correction, CompatibilityGate)

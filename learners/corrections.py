@@ -1,0 +1,182 @@
+"""What stands in for the author's absence: each correction is one short function from a draft to an example."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from learners.example import Example, Mask
+from mutual_env.types import (
+    AuthorMean,
+    AuthorPolicy,
+    CompatibilityGate,
+    Floats,
+    Ids,
+    Lesson,
+    OldPolicy,
+    TeacherDivergence,
+    TeacherMixture,
+)
+from tokenizers_bridge.types import Translation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """A lesson in the reader's tokens, before its correction.
+
+    `author_logprobs` (T) are the author's on the reader's tokens, comparable where `exact` (T) is True; None: the
+    author left no trace. `author_mean` is the mean over the author's own tokens.
+    """
+
+    lesson: Lesson
+    prompt_ids: Ids
+    response_ids: Ids
+    author_logprobs: Floats | None
+    author_mean: float
+    exact: Mask
+    is_borrowed: bool
+
+    @classmethod
+    def own(cls, lesson: Lesson, prompt_ids: Ids) -> Draft:
+        completion = lesson.experience.completion
+        exact = np.ones(completion.token_ids.size, dtype=np.bool_)
+        mean = _mean(completion.logprobs)
+        return cls(lesson, prompt_ids, completion.token_ids, completion.logprobs, mean, exact, is_borrowed=False)
+
+    @classmethod
+    def borrowed(cls, lesson: Lesson, prompt_ids: Ids, translation: Translation) -> Draft:
+        logprobs = translation.logprobs if translation.has_logprobs else None
+        mean = _mean(lesson.experience.completion.logprobs)
+        return cls(lesson, prompt_ids, translation.token_ids, logprobs, mean, translation.exact, is_borrowed=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Log-probabilities of a draft's tokens: under the reader now, and under its teacher (NaN where not aligned)."""
+
+    old: Floats | None
+    teacher: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Why a draft becomes no example."""
+
+    reason: str
+
+
+def needs_old(draft: Draft) -> bool:
+    """Whether the reader must score this draft before the update."""
+    match draft.lesson.correction:
+        case AuthorPolicy():
+            return draft.is_borrowed and draft.author_logprobs is not None
+        case CompatibilityGate():
+            return draft.author_logprobs is not None
+        case TeacherMixture(alpha=alpha):
+            return alpha != 1.0
+    return False
+
+
+def teacher_of(draft: Draft) -> str | None:
+    """The teacher that must score this draft."""
+    match draft.lesson.correction:
+        case TeacherMixture(teacher=name, alpha=alpha) if alpha != 1.0:
+            return name
+        case TeacherDivergence(teacher=name, coefficient=coefficient) if coefficient != 0.0:
+            return name
+    return None
+
+
+def correct(draft: Draft, scores: Scores) -> Example | Drop:
+    """Apply the correction that the lesson names."""
+    if draft.response_ids.size == 0:
+        return Drop("empty")
+    match draft.lesson.correction:
+        case OldPolicy():
+            return _example(draft)
+        case AuthorPolicy() as correction:
+            return _author_policy(draft, scores, correction)
+        case AuthorMean():
+            return _author_mean(draft)
+        case CompatibilityGate() as correction:
+            return _compatibility_gate(draft, scores, correction)
+        case TeacherMixture() as correction:
+            return _teacher_mixture(draft, scores, correction)
+        case TeacherDivergence() as correction:
+            return _teacher_divergence(draft, scores, correction)
+
+
+def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = None) -> Example:
+    size = draft.response_ids.size
+    return Example(
+        prompt_ids=draft.prompt_ids,
+        response_ids=draft.response_ids,
+        mask=np.ones(size, dtype=np.bool_) if mask is None else mask,
+        advantages=np.full(size, draft.lesson.advantage),
+        loss=draft.lesson.loss,
+        weight=draft.lesson.weight,
+        order=draft.lesson.order,
+        anchor=anchor,
+    )
+
+
+def _author_policy(draft: Draft, scores: Scores, correction: AuthorPolicy) -> Example | Drop:
+    """The ratio is taken against the author; what cannot be compared with it is masked."""
+    if draft.author_logprobs is None:
+        return Drop("no_author_logprobs")
+    mask = draft.exact & np.isfinite(draft.author_logprobs)
+    if not mask.any():
+        return Drop("nothing_aligned")
+    if scores.old is not None and math.isfinite(correction.max_kl) and draft.lesson.advantage <= 0.0:
+        log_ratio = (scores.old - draft.author_logprobs)[mask]
+        if _divergence(log_ratio) > correction.max_kl:
+            return Drop("too_far_from_author")
+    return _example(draft, anchor=draft.author_logprobs, mask=mask)
+
+
+def _author_mean(draft: Draft) -> Example | Drop:
+    """Only means are compared: every token's anchor is the author's mean over its own tokens."""
+    if draft.author_logprobs is None:
+        return Drop("no_author_logprobs")
+    return _example(draft, anchor=np.full(draft.response_ids.size, draft.author_mean))
+
+
+def _compatibility_gate(draft: Draft, scores: Scores, correction: CompatibilityGate) -> Example | Drop:
+    """The weight falls with how unlikely the reader finds what the author found likely."""
+    if scores.old is None:
+        return Drop("no_author_logprobs")
+    s = math.exp(min(_mean(scores.old) - draft.author_mean, 20.0))
+    if not s > correction.floor:
+        return Drop("gate_closed")
+    example = _example(draft)
+    return replace(example, weight=example.weight * min(s, correction.cap))
+
+
+def _teacher_mixture(draft: Draft, scores: Scores, correction: TeacherMixture) -> Example:
+    """The anchor lies between the reader's old policy and the teacher; alpha = 1 is the old policy itself."""
+    if scores.old is None or scores.teacher is None:
+        return _example(draft)
+    mixed = correction.alpha * scores.old + (1.0 - correction.alpha) * scores.teacher
+    return _example(draft, anchor=np.where(np.isfinite(scores.teacher), mixed, scores.old))
+
+
+def _teacher_divergence(draft: Draft, scores: Scores, correction: TeacherDivergence) -> Example:
+    """A KL term pulls to the teacher where it can be aligned."""
+    example = _example(draft)
+    if scores.teacher is None:
+        return example
+    return replace(example, reference=scores.teacher, kl_weight=correction.coefficient)
+
+
+def _divergence(log_ratio: npt.NDArray[np.float64]) -> float:
+    """KL(reader || author) per token from the author's samples: the mean of ρ log ρ - ρ + 1, never negative."""
+    clipped = np.clip(log_ratio, -20.0, 20.0)
+    ratio = np.exp(clipped)
+    return float((ratio * clipped - ratio + 1.0).mean())
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if values.size else 0.0

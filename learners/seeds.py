@@ -1,0 +1,21 @@
+"""The seed of each sample of `act`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from mutual_env.seeding import derive_seed
+from mutual_env.types import Prompt
+
+
+def sample_seeds(seed: int, name: str, prompts: Sequence[Prompt], n: int) -> list[tuple[int, ...]]:
+    """n seeds for each prompt, from (seed, policy, prompt, its occurrence among the prompts, index) alone."""
+    occurrences: dict[str, int] = {}
+    seeds: list[tuple[int, ...]] = []
+    for prompt in prompts:
+        key = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
+        occurrence = occurrences.get(key, 0)
+        occurrences[key] = occurrence + 1
+        seeds.append(tuple(derive_seed(seed, "act", name, key, occurrence, index) for index in range(n)))
+    return seeds

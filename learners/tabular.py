@@ -1,0 +1,222 @@
+"""A policy that is a table: no torch, exact probabilities, closed-form gradients. It really learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from learners.checks import check_examples, check_finite, check_sequences
+from learners.example import Example
+from learners.losses import Aggregation, example_loss, minibatches, scales, teaches
+from learners.seeds import sample_seeds
+from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
+from mutual_env.seeding import generator
+from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.toy import CharTokenizer, PairTokenizer
+
+PRINTABLE = "\n" + "".join(chr(code) for code in range(32, 127))
+FORMAT = "mutual-env tabular 1"
+
+Rows = npt.NDArray[np.int64]
+
+
+class TabularLearner:
+    """A softmax over the next token for each (prompt, position, last `context` tokens), trained by gradient descent.
+
+    Every row starts at zero logits, uniform over the vocabulary; control tokens other than the stop token, and with an
+    `alphabet` every token that spells anything outside it, start at `-aversion` instead: rarely sampled, never
+    impossible.
+    Without a `tokenizer`, tokens are printable characters and the pairs of pieces in `merges`, in order of priority.
+    Rows are made when they are first trained on, so memory grows with what was learnt.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None = None,
+        *,
+        name: str = "tabular",
+        merges: Sequence[Sequence[str]] = (),
+        max_new_tokens: int = 8,
+        context: int = 1,
+        alphabet: str = "",
+        aversion: float = 20.0,
+        temperature: float = 1.0,
+        learning_rate: float = 10.0,
+        minibatches: int = 1,
+        aggregation: Aggregation = "token_mean",
+    ) -> None:
+        for option, value in (("max_new_tokens", max_new_tokens), ("minibatches", minibatches)):
+            if value < 1:
+                raise InvalidInputError(f"{option} of learner {name!r} must be at least 1, got {value}")
+        if not temperature > 0.0:
+            raise InvalidInputError(f"temperature of learner {name!r} must be above 0, got {temperature}")
+        self._name = name
+        self._tokenizer = tokenizer = tokenizer or _toy_tokenizer(merges)
+        self._max_new_tokens = max_new_tokens
+        self._context = context
+        self._temperature = temperature
+        self._learning_rate = learning_rate
+        self._minibatches = minibatches
+        self._aggregation: Aggregation = aggregation
+        self._initial = _initial_logits(tokenizer, alphabet, aversion)
+        self._table: dict[tuple[int, ...], Floats] = {}
+        self._version = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        """A group of n completions for each prompt."""
+        if n < 1:
+            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
+        seeds_PG = sample_seeds(seed, self._name, prompts, n)
+        rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
+        return [tuple(self._sample(ids, s) for s in seeds) for ids, seeds in zip(rendered, seeds_PG, strict=True)]
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
+        """log π(response | prompt) for each response token."""
+        check_sequences(prompt_ids, response_ids, self._tokenizer.vocab_size)
+        return [self._logprobs(p, r) for p, r in zip(prompt_ids, response_ids, strict=True)]
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        """One update: a step of gradient descent for each minibatch that has something to teach."""
+        check_examples(examples, self._tokenizer.vocab_size)
+        steps = minibatches(examples, self._minibatches)
+        anchors = {
+            id(e): self._logprobs(e.prompt_ids, e.response_ids) if e.anchor is None else e.anchor for e in examples
+        }
+        losses: list[float] = []
+        norms: list[float] = []
+        for index, step in enumerate(steps):
+            if any(teaches(example) for example in step):
+                loss, norm = self._descend(step, anchors, index)
+                losses.append(loss)
+                norms.append(norm)
+        self._version += 1
+        return {
+            "loss": float(np.mean(losses)) if losses else 0.0,
+            "gradient_norm": float(np.mean(norms)) if norms else 0.0,
+            "optimizer_steps": float(len(losses)),
+            "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
+        }
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        table = np.array(list(self._table.values()), dtype=np.float64).reshape(len(self._table), self._initial.size)
+        state = {
+            "format": FORMAT,
+            "version": self._version,
+            "tokenizer": self._tokenizer.fingerprint,
+            "keys": [list(key) for key in self._table],
+        }
+        np.save(directory / "table.npy", table, allow_pickle=False)
+        (directory / "state.json").write_text(json.dumps(state))
+
+    def load(self, directory: Path) -> None:
+        try:
+            state = json.loads((directory / "state.json").read_text())
+            table = np.load(directory / "table.npy", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{directory} holds no whole tabular checkpoint: {error}") from error
+        if state.get("format") != FORMAT or table.shape != (len(state["keys"]), self._initial.size):
+            raise StorageError(
+                f"{directory}/state.json does not describe table.npy {table.shape}: use a directory that `save` wrote"
+            )
+        if state["tokenizer"] != self._tokenizer.fingerprint:
+            raise IdentityMismatchError(
+                f"{directory} was saved with tokenizer {state['tokenizer']}, learner has {self._tokenizer.fingerprint}"
+            )
+        self._table = {tuple(key): row.copy() for key, row in zip(state["keys"], table, strict=True)}
+        self._version = int(state["version"])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _key(self, prompt_ids: Ids, response: Sequence[int] | Ids, position: int) -> tuple[int, ...]:
+        recent = response[max(0, position - self._context) : position]
+        return (*prompt_ids.tolist(), -1, position, *(int(token) for token in recent))
+
+    def _logits(self, key: tuple[int, ...]) -> Floats:
+        return self._table.get(key, self._initial)
+
+    def _logprobs(self, prompt_ids: Ids, response_ids: Ids) -> Floats:
+        rows = (_log_softmax(self._logits(self._key(prompt_ids, response_ids, t))) for t in range(response_ids.size))
+        return np.array([row[token] for row, token in zip(rows, response_ids, strict=True)], dtype=np.float64)
+
+    def _sample(self, prompt_ids: Ids, seed: int) -> Completion:
+        uniforms = generator(seed).random(self._max_new_tokens)
+        ids: list[int] = []
+        logprobs: list[float] = []
+        for position, u in enumerate(uniforms):
+            row = _log_softmax(self._logits(self._key(prompt_ids, ids, position)) / self._temperature)
+            cumulative = np.cumsum(np.exp(row))
+            token = min(int(np.searchsorted(cumulative, u * cumulative[-1], side="right")), row.size - 1)
+            ids.append(token)
+            logprobs.append(float(row[token]))
+            if token == self._tokenizer.stop_id:
+                break
+        stopped = ids[-1] == self._tokenizer.stop_id
+        return Completion(
+            self._tokenizer.decode(ids),
+            np.array(ids, dtype=np.int32),
+            np.array(logprobs),
+            "stop" if stopped else "length",
+            self._version,
+            self._tokenizer.fingerprint,
+        )
+
+    def _descend(self, step: Sequence[Example], anchors: dict[int, Floats], index: int) -> tuple[float, float]:
+        gradients: dict[tuple[int, ...], Floats] = {}
+        total = 0.0
+        for example, scale in zip(step, scales(step, self._aggregation), strict=True):
+            if not teaches(example):
+                continue
+            logprobs = self._logprobs(example.prompt_ids, example.response_ids)
+            loss, slope = example_loss(example, logprobs, anchors[id(example)], index)
+            total += scale * loss
+            for t in np.flatnonzero(slope):
+                key = self._key(example.prompt_ids, example.response_ids, int(t))
+                row = -np.exp(_log_softmax(self._logits(key)))
+                row[example.response_ids[t]] += 1.0
+                gradients[key] = gradients.get(key, 0.0) + scale * slope[t] * row
+        norm = float(np.sqrt(sum(float(g @ g) for g in gradients.values())))
+        check_finite(self._name, total, norm)
+        for key, gradient in gradients.items():
+            self._table[key] = self._logits(key) - self._learning_rate * gradient
+        return total, norm
+
+
+def _toy_tokenizer(merges: Sequence[Sequence[str]]) -> Tokenizer:
+    """Printable characters, one id each, and the given pairs of pieces merged."""
+    pairs = [(str(left), str(right)) for left, right in merges]
+    return PairTokenizer(PRINTABLE, pairs) if pairs else CharTokenizer(PRINTABLE)
+
+
+def _initial_logits(tokenizer: Tokenizer, alphabet: str, aversion: float) -> Floats:
+    logits = np.zeros(tokenizer.vocab_size)
+    allowed = set(alphabet)
+    for token in range(tokenizer.vocab_size):
+        foreign = bool(allowed) and not set(tokenizer.decode([token])) <= allowed
+        if token != tokenizer.stop_id and (token in tokenizer.specials or foreign):
+            logits[token] = -aversion
+    return logits
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max()
+    normalised: Floats = shifted - np.log(np.exp(shifted).sum())
+    return normalised
