@@ -68,6 +68,15 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):
         """The round that `reset` drew last; -1 before the first."""
         return self._round
 
+    @property
+    def verifier_id(self) -> str:
+        """Which verifier scores this env's experience."""
+        return self._spec.verifier.id
+
+    def verify(self, items: Sequence[tuple[Task, str]]) -> list[Verdict]:
+        """What this env's verifier says of these texts, e.g. of a peer's, whatever the round."""
+        return self._pool.verify(self._spec.verifier, items)
+
     def observation_space(self, agent: str) -> Dict:
         return self._observations[self._known(agent)]
 
