@@ -1,0 +1,41 @@
+"""The same string, apart from spacing and Unicode form."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+from mutual_env.types import Task, Verdict
+from mutual_env.verifiers.answers import Extraction, check_extraction, final_answer
+from mutual_env.verifiers.spec import MAX_CHARS, spec_id
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """1 where the final answer equals the task's, both in NFC and with runs of white space as one space; else 0.
+
+    Degenerate: no answer at all is `wrong_format`; a task whose own answer is blank can only be met by an empty answer
+    tag or box, which is `wrong_format` too.
+    """
+
+    extraction: Extraction = "auto"
+    ignore_case: bool = False
+    inline: bool = True
+
+    def __post_init__(self) -> None:
+        check_extraction("exact", self.extraction)
+
+    @property
+    def id(self) -> str:
+        return spec_id("exact", {"extraction": self.extraction, "ignore_case": self.ignore_case})
+
+    def verify(self, task: Task, text: str) -> Verdict:
+        answer = final_answer(text[-MAX_CHARS:], self.extraction)
+        if answer is None:
+            return Verdict.wrong_format(detail="no answer found")
+        correct = self._normal(answer) == self._normal(task.answer)
+        return Verdict.scored(float(correct), correct=correct)
+
+    def _normal(self, text: str) -> str:
+        collapsed = " ".join(unicodedata.normalize("NFC", text).split())
+        return collapsed.casefold() if self.ignore_case else collapsed

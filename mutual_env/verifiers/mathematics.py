@@ -1,0 +1,84 @@
+"""Mathematical equality, as math-verify sees it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from mutual_env.errors import InvalidInputError
+from mutual_env.types import Task, Verdict
+from mutual_env.verifiers.answers import final_answer
+from mutual_env.verifiers.spec import MAX_CHARS, require, spec_id
+
+
+@dataclass(frozen=True, slots=True)
+class MathVerify:
+    """1 where math-verify finds the text's answer equal to the task's, which may be plain or LaTeX; else 0.
+
+    The answer is read with the strict settings that math-verify advises for rewards: every box counts, a malformed
+    operator is not mended, an equation is not split. Where there is an `<answer>` tag, only what it holds is read. Not
+    symmetric, and generous in places: "x=5" answers "5", and a set answers a tuple. Degenerate: nothing to read is
+    `wrong_format`; a task whose own answer cannot be parsed is refused. math-verify's own time limits are off, because
+    they need the main thread and SIGALRM: this verifier belongs in a pool, whose deadline ends what hangs.
+    """
+
+    inline: bool = False
+
+    def __post_init__(self) -> None:
+        require("math_verify", "verifier 'math_verify'", "math")
+
+    @property
+    def id(self) -> str:
+        return spec_id("math_verify", {})
+
+    def warm(self) -> None:
+        self.verify(Task("warm", "", "\\frac{1}{2}"), "so \\boxed{0.5}")
+
+    def verify(self, task: Task, text: str) -> Verdict:
+        from math_verify import verify
+
+        gold = _gold(task.answer)
+        if not gold:
+            raise InvalidInputError(f"task {task.id!r}: math-verify cannot parse its answer {task.answer[:80]!r}")
+        parsed = _parse(_region(text[-MAX_CHARS:]), strict=True)
+        if not parsed:
+            return Verdict.wrong_format(detail="no mathematical expression found")
+        correct = bool(verify(list(gold), parsed, timeout_seconds=None))
+        return Verdict.scored(float(correct), correct=correct)
+
+
+def _region(text: str) -> str:
+    tagged = final_answer(text, "tag")
+    if tagged is None:
+        return text
+    return tagged if "\\boxed" in tagged or "$" in tagged else _boxed(tagged)
+
+
+def _boxed(text: str) -> str:
+    return f"\\boxed{{{text}}}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _gold(answer: str) -> tuple[Any, ...]:
+    return tuple(_parse(answer if "\\boxed" in answer or "$" in answer else _boxed(answer), strict=False))
+
+
+def _parse(text: str, *, strict: bool) -> list[Any]:
+    from math_verify import parse
+
+    found: list[Any] = parse(text, extraction_config=_targets(strict), parsing_timeout=None)
+    return found
+
+
+@functools.cache
+def _targets(strict: bool) -> tuple[Any, ...]:
+    from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig
+
+    if not strict:
+        return LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()
+    normalization = NormalizationConfig(
+        basic_latex=True, units=True, malformed_operators=False, nits=False, boxed="all", equations=False
+    )
+    return LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization), ExprExtractionConfig()

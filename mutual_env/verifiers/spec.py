@@ -1,0 +1,167 @@
+"""What a verifier is, and how it is named.
+
+A verifier is named by a `VerifierSpec`, plain data that crosses process boundaries, and built from it where it runs.
+The name is a registered one ("numeric"), one of an installed package's entry point in the group `mutual_env.verifiers`,
+or "module:attribute".
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
+from mutual_env.types import JSON, Task, Verdict
+
+ENTRY_POINT_GROUP = "mutual_env.verifiers"
+MAX_CHARS = 16_384
+"""Built-in verifiers read the last 16,384 characters of a completion: an answer stands at its end, and parsers are not
+linear."""
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Says whether a text answers a task.
+
+    `verify` returns a `Verdict`; an exception is recorded as a verdict of status `error`. It must not depend on
+    anything but its arguments: the pool remembers verdicts. A verifier may also have `warm()`, called once in the
+    process that workers are forked from: the place for slow imports.
+    """
+
+    @property
+    def id(self) -> str:
+        """Equal ids mean equal verdicts: name and options."""
+
+    @property
+    def inline(self) -> bool:
+        """True where `verify` is so cheap and safe on hostile text that no worker process is needed."""
+
+    def verify(self, task: Task, text: str) -> Verdict: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerifierSpec:
+    """A verifier as data: a name and options. `id` tells specs apart, in every process."""
+
+    name: str
+    kwargs: Mapping[str, JSON] = field(default_factory=dict)
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kwargs", dict(self.kwargs))
+        object.__setattr__(self, "id", spec_id(self.name, self.kwargs))
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, VerifierSpec) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def spec_id(name: str, kwargs: Mapping[str, JSON]) -> str:
+    """`name` alone, or `name{"option":value}` with the options in alphabetical order."""
+    try:
+        options = json.dumps(kwargs, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as cause:
+        raise InvalidInputError(f"VerifierSpec.kwargs of {name!r} must be JSON, got {kwargs!r}: {cause}") from cause
+    return name if options == "{}" else name + options
+
+
+_TARGETS: dict[str, str] = {
+    "exact": "mutual_env.verifiers.exact:Exact",
+    "numeric": "mutual_env.verifiers.numeric:Numeric",
+    "math_verify": "mutual_env.verifiers.mathematics:MathVerify",
+    "reasoning_gym": "mutual_env.verifiers.gym_scorer:ReasoningGymScorer",
+}
+
+
+def register(name: str, target: str) -> None:
+    """Name a verifier: `target` is the "module:attribute" of a class or function that returns one. A second target for
+    a name is refused."""
+    if ":" not in target or ":" in name:
+        raise InvalidInputError(
+            f'register({name!r}, {target!r}): the target must read "module:attribute", and the name hold no colon'
+        )
+    if _TARGETS.setdefault(name, target) != target:
+        raise InvalidInputError(
+            f"register: verifier {name!r} already names {_TARGETS[name]!r}, not {target!r}: choose another name"
+        )
+
+
+def make(spec: VerifierSpec | str, **kwargs: JSON) -> Verifier:
+    """Build the verifier that `spec` names; keyword arguments are its options."""
+    wanted = as_spec(spec, **kwargs)
+    return build(wanted, target_of(wanted.name))
+
+
+def as_spec(spec: VerifierSpec | str, **kwargs: JSON) -> VerifierSpec:
+    if isinstance(spec, str):
+        return VerifierSpec(spec, kwargs)
+    return VerifierSpec(spec.name, {**spec.kwargs, **kwargs}) if kwargs else spec
+
+
+def target_of(name: str) -> str:
+    """The "module:attribute" behind a name."""
+    if ":" in name:
+        return name
+    if name in _TARGETS:
+        return _TARGETS[name]
+    installed = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in installed:
+        raise UnknownNameError.of("verifier", name, {*_TARGETS, *installed})
+    return installed[name]
+
+
+def build(spec: VerifierSpec, target: str) -> Verifier:
+    """The verifier behind `target`, with the spec's options."""
+    factory = _load(spec.name, target)
+    _check_options(spec, factory)
+    verifier = factory(**spec.kwargs)
+    if not isinstance(verifier, Verifier):
+        raise InvalidInputError(
+            f"verifier {spec.name!r}: {target} returned a {type(verifier).__name__}, "
+            "which is no verifier: that has `id`, `inline` and `verify`"
+        )
+    return verifier
+
+
+def _load(name: str, target: str) -> Callable[..., object]:
+    module_name, _, attribute = target.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as cause:
+        if cause.name is not None and (module_name == cause.name or module_name.startswith(cause.name + ".")):
+            raise UnknownNameError(f"verifier {name!r}: there is no module {cause.name!r} on sys.path") from cause
+        raise
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UnknownNameError.of(
+                f"attribute of verifier {name!r}", attribute, dir(importlib.import_module(module_name))
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise InvalidInputError(
+            f"verifier {name!r}: {target} must be a class or function that returns a verifier, got {found!r}"
+        )
+    return found
+
+
+def _check_options(spec: VerifierSpec, factory: Callable[..., object]) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for option in spec.kwargs:
+        if option not in parameters:
+            raise UnknownNameError.of(f"option of verifier {spec.name!r}", option, parameters)
+
+
+def require(module: str, what: str, extra: str) -> None:
+    """Refuse at once, where the verifier is built, what a worker would otherwise fail on for every item."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError.of(what, extra)
