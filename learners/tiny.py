@@ -1,0 +1,132 @@
+"""Small policies from scratch, each of another family: built and warm-started in seconds, with nothing to download.
+
+A warm start teaches a policy to answer one part of a task family, and to answer the rest in the right form with letters
+that mean nothing. Two policies that know different parts are the smallest setting in which there is something to share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import mutual_env
+from learners.example import Example
+from learners.protocol import Learner
+from learners.torch.learner import TorchLearner
+from learners.torch.options import TorchOptions
+from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.seeding import derive_seed, generator
+from mutual_env.types import CrossEntropy, Task
+from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, WordTokenizer
+
+_POSITIONS = 512
+
+
+def make_tiny(
+    *,
+    name: str,
+    seed: int,
+    tokenizer: Tokenizer | Mapping[str, Any],
+    architecture: str = "llama",
+    width: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    warm_start: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Learner:
+    """A torch learner around a new model; `options` are the torch learner's, `warm_start` is `warm_up`'s."""
+    vocabulary = tokenizer if isinstance(tokenizer, Tokenizer) else make_tokenizer(tokenizer)
+    model = make_model(architecture, vocabulary, width=width, layers=layers, heads=heads, seed=seed)
+    if warm_start is not None:
+        warm_up(model, vocabulary, seed=seed, options=options, **warm_start)
+    return TorchLearner(model, vocabulary, name=name, options=TorchOptions.of(options))
+
+
+def make_tokenizer(spec: Mapping[str, Any]) -> Tokenizer:
+    """`{kind: char, alphabet: ...}`, `{kind: pair, alphabet: ..., merges: [ab]}` or `{kind: word, words: [...]}`."""
+    kinds = {"char": CharTokenizer, "pair": PairTokenizer, "word": WordTokenizer}
+    settings = dict(spec)
+    kind = settings.pop("kind", None)
+    if kind not in kinds:
+        raise UnknownNameError.of("tokenizer kind", kind, kinds)
+    if "merges" in settings:
+        settings["merges"] = [tuple(pair) for pair in settings["merges"]]
+    try:
+        return kinds[kind](**settings)
+    except TypeError as error:
+        raise InvalidInputError(f"tokenizer {kind!r}: {error}") from error
+
+
+def make_model(architecture: str, tokenizer: Tokenizer, *, width: int, layers: int, heads: int, seed: int) -> Any:
+    """A transformers model with weights drawn from the seed; torch's own generator is untouched."""
+    import torch
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    sizes = {
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": _POSITIONS,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.stop_id,
+    }
+    builders = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, intermediate_size=2 * width)),
+        "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, intermediate_size=2 * width)),
+    }
+    if architecture not in builders:
+        raise UnknownNameError.of("architecture", architecture, builders)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        return builders[architecture]()
+
+
+def warm_up(
+    model: Any,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    env: str,
+    knows: Mapping[str, Sequence[str]],
+    steps: int = 150,
+    prompts: int = 64,
+    learning_rate: float = 3e-3,
+    env_options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Supervised steps. `knows` names a metadata key and the values that are taught, e.g. `{skill: [sort]}`.
+
+    Tasks with another value are answered with letters drawn at random from those of all answers.
+    """
+    known = {key: tuple(values) for key, values in knows.items()}
+    teacher = TorchLearner(
+        model,
+        tokenizer,
+        name="warm-start",
+        options=TorchOptions.of({**(options or {}), "learning_rate": learning_rate, "minibatches": 1}),
+    )
+    draws = mutual_env.make(env, agents=1, group_size=1, prompts_per_round=prompts, seed=seed, **(env_options or {}))
+    for step in range(steps):
+        draws.reset(seed=derive_seed(seed, "warm-start"), options={"round": step})
+        rng = generator(seed, "warm-start", step)
+        teacher.update([_lesson(task, tokenizer, known, draws.tasks, rng) for task in draws.tasks])
+    draws.close()
+
+
+def _lesson(
+    task: Task,
+    tokenizer: Tokenizer,
+    known: Mapping[str, Sequence[str]],
+    tasks: Sequence[Task],
+    rng: np.random.Generator,
+) -> Example:
+    answer = task.answer
+    if not all(task.metadata.get(key) in values for key, values in known.items()):
+        letters = sorted(set("".join(other.answer for other in tasks)))
+        answer = "".join(letters[i] for i in rng.integers(len(letters), size=len(answer)))
+    ids = np.append(tokenizer.encode_batch([answer])[0], tokenizer.stop_id).astype(np.int32)
+    mask = np.ones(ids.shape, np.bool_)
+    return Example(tokenizer.render_prompt(task.prompt), ids, mask, np.zeros(ids.shape), CrossEntropy())

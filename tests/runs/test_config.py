@@ -1,0 +1,128 @@
+"""A configuration is complete, typed, and refuses what it does not know with the remedy in the sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from learners.build import check
+from learners.config import arm_config, is_suite, load_run, load_suite, to_yaml
+from mutual_env.errors import ConfigError, MutualEnvError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("**/*.yaml"))
+
+RUN = """
+rounds: 3
+policies:
+  ada: {learner: tabular, options: {learning_rate: 0.5, tokenizer: {kind: char, alphabet: "0123456789+="}}}
+"""
+SUITE = """
+name: pair
+seeds: [4, 5]
+base:
+  rounds: 3
+  policies: {ada: {learner: tabular}}
+arms:
+  alone: {sharing.strategy: independent}
+  sgt: {sharing.strategy: sgt, sharing.options: {weight: 0.2}}
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_overrides_defaults_and_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, RUN)
+    config = load_run(path, ["rounds=5", "policies.ada.options.learning_rate=0.25", "env.options.digits=[1,2]"])
+    assert (config.rounds, config.env.group_size) == (5, 8)
+    assert config.policies["ada"].options["learning_rate"] == 0.25
+    assert config.env.options == {"digits": [1, 2]}
+
+
+def test_the_resolved_configuration_loads_as_itself(tmp_path: Path) -> None:
+    config = load_run(written(tmp_path, RUN), ["seed=7"])
+    again = tmp_path / "resolved.yaml"
+    again.write_text(to_yaml(config))
+    assert load_run(again) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("round=5", "unknown key 'round': did you mean 'rounds'?"),
+        ("env.group_sise=3", "unknown key 'env.group_sise': did you mean 'group_size'?"),
+        ("policies.ada.lerner=a", "unknown key 'policies.ada.lerner': did you mean 'learner'?"),
+        ("rounds=many", "rounds: Value 'many' of type 'str' could not be converted to Integer"),
+        ("rounds", "override 'rounds' must have the form key.path=value"),
+        ("env.group_size=0", "env.group_size must be at least 1, got 0"),
+        ("sharing.exchange=disk", "sharing.exchange must be one of sqlite, memory, got 'disk'"),
+        ("teachers.ada.learner=tabular", "teachers.ada is also a policy"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_the_remedy(tmp_path: Path, override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run(written(tmp_path, RUN), [override])
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    written(tmp_path, RUN)
+    with pytest.raises(ConfigError, match=r"no configuration file .*y\.yaml: did you mean .*x\.yaml"):
+        load_run(tmp_path / "y.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("a: [", "is not valid YAML"), ("- a", "must hold a mapping"), ("rounds: 1", "policies is empty")],
+)
+def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_run(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("env.id=mutual/aritmetic-v0", "mutual/arithmetic-v0"),
+        ("env.options.digit=3", "did you mean 'digits'"),
+        ("sharing.strategy=sgtt", "did you mean 'sgt'"),
+        ("sharing.options.wait_=1", "'wait'"),
+        ("policies.ada.learner=tabula", "did you mean 'tabular'"),
+        ("policies.ada.options.learning_rat=1", "did you mean 'learning_rate'"),
+    ],
+)
+def test_a_dry_run_finds_what_only_the_parts_know(tmp_path: Path, override: str, sentence: str) -> None:
+    with pytest.raises(MutualEnvError) as caught:
+        check(load_run(written(tmp_path, RUN), [override]))
+    assert sentence in str(caught.value)
+
+
+def test_an_arm_is_the_base_with_its_overrides_and_a_seed(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path, SUITE))
+    config = arm_config(suite, "sgt", 5)
+    assert (config.name, config.seed, config.rounds) == ("pair/sgt/seed_5", 5, 3)
+    assert (config.sharing.strategy, config.sharing.options) == ("sgt", {"weight": 0.2})
+    assert arm_config(suite, "alone", 5).sharing.options == {}
+
+
+def test_an_arm_with_an_unknown_key_is_refused_when_the_suite_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"arms\.sgt: unknown key 'sharing\.strateggy': did you mean 'strategy'"):
+        load_suite(written(tmp_path, SUITE.replace("sgt: {sharing.strategy", "sgt: {sharing.strateggy")))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_configuration_is_accepted_by_its_parts(path: Path) -> None:
+    if not is_suite(path):
+        check(load_run(path))
+        return
+    suite = load_suite(path)
+    for arm in suite.arms:
+        check(arm_config(suite, arm, suite.seeds[0]))
+
+
+def test_there_are_shipped_configurations() -> None:
+    assert "quickstart.yaml" in [path.name for path in CONFIGS]
