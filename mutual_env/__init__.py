@@ -1,0 +1,33 @@
+"""Reasoning tasks with verifiers as a multi-agent environment: `env = mutual_env.make(id, agents=...)`."""
+
+from mutual_env.env import Action, Observation, ReasoningEnv
+from mutual_env.registry import ids, make, make_from, register, register_env
+from mutual_env.spec import EnvSpec
+from mutual_env.tasks.source import ClosableSource, TaskSource
+from mutual_env.types import AgentInfo, Completion, Experience, Group, Lesson, Message, Prompt, Task, Verdict
+from mutual_env.verifiers import VerifierPool, VerifierSpec
+
+__all__ = [
+    "Action",
+    "AgentInfo",
+    "ClosableSource",
+    "Completion",
+    "EnvSpec",
+    "Experience",
+    "Group",
+    "Lesson",
+    "Message",
+    "Observation",
+    "Prompt",
+    "ReasoningEnv",
+    "Task",
+    "TaskSource",
+    "Verdict",
+    "VerifierPool",
+    "VerifierSpec",
+    "ids",
+    "make",
+    "make_from",
+    "register",
+    "register_env",
+]

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from gymnasium.spaces import Dict
 from pettingzoo import ParallelEnv
@@ -15,15 +15,14 @@ from mutual_env.errors import InvalidActionError, InvalidInputError, UnknownName
 from mutual_env.spaces import GroupSpace, PromptSpace, round_space
 from mutual_env.spec import EnvSpec, whole_number
 from mutual_env.tasks.source import ClosableSource, TaskSource
-from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Prompt, Task, Verdict
+from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Prompt, Task, Verdict, VerdictStatus
 from mutual_env.verifiers import VerifierPool, settle
 
 Observation: TypeAlias = dict[str, tuple[Prompt, ...]]
 Action: TypeAlias = Sequence[Sequence[Completion | str]]
-_STATUSES = ("ok", "wrong_format", "timeout", "crash", "error")
 
 
-class ReasoningEnv(ParallelEnv[str, Observation, Action]):
+class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]  # PettingZoo is not checked
     """A round of tasks for any number of agents.
 
     `reset()` draws the next round's tasks; every agent observes the same prompts. `reset(seed=s)` starts over at round
@@ -40,7 +39,7 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):
     def __init__(self, spec: EnvSpec, source: TaskSource, pool: VerifierPool | None = None) -> None:
         self.metadata = {"name": spec.id, "render_modes": ["ansi"], "is_parallelizable": True}
         self.possible_agents = list(spec.agents)
-        self.agents = []
+        self.agents: list[str] = []
         self._spec = spec
         self._source = source
         self._owns_pool = pool is None
@@ -101,7 +100,10 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):
     ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, AgentInfo]]:
         submitted = self._completions(actions)
         verdicts = self._verify([c for completions in submitted.values() for c in completions])
-        settled = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
+        settlement = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
+        settled: list[Verdict | None] = [None] * len(verdicts)
+        for i, verdict in zip(settlement.kept, settlement.verdicts, strict=True):
+            settled[i] = verdict
         infos: dict[str, AgentInfo] = {}
         start = 0
         for agent, completions in submitted.items():
@@ -183,7 +185,7 @@ def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdic
         "solved": _mean([float(any(e.verdict.correct for e in group)) for group in groups]),
         "length/chars": _mean([len(c.text) for c in completions]),
         "verify/unscored": float(sum(v.reward is None for v in verdicts)),
-        **{f"verify/{status}": float(statuses[status]) for status in _STATUSES},
+        **{f"verify/{status}": float(statuses[status]) for status in get_args(VerdictStatus)},
     }
     lengths = [c.token_ids.size for c in completions if c.has_trace]
     if lengths:

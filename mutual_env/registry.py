@@ -27,9 +27,13 @@ from mutual_env.spaces import MAX_CHARS
 from mutual_env.spec import EnvSpec, agent_names
 from mutual_env.tasks.arithmetic import ArithmeticTasks
 from mutual_env.tasks.letters import LettersTasks
+from mutual_env.tasks.math_rows import MathTasks
+from mutual_env.tasks.reasoning_gym import ReasoningGymTasks
+from mutual_env.tasks.reasoning_gym_names import DATASET_NAMES
 from mutual_env.tasks.source import TaskSource
 from mutual_env.types import JSON
 from mutual_env.verifiers import UnscoredPolicy, VerifierPool, VerifierSpec
+from mutual_env.verifiers.spec import as_spec
 
 SourceFactory: TypeAlias = str | Callable[..., TaskSource]
 
@@ -73,8 +77,8 @@ def make(
 
 def make_from(spec: EnvSpec, *, pool: VerifierPool | None = None) -> ReasoningEnv:
     """The env that `spec` describes, e.g. one read back by `EnvSpec.from_json`."""
-    options = {name: getattr(spec, name) for name in spec.__dataclass_fields__ if name not in ("id", "task")}
-    return make(spec.id, pool=pool, **options, **spec.task)
+    options: dict[str, Any] = {n: getattr(spec, n) for n in spec.__dataclass_fields__ if n not in ("id", "task")}
+    return make(spec.id, pool=pool, **options | dict(spec.task))
 
 
 def register(id: str, source: SourceFactory, **defaults: JSON) -> None:
@@ -114,7 +118,7 @@ def build(
     source = factory(**task_kwargs)
     spec = EnvSpec(
         id=env_id,
-        verifier=_verifier(verifier, source),
+        verifier=source.verifier if verifier is None else as_spec(verifier),
         agents=agent_names(agents),
         group_size=group_size,
         prompts_per_round=prompts_per_round,
@@ -125,12 +129,6 @@ def build(
         task=task_kwargs,
     )
     return ReasoningEnv(spec, source, pool)
-
-
-def _verifier(given: VerifierSpec | str | None, source: TaskSource) -> VerifierSpec:
-    if given is None:
-        return source.verifier
-    return VerifierSpec(given) if isinstance(given, str) else given
 
 
 def _load(source: SourceFactory) -> Callable[..., TaskSource]:
@@ -164,6 +162,9 @@ def _register(id: str, entry_point: str | Callable[..., Any], kwargs: dict[str, 
 def _register_all() -> None:
     register("mutual/arithmetic-v0", ArithmeticTasks)
     register("mutual/letters-v0", LettersTasks)
+    register("math/jsonl-v0", MathTasks)
+    for name in DATASET_NAMES:
+        register(f"reasoning_gym/{name}-v0", ReasoningGymTasks, dataset=name)
     for group, add in (("mutual_env.tasks", register), ("mutual_env.envs", register_env)):
         for point in entry_points(group=group):
             try:

@@ -77,7 +77,7 @@ class PromptSpace(Space[Prompt]):
     def is_np_flattenable(self) -> bool:
         return False
 
-    def seed(self, seed: int | None = None) -> list[int]:  # type: ignore[override]  # as in gymnasium's composite spaces
+    def seed(self, seed: int | None = None) -> list[int]:
         return [int(self.text.seed(seed))]
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> Prompt:
@@ -116,7 +116,7 @@ class PromptsSpace(Space[tuple[Prompt, ...]]):
     def is_np_flattenable(self) -> bool:
         return False
 
-    def seed(self, seed: int | None = None) -> list[int]:  # type: ignore[override]  # as in gymnasium's composite spaces
+    def seed(self, seed: int | None = None) -> list[int]:
         return self.prompt.seed(seed)
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> tuple[Prompt, ...]:
@@ -148,7 +148,7 @@ class GroupSpace(Space[tuple[tuple[str, ...], ...]]):
     def is_np_flattenable(self) -> bool:
         return False
 
-    def seed(self, seed: int | None = None) -> list[int]:  # type: ignore[override]  # as in gymnasium's composite spaces
+    def seed(self, seed: int | None = None) -> list[int]:
         return [int(self.text.seed(seed))]
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> tuple[tuple[str, ...], ...]:
@@ -157,7 +157,7 @@ class GroupSpace(Space[tuple[tuple[str, ...], ...]]):
     def contains(self, x: object) -> bool:
         return self.defect(x) is None
 
-    def defect(self, x: object) -> str | None:
+    def defect(self, x: Any) -> str | None:
         """What keeps this value from being an action, with the place and the remedy; None where nothing does."""
         if not _is_list(x):
             return f" is a {type(x).__name__}: give a sequence of {self.prompts} groups"
