@@ -59,7 +59,7 @@ class SerialExecutor:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._started = clock()
-        self._record = Record(("local",))
+        self._record = Record({"local": 1.0})
         self._hosted: dict[str, Learner] = {}
 
     @property

@@ -27,6 +27,7 @@ class Span:
     began: float
     ended: float
     outcome: Outcome = "done"
+    share: float = 1.0  # of each of the devices
 
     @property
     def waited(self) -> float:
@@ -84,7 +85,7 @@ class Record:
     as it goes; the newest `KEPT` are held meanwhile.
     """
 
-    devices: tuple[str, ...] = ()
+    devices: Mapping[str, float] = field(default_factory=dict)  # name -> how many leases of share 1 it can hold
     elapsed: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     _policies: dict[str, _Tally] = field(default_factory=dict)
@@ -109,7 +110,7 @@ class Record:
             self._phases.setdefault((item.policy, item.phase), _Tally()).add(item)
             for device in item.devices:
                 tally = self._devices.setdefault(device, _Tally())
-                tally.busy += item.ran
+                tally.busy += item.ran * item.share / self.devices.get(device, 1.0)
                 tally.leases += 1
 
     def take(self) -> list[Span | Event]:
@@ -133,11 +134,12 @@ class Record:
             return {key: tally.busy / tally.leases for key, tally in self._phases.items() if tally.leases}
 
     def utilisation(self) -> float:
-        """Share of the devices' time with at least one lease, at most 1 for each device."""
+        """Share of the devices' time that was leased: of the GPUs where there are any, else of the CPUs."""
         usage = self.device_usage()
-        if not usage or self.elapsed <= 0:
+        busy = [item.busy for name, item in usage.items() if "/gpu" in name] or [item.busy for item in usage.values()]
+        if not busy or self.elapsed <= 0:
             return 0.0
-        return sum(min(1.0, item.busy / self.elapsed) for item in usage.values()) / len(usage)
+        return sum(busy) / (len(busy) * self.elapsed)
 
     def summary(self) -> dict[str, JSON]:
         """All totals as JSON."""

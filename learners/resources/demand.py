@@ -1,0 +1,291 @@
+"""What policies need and what machines have: the whole input of an allocation, as data.
+
+Needs     one phase of one policy: a gang of members, each with CPUs, GPUs and memory, for so many seconds
+Demand    a policy: its phases in order, its weights, whether they can be moved off a device meanwhile
+Node      a machine: CPUs, memory, equal GPUs
+Supply    all of them
+Rounds    how many rounds, and how far apart policies may be in them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from learners.resources.record import Outcome, Span
+from mutual_env.errors import InvalidInputError, UnknownNameError
+
+PHASES = ("act", "verify", "score", "update", "sync")
+"""In the order of a round. Between verify and score all policies meet: what is shared in a round is known only then."""
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one phase takes, all of it at once or not at all.
+
+    Each of `gang` members takes `cpus` of a node and there `gpus`: a fraction of one GPU, or a whole number of them.
+    `memory` is the peak on each of its GPUs, in bytes, weights included (on the node where the phase takes no GPU).
+    `together`: all members in one node. `seconds` is what it usually takes, `limit` after how long it counts as hung.
+    """
+
+    seconds: float = 1.0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+    gang: int = 1
+    together: bool = False
+    limit: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("seconds", 0.0), ("cpus", 0.0), ("gpus", 0.0), ("memory", 0.0), ("gang", 1.0)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= least):
+                raise InvalidInputError(f"Needs.{name} must be a number of at least {least:g}, got {value!r}")
+        if not 0.0 < self.limit < math.inf:
+            raise InvalidInputError(
+                f"Needs.limit must be finite and above 0 (no wait is unbounded), got {self.limit!r}"
+            )
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise InvalidInputError(
+                f"Needs.gpus must be a fraction of one GPU or a whole number of them, got {self.gpus!r}: "
+                f"use {math.ceil(self.gpus)}, or a gang"
+            )
+        if self.cpus == 0 and self.gpus == 0:
+            raise InvalidInputError("Needs takes neither CPUs nor GPUs: give cpus a fraction, such as 0.1")
+
+    @property
+    def width(self) -> float:
+        """How much of the scarce kind it takes: GPUs, or CPUs where it takes no GPU."""
+        return self.gang * (self.gpus or self.cpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One policy. `phases` maps a phase to its needs; a phase that is not there costs nothing.
+
+    `weights` bytes stay on each device between its leases. `offload_seconds` is what it takes to bring them back after
+    they have made room for another policy; None: they cannot leave, and the policy keeps to the devices it has.
+    `kind` is the only kind of node it can use ("" for any).
+    """
+
+    policy: str
+    phases: Mapping[str, Needs]
+    weights: int = 0
+    offload_seconds: float | None = 0.0
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise InvalidInputError(f"Demand of {self.policy!r} has no phases: give it at least 'act' or 'update'")
+        for phase in self.phases:
+            if phase not in PHASES:
+                raise UnknownNameError.of(f"phase of policy {self.policy!r}", phase, PHASES)
+            if 0 < self.phases[phase].memory < self.weights:
+                raise InvalidInputError(
+                    f"Needs.memory of {self.policy!r} in phase {phase!r} is {self.phases[phase].memory}, less than its "
+                    f"weights, {self.weights}: the peak includes the weights"
+                )
+        if self.offload_seconds is not None and not 0.0 <= self.offload_seconds < math.inf:
+            raise InvalidInputError(
+                f"Demand.offload_seconds of {self.policy!r} must be at least 0, or None, got {self.offload_seconds!r}"
+            )
+
+    @property
+    def movable(self) -> bool:
+        return self.offload_seconds is not None
+
+    @property
+    def chain(self) -> float:
+        """Seconds of one round, alone on the machines."""
+        return sum(needs.seconds for needs in self.phases.values())
+
+    def remaining(self, phase: str) -> float:
+        """Seconds from this phase to the next time all policies meet: what makes it urgent."""
+        order = PHASES[2:] + PHASES[:2]
+        start = order.index(phase)
+        return sum(self.phases[name].seconds for name in order[start:] if name in self.phases)
+
+    def with_seconds(self, measured: Mapping[tuple[str, str], float]) -> Demand:
+        """The same demand with the durations that a run's record measured (see `Record.phase_seconds`)."""
+        phases = {
+            phase: dataclasses.replace(needs, seconds=measured.get((self.policy, phase), needs.seconds))
+            for phase, needs in self.phases.items()
+        }
+        return dataclasses.replace(self, phases=phases)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine. Memory 0 means that it is not known, and is not checked."""
+
+    name: str
+    cpus: float
+    gpus: int = 0
+    gpu_memory: int = 0
+    memory: int = 0
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.cpus) and self.cpus >= 0 and self.gpus >= 0) or self.cpus + self.gpus == 0:
+            raise InvalidInputError(
+                f"Node {self.name!r} has {self.cpus!r} CPUs and {self.gpus!r} GPUs: it needs one of either"
+            )
+
+    def gpu_name(self, index: int) -> str:
+        return f"{self.name}/gpu{index}"
+
+    @property
+    def cpu_name(self) -> str:
+        return f"{self.name}/cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """The machines."""
+
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        names = [node.name for node in self.nodes]
+        if not names:
+            raise InvalidInputError("Supply has no nodes: give at least one, e.g. Supply.local()")
+        if len(set(names)) != len(names):
+            raise InvalidInputError(
+                f"Supply has two nodes of one name: {sorted(n for n in names if names.count(n) > 1)[0]!r}"
+            )
+
+    @classmethod
+    def local(cls) -> Supply:
+        """This machine: the CPUs this process may use, its memory, and the NVIDIA GPUs its driver lists."""
+        gpus = Path("/proc/driver/nvidia/gpus")
+        count = len(list(gpus.iterdir())) if gpus.is_dir() else 0
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return cls((Node("local", float(len(os.sched_getaffinity(0))), count, 0, memory),))
+
+    @property
+    def devices(self) -> dict[str, float]:
+        """Every device, with how much of it there is: GPUs are 1, the CPUs of a node are as many as they are."""
+        sizes: dict[str, float] = {}
+        for node in self.nodes:
+            if node.cpus:
+                sizes[node.cpu_name] = node.cpus
+            sizes.update(dict.fromkeys((node.gpu_name(index) for index in range(node.gpus)), 1.0))
+        return sizes
+
+    @property
+    def cpus(self) -> float:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> int:
+        return sum(node.gpus for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """`staleness` 0: synchronous, all policies meet in every round. Above: nobody starts round r before everybody has
+    completed r - staleness, so no peer's experience is older than that."""
+
+    count: int = 1
+    staleness: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.staleness < 0:
+            raise InvalidInputError(
+                f"Rounds needs count >= 1 and staleness >= 0, got {self.count!r} and {self.staleness!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long anybody waits. After `reserve` seconds a request is served in order of arrival, with devices kept free
+    for it; after `limit` it is given up. `restarts`: how often a worker is started again before its policy is parked,
+    and `restart_limit` how long that may take."""
+
+    reserve: float = 60.0
+    limit: float = 3600.0
+    restarts: int = 3
+    restart_limit: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("reserve", "limit", "restart_limit"):
+            value = getattr(self, name)
+            if not (0.0 <= value < math.inf):
+                raise InvalidInputError(f"Patience.{name} must be finite and at least 0, got {value!r}")
+        if self.restarts < 0:
+            raise InvalidInputError(f"Patience.restarts must be at least 0, got {self.restarts!r}")
+
+
+def even_share(policies: Mapping[str, object] | list[str], supply: Supply) -> list[Demand]:
+    """The demand of policies nobody described: one CPU for every phase, or the whole of a machine that has less."""
+    largest = max(node.cpus for node in supply.nodes)
+    needs = Needs(cpus=min(1.0, largest))
+    return [Demand(policy, dict.fromkeys(PHASES, needs)) for policy in policies]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one member of a gang runs. `gpus` are indices in the node."""
+
+    node: str
+    cpus: float
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        if self.gpus:
+            return tuple(f"{self.node}/gpu{index}" for index in self.gpus)
+        return (f"{self.node}/cpu",)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A policy asks for all that a phase takes. Requests of a higher `urgency` (seconds of work behind it) go first."""
+
+    policy: str
+    phase: str
+    needs: Needs
+    urgency: float
+    asked: float = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """All of it, until released or until `expires`. `load_seconds`: time to bring the policy's weights in first."""
+
+    number: int
+    request: Request
+    slots: tuple[Slot, ...]
+    granted: float
+    expires: float
+    load_seconds: float = 0.0
+
+    @property
+    def policy(self) -> str:
+        return self.request.policy
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Each once, however many members of the gang are on it."""
+        return tuple(dict.fromkeys(device for slot in self.slots for device in slot.devices))
+
+    def span(self, ended: float, outcome: Outcome, since: float = 0.0) -> Span:
+        """What the record keeps of it; times are counted from `since`."""
+        needs, devices = self.request.needs, self.devices
+        share = needs.gang * (needs.gpus or needs.cpus) / len(devices)
+        times = (self.request.asked - since, self.granted - since, ended - since)
+        return Span(self.policy, self.request.phase, devices, *times, outcome, min(share, 1.0) if needs.gpus else share)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that cannot be served, now or ever, and why, in a sentence that ends with a remedy."""
+
+    request: Request
+    reason: str

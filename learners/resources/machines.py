@@ -1,0 +1,292 @@
+"""What is free where: the bookkeeping under the allocator, with an index that finds devices without looking at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from learners.resources.demand import Needs, Node, Slot
+
+EPSILON = 1e-9  # shares are fractions: ten times 0.1 must fit
+
+
+@dataclass(slots=True, eq=False)
+class Device:
+    """A GPU (capacity 1) or the CPUs of a node (capacity: how many), with the memory that goes with it (0: unknown).
+
+    `resting` and `pinned`: weights of policies that are not running here now; those that may be moved out (least
+    recently used first), and those that may not. `held` is kept free for the request that is served next.
+    """
+
+    name: str
+    capacity: float
+    memory: int
+    free: float
+    used: int = 0
+    resting: dict[str, int] = field(default_factory=dict)
+    pinned: dict[str, int] = field(default_factory=dict)
+    held: float = 0.0
+    held_memory: int = 0
+    busy_until: float = 0.0
+    load: float = 0.0
+
+    def room(self, policy: str, share: float, memory: int, *, first: bool) -> bool:
+        """Whether this share and memory are free, counting weights that may be moved out as free."""
+        free = self.free if first else self.free - self.held
+        if free + EPSILON < share:
+            return False
+        if not memory or not self.memory:
+            return True
+        others = sum(size for name, size in self.pinned.items() if name != policy) if self.pinned else 0
+        return self.memory - self.used - others - (0 if first else self.held_memory) >= memory
+
+    def evict(self) -> list[str]:
+        """Move out what must go for the memory to suffice; who went."""
+        gone: list[str] = []
+        if not self.memory or not self.resting:
+            return gone
+        total = self.used + sum(self.resting.values()) + sum(self.pinned.values())
+        for policy in list(self.resting):
+            if total <= self.memory:
+                break
+            total -= self.resting.pop(policy)
+            gone.append(policy)
+        return gone
+
+    @property
+    def occupied(self) -> int:
+        return self.used + sum(self.resting.values()) + sum(self.pinned.values())
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """A node's devices. `whole` counts the GPUs nobody uses."""
+
+    node: Node
+    cpu: Device
+    gpus: tuple[Device, ...]
+    whole: int
+
+    @classmethod
+    def of(cls, node: Node) -> Host:
+        cpu = Device(node.cpu_name, node.cpus, node.memory, node.cpus)
+        gpus = tuple(Device(node.gpu_name(index), 1.0, node.gpu_memory, 1.0) for index in range(node.gpus))
+        return cls(node, cpu, gpus, len(gpus))
+
+    def find(self, policy: str, needs: Needs, home: frozenset[str] | None, first: bool) -> tuple[int, ...] | None:
+        """GPU indices for one member, empty where it needs none; None where it does not fit here."""
+        memory = 0 if needs.gpus else needs.memory
+        if not self.cpu.room(policy, needs.cpus, memory, first=first):
+            return None
+        if not needs.gpus:
+            return () if home is None or self.cpu.name in home else None
+        count = max(1, int(needs.gpus))
+        if needs.gpus >= 1 and self.whole < count:
+            return None
+        share = min(1.0, needs.gpus)
+        fitting = [
+            (self._preference(gpu, policy), index)
+            for index, gpu in enumerate(self.gpus)
+            if (home is None or gpu.name in home) and gpu.room(policy, share, needs.memory, first=first)
+        ]
+        if len(fitting) < count:
+            return None
+        fitting.sort()
+        return tuple(index for _, index in fitting[:count])
+
+    @staticmethod
+    def _preference(gpu: Device, policy: str) -> tuple[bool, float, int, float]:
+        """Where the weights are already, the tightest fit, the fewest others to move out, the soonest."""
+        return policy not in gpu.resting, gpu.free, len(gpu.resting), gpu.busy_until
+
+
+class Machines:
+    """All nodes. `claim` takes a gang's devices or nothing; `give_back` returns them."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.hosts: dict[str, Host] = {}
+        self._devices: dict[str, Device] = {}
+        self._by_whole: dict[int, dict[str, None]] = {}
+        self._whole = 0
+        self._free_cpus = 0.0
+        self._where: dict[str, dict[str, None]] = {}  # policy -> nodes that hold its weights
+        for node in nodes:
+            self.add(node)
+
+    def add(self, node: Node) -> None:
+        host = Host.of(node)
+        self.hosts[node.name] = host
+        for device in (host.cpu, *host.gpus):
+            self._devices[device.name] = device
+        self._by_whole.setdefault(host.whole, {})[node.name] = None
+        self._whole += host.whole
+        self._free_cpus += host.cpu.free
+
+    def remove(self, name: str) -> None:
+        host = self.hosts.pop(name)
+        for device in (host.cpu, *host.gpus):
+            del self._devices[device.name]
+        del self._by_whole[host.whole][name]
+        self._whole -= host.whole
+        self._free_cpus -= host.cpu.free
+        for nodes in self._where.values():
+            nodes.pop(name, None)
+
+    def device(self, name: str) -> Device:
+        return self._devices[name]
+
+    def devices(self) -> Iterable[Device]:
+        return self._devices.values()
+
+    def claim(
+        self,
+        policy: str,
+        needs: Needs,
+        *,
+        kind: str = "",
+        home: frozenset[str] | None = None,
+        first: bool = False,
+        order: Iterable[str] | None = None,
+    ) -> tuple[Slot, ...] | None:
+        """A slot for every member of the gang, taken; or None, and nothing is taken.
+
+        `first`: may use what is held. `order`: nodes to try, instead of those with the weights, then the tightest fit.
+        """
+        if needs.gpus >= 1 and needs.gang * needs.gpus > self._whole:
+            return None
+        if needs.gang * needs.cpus > self._free_cpus + EPSILON:
+            return None
+        taken: list[Slot] = []
+        for name in order if order is not None else self._candidates(policy, needs, home):
+            host = self.hosts.get(name)
+            if host is None or (kind and host.node.kind != kind):
+                continue
+            here = len(taken)
+            while len(taken) < needs.gang:
+                gpus = host.find(policy, needs, home, first)
+                if gpus is None:
+                    break
+                taken.append(self._take(host, policy, needs, gpus))
+            if len(taken) == needs.gang:
+                return tuple(taken)
+            if needs.together:
+                self.give_back(policy, needs, taken[here:])
+                del taken[here:]
+        self.give_back(policy, needs, taken)
+        return None
+
+    def settle(self, policy: str, needs: Needs, slots: Iterable[Slot], until: float) -> tuple[list[str], bool]:
+        """After a claim: move others' weights out where needed. Who went, and whether the policy's own must come in."""
+        moved: list[str] = []
+        missing = False
+        for device in self._of(slots):
+            device.busy_until = until
+            if not needs.memory:
+                continue
+            held = device.resting.pop(policy, None)
+            missing |= held is None and device.pinned.pop(policy, None) is None
+            moved += device.evict()
+        return moved, missing
+
+    def rest(self, policy: str, slots: Iterable[Slot], weights: int, *, movable: bool) -> None:
+        """Weights stay where the policy last ran."""
+        for slot in slots:
+            if slot.node in self.hosts:
+                self._where.setdefault(policy, {})[slot.node] = None
+        for device in self._of(slots):
+            (device.resting if movable else device.pinned)[policy] = weights
+
+    def give_back(self, policy: str, needs: Needs, slots: Iterable[Slot]) -> None:
+        share = min(1.0, needs.gpus)
+        for slot in slots:
+            host = self.hosts.get(slot.node)
+            if host is None:  # the node is gone, and its devices with it
+                continue
+            host.cpu.free += slot.cpus
+            self._free_cpus += slot.cpus
+            if not slot.gpus:
+                host.cpu.used -= needs.memory
+            for index in slot.gpus:
+                gpu = host.gpus[index]
+                gpu.free += share
+                gpu.used -= needs.memory
+                if gpu.free >= 1.0 - EPSILON:
+                    gpu.free = 1.0
+                    self._count_whole(host, +1)
+
+    def hold(self, needs: Needs, slots: Iterable[Slot], *, sign: int = 1) -> None:
+        """Keep these devices free for the request that is served next (sign -1: no longer)."""
+        share = min(1.0, needs.gpus)
+        for slot in slots:
+            host = self.hosts.get(slot.node)
+            if host is None:
+                continue
+            host.cpu.held += sign * slot.cpus
+            if not slot.gpus:
+                host.cpu.held_memory += sign * needs.memory
+            for index in slot.gpus:
+                host.gpus[index].held += sign * share
+                host.gpus[index].held_memory += sign * needs.memory
+
+    def soonest(self, needs: Needs, key: Callable[[Host], float] | None = None) -> list[str]:
+        """Nodes in the order in which they will be free for a member of this gang."""
+
+        def free_at(host: Host) -> float:
+            if not needs.gpus:
+                return host.cpu.busy_until
+            count = max(1, int(needs.gpus))
+            if len(host.gpus) < count:
+                return math.inf
+            return sorted(gpu.busy_until for gpu in host.gpus)[count - 1]
+
+        return sorted(self.hosts, key=lambda name: (key or free_at)(self.hosts[name]))
+
+    def _take(self, host: Host, policy: str, needs: Needs, gpus: tuple[int, ...]) -> Slot:
+        share = min(1.0, needs.gpus)
+        host.cpu.free -= needs.cpus
+        self._free_cpus -= needs.cpus
+        if not gpus:
+            host.cpu.used += needs.memory
+        for index in gpus:
+            gpu = host.gpus[index]
+            if gpu.free >= 1.0:
+                self._count_whole(host, -1)
+            gpu.free -= share
+            gpu.used += needs.memory
+        return Slot(host.node.name, needs.cpus, gpus)
+
+    def _count_whole(self, host: Host, change: int) -> None:
+        name = host.node.name
+        del self._by_whole[host.whole][name]
+        host.whole += change
+        self._whole += change
+        self._by_whole.setdefault(host.whole, {})[name] = None
+
+    def _candidates(self, policy: str, needs: Needs, home: frozenset[str] | None) -> Iterator[str]:
+        if home is not None:
+            yield from dict.fromkeys(device.rsplit("/", 1)[0] for device in home)
+            return
+        seen = list(self._where.get(policy, ()))
+        yield from seen
+        for name in self._by_fit(needs):
+            if name not in seen:
+                yield name
+
+    def _by_fit(self, needs: Needs) -> Iterator[str]:
+        """Whole GPUs: the tightest node that takes all of the gang, then the roomiest first. Else: the fewest whole
+        GPUs first, so that shares and CPU work do not break up what a gang may want."""
+        counts = sorted(count for count, names in self._by_whole.items() if names)
+        if needs.gpus >= 1:
+            total, each = needs.gang * int(needs.gpus), int(needs.gpus)
+            fitting = [count for count in counts if count >= total]
+            counts = fitting + [count for count in reversed(counts) if each <= count < total]
+        for count in counts:
+            yield from list(self._by_whole[count])
+
+    def _of(self, slots: Iterable[Slot]) -> Iterator[Device]:
+        for slot in slots:
+            for name in slot.devices:
+                device = self._devices.get(name)
+                if device is not None:
+                    yield device
