@@ -1,6 +1,6 @@
 """What policies share, and how: the exchange, the strategies, the teachers."""
 
-from sharing.exchange import Exchange, InMemoryExchange, Reading
+from sharing.exchange import Exchange, InMemoryExchange, RayExchange, Reading, ReplayExchange, SQLiteExchange, export
 from sharing.records import KINDS, Kind, Origin, Record, Rollout, Statistics, Stored, Success
 from sharing.registry import make, names, register
 from sharing.strategies.independent import Independent
@@ -14,9 +14,12 @@ __all__ = [
     "Independent",
     "Kind",
     "Origin",
+    "RayExchange",
     "Reading",
     "Record",
+    "ReplayExchange",
     "Rollout",
+    "SQLiteExchange",
     "Shared",
     "SharingWrapper",
     "Situation",
@@ -24,6 +27,7 @@ __all__ = [
     "Stored",
     "Success",
     "SuccessGatedTransfer",
+    "export",
     "make",
     "names",
     "register",

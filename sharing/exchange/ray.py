@@ -1,0 +1,101 @@
+"""The exchange of a cluster: a Ray actor that holds another exchange. Records cross as their own bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mutual_env.errors import DeadlineExceededError, MissingExtraError, StorageError
+from sharing.codec import decode, encode
+from sharing.exchange.memory import InMemoryExchange
+from sharing.exchange.protocol import Exchange, Reading
+from sharing.exchange.sqlite import SQLiteExchange
+from sharing.records import Kind, Record, Stored
+
+
+class RayExchange:
+    """Talks to the actor `name`, and starts it where there is none yet.
+
+    With a `path` the actor keeps a SQLite file on its node, so that what is acknowledged outlives the actor;
+    without, it keeps records in memory. No call waits longer than `timeout` seconds. `close` leaves the actor to
+    the others.
+    """
+
+    def __init__(self, name: str = "mutual-env-exchange", *, path: str | Path = "", timeout: float = 60.0) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtraError.of("RayExchange", "ray") from error
+        self._ray = ray
+        self._timeout = timeout
+        options = {"name": name, "namespace": "mutual-env", "get_if_exists": True, "lifetime": "detached"}
+        self._actor = ray.remote(_Host).options(**options, max_restarts=-1 if path else 0, num_cpus=0).remote(str(path))
+
+    def publish(self, records: Sequence[Record]) -> tuple[int, ...]:
+        ids: tuple[int, ...] = self._ask("publish", [encode(record) for record in records])
+        return ids
+
+    def read(
+        self,
+        reader: str,
+        task_ids: Sequence[str],
+        kinds: Sequence[Kind],
+        *,
+        round: int,
+        max_staleness: int | None = 0,
+        authors: Sequence[str] | None = None,
+    ) -> Reading:
+        named = None if authors is None else list(authors)
+        found, outside, unreadable = self._ask("read", reader, list(task_ids), list(kinds), round, max_staleness, named)
+        return Reading(tuple(Stored(id_, decode(body)) for id_, body in found), outside, unreadable)
+
+    def scan(self) -> Iterator[Record]:
+        for body in self._ask("scan"):
+            yield decode(body)
+
+    def close(self) -> None:
+        """The actor stays: other processes use it. `stop` ends it."""
+
+    def stop(self) -> None:
+        """End the actor, for everybody."""
+        self._ask("close")
+        self._ray.kill(self._actor)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return self._ray.get(getattr(self._actor, method).remote(*arguments), timeout=self._timeout)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise DeadlineExceededError(f"the exchange actor did not answer {method} in {self._timeout} s") from error
+        except self._ray.exceptions.RayActorError as error:
+            raise StorageError(f"the exchange actor is gone: {error}") from error
+
+
+class _Host:
+    """What runs in the actor."""
+
+    def __init__(self, path: str) -> None:
+        self._exchange: Exchange = SQLiteExchange(path) if path else InMemoryExchange()
+
+    def publish(self, bodies: list[bytes]) -> tuple[int, ...]:
+        return self._exchange.publish([decode(body) for body in bodies])
+
+    def read(
+        self,
+        reader: str,
+        task_ids: list[str],
+        kinds: list[Kind],
+        round: int,
+        max_staleness: int | None,
+        authors: list[str] | None,
+    ) -> tuple[list[tuple[int, bytes]], int, int]:
+        reading = self._exchange.read(
+            reader, task_ids, kinds, round=round, max_staleness=max_staleness, authors=authors
+        )
+        return [(s.id, encode(s.record)) for s in reading.records], reading.outside, reading.unreadable
+
+    def scan(self) -> list[bytes]:
+        return [encode(record) for record in self._exchange.scan()]
+
+    def close(self) -> None:
+        self._exchange.close()
