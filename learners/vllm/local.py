@@ -1,0 +1,96 @@
+"""vLLM inside this program: `LLM`, whose engine core runs in a process of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learners.vllm.engine import Sample, Sampling, Transport, Weights
+from mutual_env.errors import MissingExtraError, TrainingError
+from mutual_env.types import Ids
+
+
+class LocalEngine:
+    """`path` is a model directory; `arguments` are vLLM's own (`max_model_len`, `gpu_memory_utilization`, ...).
+
+    The prefix cache is on, so that a group shares its prompt; it is emptied when weights change. Text is never needed,
+    so vLLM loads no tokenizer.
+    """
+
+    def __init__(self, path: str | Path, transport: Transport, **arguments: Any) -> None:
+        vllm = import_vllm()
+        from vllm.config import WeightTransferConfig
+
+        self._parameters = vllm.SamplingParams
+        self._transport = transport
+        self._llm = vllm.LLM(
+            **{
+                "model": str(path),
+                "skip_tokenizer_init": True,
+                "trust_remote_code": False,
+                "logprobs_mode": "processed_logprobs",
+                "enable_prefix_caching": True,
+                "weight_transfer_config": WeightTransferConfig(backend=transport.backend),
+                **arguments,
+            }
+        )
+        self._client = _LocalClient(self._llm)
+
+    def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
+        """One sample for each prompt and its seed."""
+        requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
+        parameters = [self._parameters(**sampling.parameters(seed), detokenize=False) for seed in seeds]
+        results = self._llm.generate(requests, parameters, use_tqdm=False)
+        return [_sample(result.outputs[0]) for result in results]
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        """Replace every weight; what was cached under the old ones is forgotten."""
+        self._transport.send(self._client, weights, version)
+        if not self._llm.reset_prefix_cache():
+            raise TrainingError("vLLM could not empty its prefix cache after a weight update: a request still runs")
+
+    def close(self) -> None:
+        """Stop the engine core. Safe to call twice."""
+        self._llm.llm_engine.engine_core.shutdown()
+        self._transport.close()
+
+
+class _LocalClient:
+    """The weight-sync calls of an `LLM`, as vLLM's trainer side expects them."""
+
+    def __init__(self, llm: Any) -> None:
+        self._llm = llm
+
+    def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
+        self._llm.init_weight_transfer_engine({"init_info": init_info})
+
+    def start_weight_update(self) -> None:
+        self._llm.start_weight_update()
+
+    def update_weights(self, update_info: dict[str, object]) -> None:
+        self._llm.update_weights({"update_info": update_info})
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self._llm.finish_weight_update(weight_version)
+
+
+def import_vllm() -> Any:
+    """vLLM, with its usage reports to the internet off unless the environment says otherwise."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        return importlib.import_module("vllm")
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise
+        raise MissingExtraError.of("the vLLM sampler", "vllm") from error
+
+
+def _sample(output: Any) -> Sample:
+    ids = np.array(output.token_ids, dtype=np.int32)
+    logprobs = [choices[token].logprob for token, choices in zip(output.token_ids, output.logprobs, strict=True)]
+    return Sample(ids, np.array(logprobs, dtype=np.float64))

@@ -1,0 +1,108 @@
+"""Any learner, sampled by vLLM."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from learners.example import Example
+from learners.protocol import Learner
+from learners.seeds import sample_seeds
+from learners.vllm.engine import Sample, Sampling, SamplingEngine, Weights
+from mutual_env.errors import InvalidInputError
+from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge.protocol import Tokenizer
+
+
+@runtime_checkable
+class ExportsWeights(Protocol):
+    """A learner whose weights a sampler can take over."""
+
+    def export_weights(self) -> Weights:
+        """Every weight under the name it has in the model's directory, adapters merged in."""
+
+
+class VllmSampled:
+    """A learner whose `act` goes to a vLLM engine; everything else is the learner's own.
+
+    The engine gets the learner's weights at the start, after each update and after `load`, so a completion's
+    `policy_version` is always the version of the weights that wrote it. The seed of a sample is derived as every
+    learner derives it; the numbers drawn from it are vLLM's, so samples differ from those of the learner's own sampler,
+    and their last digits may depend on what else vLLM computes at the same time.
+    """
+
+    def __init__(self, learner: Learner, engine: SamplingEngine, sampling: Sampling) -> None:
+        if not isinstance(learner, ExportsWeights):
+            raise InvalidInputError(
+                f"learner {learner.name!r} ({type(learner).__name__}) has no export_weights(): vLLM can sample for "
+                "learners of language models only, such as 'torch' and 'openrlhf'"
+            )
+        self._learner = learner
+        self._exporter: ExportsWeights = learner
+        self._engine = engine
+        self._sampling = sampling
+        self.sync()
+
+    @property
+    def name(self) -> str:
+        return self._learner.name
+
+    @property
+    def version(self) -> int:
+        return self._learner.version
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._learner.tokenizer
+
+    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        """A group of n completions for each prompt, written by vLLM."""
+        if n < 1:
+            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
+        seeds_PG = sample_seeds(seed, self.name, prompts, n)
+        prompt_ids = [self.tokenizer.render_prompt(prompt) for prompt in prompts]
+        flat = [ids for ids in prompt_ids for _ in range(n)]
+        samples = self._engine.sample(flat, [s for seeds in seeds_PG for s in seeds], self._sampling)
+        completions = [self._completion(sample) for sample in samples]
+        return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompts))]
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
+        return self._learner.score(prompt_ids, response_ids)
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        """The learner's update, then the new weights to vLLM; `sync_seconds` says how long that took."""
+        metrics = self._learner.update(examples)
+        return {**metrics, "sync_seconds": self.sync()}
+
+    def sync(self) -> float:
+        """Give the engine the learner's present weights; the seconds it took."""
+        start = time.monotonic()
+        self._engine.load_weights(self._exporter.export_weights(), self._learner.version)
+        return time.monotonic() - start
+
+    def save(self, directory: Path) -> None:
+        self._learner.save(directory)
+
+    def load(self, directory: Path) -> None:
+        self._learner.load(directory)
+        self.sync()
+
+    def export_weights(self) -> Weights:
+        return self._exporter.export_weights()
+
+    def close(self) -> None:
+        self._engine.close()
+        self._learner.close()
+
+    def _completion(self, sample: Sample) -> Completion:
+        stopped = sample.token_ids.size > 0 and int(sample.token_ids[-1]) == self._sampling.stop_id
+        return Completion(
+            self.tokenizer.decode(sample.token_ids),
+            sample.token_ids,
+            sample.logprobs,
+            "stop" if stopped else "length",
+            self.version,
+            self.tokenizer.fingerprint,
+        )

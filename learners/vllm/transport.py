@@ -1,0 +1,139 @@
+"""The sending side of weight transfer: a file in memory-backed storage, or vLLM's own CUDA IPC and NCCL."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learners.vllm.engine import Transport, Weights, WeightSyncClient
+from learners.vllm.plugin import BACKEND
+from mutual_env.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
+
+MEMORY = Path("/dev/shm")
+
+
+def make_transport(name: str, **options: Any) -> Transport:
+    """`file` works wherever both processes see one directory; `ipc` and `nccl` need CUDA devices."""
+    match name:
+        case "file":
+            return FileTransport(**options)
+        case "ipc":
+            return NativeTransport(name)
+        case "nccl":
+            return NativeTransport(name, rendezvous=Rendezvous(**options))
+        case _:
+            raise InvalidInputError(f"transport must be 'file', 'ipc' or 'nccl', got {name!r}")
+
+
+class FileTransport:
+    """All weights in one safetensors file, in memory-backed storage where the system has it, removed once read."""
+
+    backend = BACKEND
+
+    def __init__(self, directory: str | Path | None = None) -> None:
+        parent = Path(directory) if directory else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+        self._directory = Path(tempfile.mkdtemp(prefix="mutual-env-weights-", dir=parent))
+        self._ready = False
+
+    def send(self, client: WeightSyncClient, weights: Weights, version: int) -> None:
+        if not self._ready:
+            client.init_weight_transfer_engine({})
+            self._ready = True
+        with self._file(weights, version) as (path, tensors):
+            client.start_weight_update()
+            client.update_weights({"path": str(path), "tensors": tensors})
+            client.finish_weight_update(str(version))
+
+    def close(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @contextmanager
+    def _file(self, weights: Weights, version: int) -> Iterator[tuple[Path, int]]:
+        from safetensors.torch import save_file
+
+        path = self._directory / f"version-{version}.safetensors"
+        tensors = {name: tensor.to("cpu").contiguous() for name, tensor in untied(weights)}
+        try:
+            save_file(tensors, path)
+            yield path, len(tensors)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """Where the NCCL group meets; `engine_workers` counts the engine's tensor-, pipeline- and data-parallel workers."""
+
+    address: str = "127.0.0.1"
+    port: int = 29600
+    engine_workers: int = 1
+
+
+class NativeTransport:
+    """vLLM's own trainer side, in packed form: CUDA IPC on one machine, NCCL between machines."""
+
+    def __init__(self, backend: str, rendezvous: Rendezvous | None = None) -> None:
+        self.backend = backend
+        self._rendezvous = rendezvous
+        self._source = _Source()
+        self._trainer: Any = None
+
+    def send(self, client: WeightSyncClient, weights: Weights, version: int) -> None:
+        self._source.tensors = dict(untied(weights))
+        if self._trainer is None:
+            self._trainer = self._connect(client)
+        self._trainer.send_weights()
+        self._source.tensors = {}
+
+    def close(self) -> None:
+        if self._trainer is not None:
+            self._trainer.shutdown()
+            self._trainer = None
+
+    def _connect(self, client: WeightSyncClient) -> Any:
+        from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+
+        return WeightTransferTrainerFactory.trainer_init(self._info(), client=client, source=self._source)
+
+    def _info(self) -> Any:
+        if self._rendezvous is None:
+            from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+
+            return IPCTrainerInitInfo(rank=0, packed=True)
+        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+        meeting = self._rendezvous
+        return NCCLTrainerInitInfo(meeting.address, meeting.port, meeting.engine_workers + 1, rank=0)
+
+
+class _Source:
+    """What vLLM's trainer side reads: names, dtypes and shapes beforehand, then the tensors in the same order."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+
+    def metadata(self) -> list[Any]:
+        from vllm.distributed.weight_transfer.base import ParamMeta
+
+        return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()]
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self.tensors.items()
+
+
+def untied(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """Without the second name of a tied tensor, which the engine ties again itself."""
+    seen: set[tuple[int, int]] = set()
+    for name, tensor in weights:
+        place = (tensor.data_ptr(), tensor.numel())
+        if place not in seen:
+            seen.add(place)
+            yield name, tensor.detach()
