@@ -3,7 +3,9 @@
 from tokenizers_bridge.align import Alignment, align
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.declaration import Declaration, UnicodeForm
+from tokenizers_bridge.loading import load
 from tokenizers_bridge.protocol import Role, Tokenizer
+from tokenizers_bridge.testing import check_tokenizer
 from tokenizers_bridge.toy import CharTokenizer, PairTokenizer, WordTokenizer
 from tokenizers_bridge.types import ACTIONS, Action, Residual, Translation, Verdict, residual_metrics
 
@@ -23,5 +25,7 @@ __all__ = [
     "Verdict",
     "WordTokenizer",
     "align",
+    "check_tokenizer",
+    "load",
     "residual_metrics",
 ]
