@@ -19,10 +19,9 @@ from typing import TypeAlias
 import numpy as np
 
 from mutual_env.types import Floats
+from sharing.advantages import EPSILON
 from sharing.analysis.bandit import Context
 from sharing.analysis.outcomes import REWARD_C, TRAINED_C, Moments, Outcomes, enumerate_outcomes, mixture, moments
-
-EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +223,10 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
 
 def ftis(context: Context, size: int, options: Options) -> Moments:
     """PRP's pooled advantage and clip, the ratio truncated (no gradient above the cap), and a filter: a peer's sample
-    is trained on if A > 0 or its k3 estimate of KL(π || β) is below the bound."""
+    is trained on if A > 0 or its k3 estimate of KL(π || β) is within the bound."""
     log_ratio = np.log(context.ratios_AK)
     kl_AK = context.ratios_AK * log_ratio - context.ratios_AK + 1.0
-    passes = np.where(context.correct_K | (kl_AK < options.max_kl), 1.0, 0.0)
+    passes = np.where(context.correct_K | (kl_AK <= options.max_kl), 1.0, 0.0)
     passes[0] = 1.0
     o = groups(context, size, aligned(context) * passes)
     ratio_AK = np.where(context.ratios_AK <= options.ratio_cap, context.ratios_AK, 0.0)

@@ -6,16 +6,17 @@ Letters: D draws, A agents, G group; a draw is one prompt's worth of samples of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mutual_env.types import Floats
+from sharing.advantages import EPSILON
 from sharing.analysis.bandit import Bools, Context
-from sharing.analysis.closed_form import EPSILON, Options
+from sharing.analysis.closed_form import Options
 
 Rows = npt.NDArray[np.int64]
 
@@ -33,7 +34,7 @@ class Rollouts:
     teacher_DAG: Floats
     generator: np.random.Generator
 
-    def pooled(self, values_DAG: Floats) -> Floats:
+    def pooled(self, values_DAG: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return values_DAG.reshape(values_DAG.shape[0], -1)
 
 
@@ -59,8 +60,10 @@ def draw(context: Context, size: int, draws: int, generator: np.random.Generator
 
 def updates(rollouts: Rollouts, weights_DAG: Floats) -> Floats:
     """u of each draw (D, K): Σ weight · (e_y - π)."""
-    moved: Floats = np.einsum("dag,dagk->dk", weights_DAG, rollouts.context.scores_KK[rollouts.arms_DAG])
-    return moved
+    context, weights, arms = rollouts.context, rollouts.pooled(weights_DAG), rollouts.pooled(rollouts.arms_DAG)
+    pushed = [np.where(arms == arm, weights, 0.0).sum(axis=1) for arm in range(context.reader_K.size)]
+    centre: Floats = weights.sum(axis=1)[:, None] * context.reader_K
+    return np.stack(pushed, axis=1) - centre
 
 
 def standardised(rewards: Floats, mean: Floats, std: Floats) -> Floats:
@@ -170,7 +173,7 @@ def ftis(s: Rollouts, options: Options) -> Floats:
     log_ratio = s.reader_DAG - s.author_DAG
     kl = np.exp(log_ratio) * log_ratio - np.exp(log_ratio) + 1.0
     credit = pool_advantage(s)
-    kept = by_reader(s) | (s.aligned_DAG & ((credit > 0) | (kl < options.max_kl)))
+    kept = by_reader(s) | (s.aligned_DAG & ((credit > 0) | (kl <= options.max_kl)))
     return average(surrogate_slope(credit, log_ratio, options.clip_low, options.clip_high, options.ratio_cap), kept)
 
 
@@ -229,9 +232,20 @@ SIMULATED: dict[str, SampleWeights] = {
 
 
 def simulate(
-    strategy: str, context: Context, size: int, draws: int, generator: np.random.Generator, options: Options
-) -> Floats:
-    """`draws` updates (D, K) of one strategy on one prompt."""
-    doubled = strategy == "independent 2n"
-    rollouts = draw(context, 2 * size if doubled else size, draws, generator)
-    return updates(rollouts, SIMULATED["independent" if doubled else strategy](rollouts, options))
+    strategies: Sequence[str],
+    context: Context,
+    size: int,
+    draws: int,
+    generator: np.random.Generator,
+    options: Options,
+) -> dict[str, Floats]:
+    """`draws` updates (D, K) of each strategy on one prompt, all from the same rollouts."""
+    rollouts = draw(context, size, draws, generator)
+    made = {}
+    for strategy in strategies:
+        if strategy == "independent 2n":
+            twice = draw(context, 2 * size, draws, generator)
+            made[strategy] = updates(twice, independent(twice, options))
+        else:
+            made[strategy] = updates(rollouts, SIMULATED[strategy](rollouts, options))
+    return made

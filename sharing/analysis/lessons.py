@@ -1,0 +1,95 @@
+"""The update that Lessons ask of a softmax policy over arms: a small reference, so that the analysis can be held
+against what the strategies really hand out, with neither tokens nor a learner in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mutual_env.types import (
+    AuthorMean,
+    AuthorPolicy,
+    CappedSequence,
+    CompatibilityGate,
+    CrossEntropy,
+    Experience,
+    Floats,
+    Lesson,
+    PolicyGradient,
+    ShapedProbability,
+    TeacherDivergence,
+    TeacherMixture,
+)
+from sharing.analysis.bandit import Context
+
+
+def lesson_update(
+    lessons: Sequence[Lesson],
+    context: Context,
+    agents: Mapping[str, int],
+    arm_of: Callable[[Experience], int],
+    is_aligned: Callable[[Experience], bool],
+) -> Floats:
+    """u of one optimizer step on these lessons: the mean over policy-gradient samples that are not dropped, plus the
+    mean over cross-entropy samples; a weight enters no denominator.
+
+    `agents` maps names to rows of the context, the reader's is 0. `is_aligned`: whether the copy of an experience in
+    the other party's tokens has an exact chunk.
+    """
+    sums = {True: np.zeros(context.reader_K.size), False: np.zeros(context.reader_K.size)}
+    counts = {True: 0, False: 0}
+    for lesson in lessons:
+        arm, author = arm_of(lesson.experience), agents[lesson.experience.author]
+        slope = _slope(lesson, context, agents, arm, author, is_aligned(lesson.experience))
+        if slope is not None:
+            kind = isinstance(lesson.loss, CrossEntropy)
+            sums[kind] += slope * context.scores_KK[arm]
+            counts[kind] += 1
+    return sums[True] / max(counts[True], 1) + sums[False] / max(counts[False], 1)
+
+
+def _slope(
+    lesson: Lesson, context: Context, agents: Mapping[str, int], arm: int, author: int, aligned: bool
+) -> float | None:
+    """-d loss / d log π of one response, in units of its whole score; None: dropped or masked."""
+    log_A = np.log(context.policies_AK[:, arm]) / context.tokens
+    old, anchor, weight, pull = float(log_A[0]), float(log_A[0]), lesson.weight, 0.0
+    match lesson.correction:
+        case AuthorPolicy(max_kl=bound):
+            anchor = float(log_A[author])
+            ratio = math.exp(old - anchor)
+            far = lesson.advantage <= 0.0 and ratio * (old - anchor) - ratio + 1.0 > bound
+            if not aligned or far:
+                return None
+        case AuthorMean():
+            anchor = float(log_A[author])
+        case CompatibilityGate(floor=floor, cap=cap):
+            s = math.exp(old - float(log_A[author]))
+            if s <= floor:
+                return None
+            weight *= min(s, cap)
+        case TeacherMixture(teacher=name, alpha=alpha) if aligned:
+            anchor = alpha * old + (1.0 - alpha) * float(log_A[agents[name]])
+        case TeacherDivergence(teacher=name, coefficient=coefficient) if aligned:
+            pull = coefficient * (math.exp(float(log_A[agents[name]]) - old) - 1.0)
+    return weight * _loss_slope(lesson, old, math.exp(old - anchor)) + pull
+
+
+def _loss_slope(lesson: Lesson, log_pi: float, ratio: float) -> float:
+    """-d term / d log π at advantage A and ratio ρ."""
+    a = lesson.advantage
+    match lesson.loss:
+        case CrossEntropy():
+            return 1.0
+        case ShapedProbability(gamma=gamma):
+            return gamma * math.exp(log_pi) / (math.exp(log_pi) + gamma) ** 2 * a
+        case CappedSequence(floor=floor, cap=cap, alpha=alpha):
+            return ratio ** (1.0 + alpha) * a if floor <= ratio <= cap else 0.0
+        case PolicyGradient(ratio="none"):
+            return a
+        case PolicyGradient(clip_low=low, clip_high=high, ratio_cap=ratio_cap):
+            clipped_away = (a > 0 and ratio > 1.0 + high) or (a < 0 and ratio < 1.0 - low)
+            return 0.0 if clipped_away or ratio > ratio_cap else ratio * a

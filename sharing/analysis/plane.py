@@ -1,0 +1,154 @@
+"""The sweep over disagreement, residual and response length, and the two coordinates of the stability-support plane.
+
+    stability  <E u, ∇J> / (||∇J|| sqrt(E ||u||²)): how well a single update is aligned with the true policy gradient.
+               It is 1 for the gradient itself, and the product of two things a strategy can lose: the cosine of its
+               expectation to the gradient (bias), and sqrt(||E u||² / E ||u||²) (variance). The update's scale is not
+               in it.
+    support    Σ <E u, ∇ log p> over the starved contexts, those where GRPO's own expected update is shorter than 0.02:
+               how fast the logarithm of the reader's success probability rises there, per unit of learning rate.
+
+Both are of the update of the whole bandit: the concatenation over contexts, one prompt each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from mutual_env.seeding import generator
+from mutual_env.types import JSON
+from sharing.analysis.agreement import Comparison, compare
+from sharing.analysis.bandit import Context, chi_square, contexts
+from sharing.analysis.closed_form import STRATEGIES, Options, independent
+from sharing.analysis.outcomes import Moments
+from sharing.analysis.simulation import simulate
+
+STARVED = 0.02
+"""A context is starved where GRPO's expected update is shorter than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One place of the sweep."""
+
+    disagreement: float
+    residual: float
+    tokens: int
+
+    def contexts(self) -> tuple[Context, ...]:
+        return contexts(self.disagreement, self.residual, tokens=self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One strategy at one place, the last four by context."""
+
+    stability: float
+    cosine: float
+    support: float
+    bias: float
+    variance: float
+    growth: dict[str, float]
+    length: dict[str, float]
+    context_bias: dict[str, float]
+    context_variance: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Simulation against closed form over the whole sweep: every |difference| is within its limit iff `worst` <= 1."""
+
+    comparisons: int
+    draws: int
+    worst: float
+    within_two_errors: float
+    normal_components: int
+
+
+def sweep(steps: int = 5, lengths: Sequence[int] = (1, 64)) -> tuple[Point, ...]:
+    """Disagreement from 0 to 1 without residual, then residual from 0 to 1 at full disagreement; for each length."""
+    points = [Point(i / steps, 0.0, tokens) for tokens in lengths for i in range(steps + 1)]
+    return (*points, *(Point(1.0, i / steps, tokens) for tokens in lengths for i in range(1, steps + 1)))
+
+
+def lengths_sweep(lengths: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256)) -> tuple[Point, ...]:
+    """Response length alone, at full disagreement."""
+    return tuple(Point(1.0, 0.0, tokens) for tokens in lengths)
+
+
+def starved(where: Sequence[Context], size: int, options: Options) -> tuple[str, ...]:
+    """The contexts on which GRPO learns nothing to speak of."""
+    lengths = {c.name: float(np.linalg.norm(independent(c, size, options).mean_K)) for c in where}
+    return tuple(name for name, length in lengths.items() if length < STARVED)
+
+
+def place(where: Sequence[Context], moments: Sequence[Moments], hungry: Iterable[str]) -> Placed:
+    """The coordinates of one strategy, from its moments on each context."""
+    gradient = np.concatenate([c.gradient_K for c in where])
+    mean = np.concatenate([m.mean_K for m in moments])
+    along = float(mean @ gradient) / float(np.linalg.norm(gradient))
+    growth = {c.name: float(c.growth_K @ m.mean_K) for c, m in zip(where, moments, strict=True)}
+    by_name = {c.name: m for c, m in zip(where, moments, strict=True)}
+    return Placed(
+        stability=along / math.sqrt(sum(m.second_moment for m in moments)),
+        cosine=along / float(np.linalg.norm(mean)),
+        support=sum(growth[name] for name in hungry),
+        bias=float(np.linalg.norm(mean - gradient)),
+        variance=sum(m.variance for m in moments),
+        growth=growth,
+        length={name: float(np.linalg.norm(m.mean_K)) for name, m in by_name.items()},
+        context_bias={c.name: float(np.linalg.norm(by_name[c.name].mean_K - c.gradient_K)) for c in where},
+        context_variance={name: m.variance for name, m in by_name.items()},
+    )
+
+
+def analyse(points: Sequence[Point], size: int, options: Options) -> dict[Point, dict[str, Placed]]:
+    """Every strategy at every point, exactly."""
+    placed: dict[Point, dict[str, Placed]] = {}
+    for point in points:
+        where = point.contexts()
+        hungry = starved(where, size, options)
+        placed[point] = {
+            name: place(where, [exact(context, size, options) for context in where], hungry)
+            for name, exact in STRATEGIES.items()
+        }
+    return placed
+
+
+def agree(points: Sequence[Point], size: int, draws: int, options: Options, *, seed: int = 0) -> Agreement:
+    """Simulate every strategy on every context of every point, and hold it against its closed form."""
+    where = {point: point.contexts() for point in points}
+    arms = sum(context.reader_K.size + 1 for contexts_ in where.values() for context in contexts_)
+    comparisons = arms * len(STRATEGIES)
+    found: list[Comparison] = []
+    for point, contexts_ in where.items():
+        for context in contexts_:
+            source = generator(seed, "bandit", repr(point), context.name)
+            simulated = simulate(tuple(STRATEGIES), context, size, draws, source, options)
+            found += [
+                compare(exact(context, size, options), simulated[name], comparisons)
+                for name, exact in STRATEGIES.items()
+            ]
+    z = np.concatenate([comparison.z for comparison in found])
+    within = float((np.abs(z) <= 2.0).mean())
+    return Agreement(comparisons, draws, max(c.excess for c in found), within, z.size)
+
+
+def as_json(placed: Mapping[Point, Mapping[str, Placed]], size: int, options: Options) -> list[JSON]:
+    """One object for each point: where it is, what disagreement amounts to there, and each strategy's numbers."""
+    rows: list[JSON] = []
+    for point, strategies in placed.items():
+        where = point.contexts()
+        rows.append(
+            {
+                **asdict(point),
+                "success": {c.name: c.success for c in where},
+                "chi_square": {c.name: chi_square(c.reader_K, c.policies_AK[1]) for c in where},
+                "starved": list(starved(where, size, options)),
+                "strategies": {name: asdict(value) for name, value in strategies.items()},
+            }
+        )
+    return rows
