@@ -176,16 +176,18 @@ def _metrics(
 
 
 def _ratio_metrics(kept: Sequence[tuple[Draft, Scores]]) -> Metrics:
-    """How far borrowed samples are from the reader: the variance of π_old / β over their exact tokens, and the effective
-    sample size of their sequence weights as a share of their number."""
-    pairs = [
-        (d, s.old)
-        for d, s in kept
-        if d.is_borrowed and isinstance(d.lesson.correction, AuthorPolicy) and s.old is not None
+    """How far borrowed samples are from the reader: the variance of π_old / β over their exact tokens, and the
+    effective sample size of their sequence weights as a share of their number."""
+    logs = [
+        (scores.old - draft.author_logprobs)[draft.exact]
+        for draft, scores in kept
+        if draft.is_borrowed
+        and isinstance(draft.lesson.correction, AuthorPolicy)
+        and scores.old is not None
+        and draft.author_logprobs is not None
     ]
-    if not pairs:
+    if not logs:
         return {}
-    logs = [(old - d.author_logprobs)[d.exact] for d, old in pairs if d.author_logprobs is not None]
     ratios = np.exp(np.clip(np.concatenate(logs), -20.0, 20.0))
     sums = np.array([log.sum() for log in logs])
     weights = np.exp(sums - sums.max())

@@ -20,6 +20,7 @@ ENTRY_POINT_GROUP = "mutual_env.learners"
 _targets: dict[str, str | LearnerFactory] = {
     "tabular": "learners.tabular:TabularLearner",
     "torch": "learners.torch.learner:make_torch",
+    "tiny": "learners.tiny:make_tiny",
     "openrlhf": "learners.openrlhf:make_openrlhf",
 }
 
@@ -62,12 +63,13 @@ def takes(options_class: type) -> Callable[[LearnerFactory], LearnerFactory]:
 
     def decorate(factory: LearnerFactory) -> LearnerFactory:
         signature = inspect.signature(factory)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        own = {p.name: p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
         fields = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
             for f in dataclasses.fields(options_class)
+            if f.name not in own
         ]
-        shown = signature.replace(parameters=[*own, *fields])
+        shown = signature.replace(parameters=[*own.values(), *fields])
         setattr(factory, "__signature__", shown)  # noqa: B010  (what inspect.signature reads)
         return factory
 

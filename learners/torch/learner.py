@@ -1,0 +1,139 @@
+"""A transformers causal language model as a policy that samples and learns, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from learners.checks import check_examples, check_sequences
+from learners.example import Example
+from learners.protocol import Learner
+from learners.registry import takes
+from learners.seeds import sample_seeds
+from learners.torch import storage
+from learners.torch.model import LanguageModel, load_pretrained
+from learners.torch.optimizer import Optimizer
+from learners.torch.options import TorchOptions
+from learners.torch.sampler import Sample, Sampling, sample_groups
+from learners.torch.trainer import Trainer, memory_errors
+from mutual_env.errors import IdentityMismatchError, InvalidInputError
+from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge import Tokenizer
+from tokenizers_bridge.loading import load as load_tokenizer
+
+
+class TorchLearner:
+    """Owns its model from here on: it is moved, cast, and its dropout switched off."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Tokenizer, *, name: str, options: TorchOptions | None = None
+    ) -> None:
+        self._options = options = options or TorchOptions()
+        self._name = name
+        self._tokenizer = tokenizer
+        with memory_errors(name):
+            self._model = LanguageModel(model, tokenizer.vocab_size, options)
+            self._optimizer = Optimizer(self._model.trainable(), options, name)
+            self._trainer = Trainer(self._model, self._optimizer, options, name)
+        if tokenizer.stop_id >= self._model.head.size:
+            raise IdentityMismatchError(
+                f"{name}: the tokenizer's stop token {tokenizer.stop_id} is outside the model's vocabulary of "
+                f"{self._model.head.size}: give the tokenizer that belongs to the model"
+            )
+        self._sampling = Sampling(
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            max_rows=options.max_rows,
+            stop_id=tokenizer.stop_id,
+        )
+        self._version = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model itself, with LoRA layers in place where there are any."""
+        return self._model.base
+
+    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        """A group of n completions for each prompt."""
+        if n < 1:
+            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
+        rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
+        check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
+        seeds_PG = sample_seeds(seed, self._name, prompts, n)
+        with memory_errors(self._name):
+            groups = sample_groups(self._model, rendered, seeds_PG, self._sampling)
+        return [tuple(self._completion(sample) for sample in group) for group in groups]
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
+        """log π(response | prompt) for each response token, at temperature 1."""
+        check_sequences(prompt_ids, response_ids, self._model.head.size)
+        return self._trainer.score(prompt_ids, response_ids)
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        """Learn from these examples in one update."""
+        check_examples(examples, self._model.head.size)
+        metrics = self._trainer.update(examples)
+        self._version += 1
+        return metrics
+
+    def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The weights a sampler elsewhere needs to follow this policy, under the model's own names, LoRA merged in."""
+        return self._model.merged_weights()
+
+    def save(self, directory: Path) -> None:
+        storage.save(directory, self._model, self._optimizer, self._version, self._tokenizer.fingerprint)
+
+    def load(self, directory: Path) -> None:
+        self._version = storage.load(directory, self._model, self._optimizer, self._tokenizer.fingerprint)
+
+    def close(self) -> None:
+        """Nothing outlives the object."""
+
+    def _completion(self, sample: Sample) -> Completion:
+        stopped = bool(sample.token_ids.size) and int(sample.token_ids[-1]) == self._tokenizer.stop_id
+        return Completion(
+            text=self._tokenizer.decode(sample.token_ids),
+            token_ids=sample.token_ids,
+            logprobs=sample.logprobs,
+            finish_reason="stop" if stopped else "length",
+            policy_version=self._version,
+            tokenizer=self._tokenizer.fingerprint,
+        )
+
+
+@takes(TorchOptions)
+def make_torch(
+    path: str = "",
+    *,
+    name: str = "torch",
+    model: PreTrainedModel | None = None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Learner:
+    """A learner from a local model directory, or from a model and a tokenizer built in code."""
+    if bool(path) == (model is not None):
+        raise InvalidInputError("give either path, a local model directory, or a model with its tokenizer, not both")
+    if model is None:
+        model = load_pretrained(Path(path))
+        tokenizer = tokenizer or load_tokenizer(Path(path))
+    if tokenizer is None:
+        raise InvalidInputError("tokenizer is missing: a model built in code comes with its tokenizer")
+    return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options))

@@ -1,0 +1,189 @@
+"""A causal language model cut where this learner needs it: hidden states on one side, the vocabulary on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from learners.torch.attention import CausalRows, Layout, layouts
+from learners.torch.options import TorchOptions
+from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError
+
+SELF_CHECK_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Hidden states to logits: a matrix, and what some families do after it.
+
+    Only the first `size` rows of the matrix count: models pad theirs beyond the tokenizer's vocabulary.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    size: int
+    multiplier: float
+    softcap: float | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, vocab_size: int) -> Head:
+        linear = model.get_output_embeddings()
+        if type(linear) is not nn.Linear:
+            raise InvalidInputError(
+                f"the output layer of {type(model).__name__} is {type(linear).__name__}: only nn.Linear is supported"
+            )
+        config = model.config.get_text_config()
+        multiplier = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        size = min(vocab_size, linear.weight.shape[0])
+        return cls(linear.weight, linear.bias, size, multiplier, getattr(config, "final_logit_softcapping", None))
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32 logits of (N, width) hidden states."""
+        bias = None if self.bias is None else self.bias[: self.size]
+        logits = nn.functional.linear(hidden, self.weight[: self.size], bias).float()
+        if self.multiplier != 1.0:
+            logits = logits * self.multiplier
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+    def backward(self, slope: torch.Tensor, logits: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """From the gradient by these logits (overwritten) to the gradient by `hidden`; the weight's is accumulated."""
+        if self.softcap is not None:
+            slope.mul_(1.0 - (logits / self.softcap) ** 2)
+        if self.multiplier != 1.0:
+            slope.mul_(self.multiplier)
+        slope = slope.to(hidden.dtype)
+        if self.weight.requires_grad:
+            _gradient(self.weight)[: self.size].addmm_(slope.T, hidden)
+        if self.bias is not None and self.bias.requires_grad:
+            _gradient(self.bias)[: self.size].add_(slope.sum(0))
+        return slope @ self.weight[: self.size]
+
+
+def _gradient(parameter: torch.Tensor) -> torch.Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+class LanguageModel:
+    """The model, its decoder and its head, on one device."""
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, options: TorchOptions) -> None:
+        self.device = _device(options.device)
+        self.dtype = getattr(torch, options.dtype)
+        model = model.to(device=self.device, dtype=self.dtype)
+        model.requires_grad_(True)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # sampler and trainer must agree on the policy
+        self.lora = options.lora_rank > 0
+        self.adapted: Any = _with_lora(model, options) if self.lora else model
+        self.base = model
+        self.config = model.config.get_text_config()
+        self.decoder = model.get_decoder()
+        self.head = Head.of(model, vocab_size)
+        if options.gradient_checkpointing:
+            # The name changed between transformers 5.x releases.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable()
+            if self.lora:
+                model.enable_input_require_grads()
+        self.adapted.train(options.gradient_checkpointing)
+        self._self_check()
+
+    def hidden(self, ids: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """The last hidden states of (B, L) tokens at these positions: call inside `layouts(self.config)`."""
+        output = self.decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
+        states: torch.Tensor = output.last_hidden_state
+        return states
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.adapted.named_parameters() if p.requires_grad}
+
+    def merged_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every weight under its name in the model as it was loaded; LoRA's product is added where there is one."""
+        for name, parameter in self.base.named_parameters():
+            if ".lora_" in name:
+                continue
+            weight = parameter.detach()
+            module_name, _, leaf = name.partition(".base_layer.")
+            if leaf == "weight":
+                weight = weight + self.base.get_submodule(module_name).get_delta_weight("default").detach()
+            yield (f"{module_name}.{leaf}" if leaf else name), weight
+
+    def _self_check(self) -> None:
+        """The parts, put together, must be the model: architectures with something else in between are refused."""
+        ids = torch.arange(1, 7, device=self.device)[None] % self.config.vocab_size
+        try:
+            with torch.no_grad():
+                expected = self.base(input_ids=ids, use_cache=False).logits[0, :, : self.head.size].float()
+            with torch.no_grad(), layouts(self.config):
+                got = self.head.logits(self.hidden(ids, torch.arange(6, device=self.device)[None], CausalRows())[0])
+        except TypeError as error:
+            raise self._unsupported(str(error)) from error
+        spread = float((expected - got).abs().max())
+        tolerance = SELF_CHECK_TOLERANCE if self.dtype == torch.float32 else 0.05
+        if not spread <= tolerance * max(1.0, float(expected.abs().max())):
+            raise self._unsupported(f"its logits differ by {spread:.2g} when computed in parts")
+
+    def _unsupported(self, why: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"{type(self.base).__name__} is not supported by the torch learner ({why}): use learner 'openrlhf' instead"
+        )
+
+
+def load_pretrained(path: Path) -> PreTrainedModel:
+    """The model in a local directory; nothing is fetched and no code of the directory is run."""
+    if not (path / "config.json").is_file():
+        raise StorageError(
+            f"{path} holds no model (config.json is missing): give the directory that `save_pretrained` wrote"
+        )
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
+    return model
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInputError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidInputError(
+            f"device {name!r} is not there (CUDA devices found: {torch.cuda.device_count()}): use 'cpu' or 'auto'"
+        )
+    return device
+
+
+def _with_lora(model: PreTrainedModel, options: TorchOptions) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError.of("lora_rank above 0", "torch") from error
+    targets = options.lora_targets if options.lora_targets == "all-linear" else options.lora_targets.split(",")
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=options.lora_rank,
+        lora_alpha=options.lora_alpha,
+        target_modules=targets,
+        lora_dropout=0.0,
+    )
+    try:
+        with torch.random.fork_rng():  # nobody else's random numbers move
+            torch.manual_seed(options.seed)
+            return peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"lora_targets {options.lora_targets!r} do not fit {type(model).__name__}: {error}"
+        ) from error

@@ -1,0 +1,94 @@
+"""The options of the torch learner. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from learners.losses import Aggregation
+from mutual_env.errors import InvalidInputError, UnknownNameError
+
+
+@dataclass(frozen=True, slots=True)
+class TorchOptions:
+    """How a torch learner samples and trains.
+
+    Sampling: `max_new_tokens`, `temperature`, `top_p`, `top_k` (0: all), `max_rows` (samples decoded side by side).
+    Optimizer: AdamW with `learning_rate`, `weight_decay`, `beta1`, `beta2`; `schedule` over `total_steps` optimizer
+    steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping).
+    Update: `minibatches` optimizer steps per update, `aggregation`, `kl_coefficient` to the frozen initial policy.
+    Memory: `micro_batch_tokens` (padded tokens of one forward), `logits_chunk_mib`, `gradient_checkpointing`,
+    `share_prompts` (examples of one prompt are trained with the prompt computed once, where that saves work).
+    LoRA: `lora_rank` (0: all parameters are trained), `lora_alpha`, `lora_targets` ("all-linear" or names, separated by
+    commas), `seed` of its initial weights.
+    """
+
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_rows: int = 256
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    total_steps: int = 0
+    max_gradient_norm: float = 1.0
+    minibatches: int = 1
+    aggregation: Aggregation = "token_mean"
+    kl_coefficient: float = 0.0
+    micro_batch_tokens: int = 4096
+    logits_chunk_mib: int = 128
+    gradient_checkpointing: bool = False
+    share_prompts: bool = True
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: str = "all-linear"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for name in ("dtype", "schedule", "aggregation"):
+            if getattr(self, name) not in get_args(hints[name]):
+                raise InvalidInputError(f"{name} must be one of {get_args(hints[name])}, got {getattr(self, name)!r}")
+        for name in ("max_new_tokens", "max_rows", "minibatches", "micro_batch_tokens", "logits_chunk_mib"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        for name in (
+            "top_k",
+            "warmup_steps",
+            "total_steps",
+            "lora_rank",
+            "weight_decay",
+            "kl_coefficient",
+            "max_gradient_norm",
+        ):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        if not self.temperature > 0.0:
+            raise InvalidInputError(
+                f"temperature must be above 0, got {self.temperature!r}: use top_k=1 for the most likely token"
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise InvalidInputError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
+        if self.schedule == "cosine" and self.total_steps <= self.warmup_steps:
+            raise InvalidInputError(
+                f"schedule 'cosine' needs total_steps above warmup_steps ({self.warmup_steps}), got {self.total_steps}"
+            )
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> TorchOptions:
+        """From a configuration's mapping; an unknown key is refused with the nearest right one."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in options:
+            if key not in known:
+                raise UnknownNameError.of(
+                    "option of learner 'torch'", key, [*known, "path", "model", "tokenizer", "name"]
+                )
+        return cls(**options)

@@ -1,0 +1,67 @@
+"""A torch learner on disk: safetensors and JSON, nothing that could run code when it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from learners.torch.model import LanguageModel
+from learners.torch.optimizer import Optimizer
+from mutual_env.errors import IdentityMismatchError, StorageError
+
+FORMAT = "mutual-env torch 1"
+
+
+class State(TypedDict):
+    """state.json"""
+
+    format: str
+    version: int
+    optimizer_steps: int
+    tokenizer: str
+
+
+def save(directory: Path, model: LanguageModel, optimizer: Optimizer, version: int, tokenizer: str) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: p.detach().cpu().contiguous() for name, p in model.trainable().items()}
+    save_file(weights, directory / "weights.safetensors")
+    save_file(optimizer.tensors(), directory / "optimizer.safetensors")
+    state = State(format=FORMAT, version=version, optimizer_steps=optimizer.steps, tokenizer=tokenizer)
+    (directory / "state.json").write_text(json.dumps(state))
+
+
+def load(directory: Path, model: LanguageModel, optimizer: Optimizer, tokenizer: str) -> int:
+    """Everything is read and checked before anything is changed; returns the version."""
+    try:
+        state: State = json.loads((directory / "state.json").read_text())
+        weights = load_file(directory / "weights.safetensors")
+        moments = load_file(directory / "optimizer.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise StorageError(f"{directory} holds no whole torch checkpoint: {error}") from error
+    if state.get("format") != FORMAT:
+        raise StorageError(f"{directory}/state.json has format {state.get('format')!r}, this code reads {FORMAT!r}")
+    if state["tokenizer"] != tokenizer:
+        raise IdentityMismatchError(
+            f"{directory} was saved with tokenizer {state['tokenizer']}, learner has {tokenizer}"
+        )
+    parameters = model.trainable()
+    _check_fit(directory, {n: p.shape for n, p in parameters.items()}, {n: w.shape for n, w in weights.items()})
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    optimizer.load(moments, int(state["optimizer_steps"]))
+    return int(state["version"])
+
+
+def _check_fit(directory: Path, expected: dict[str, torch.Size], got: dict[str, torch.Size]) -> None:
+    for name in sorted({*expected, *got}):
+        if expected.get(name) != got.get(name):
+            raise IdentityMismatchError(
+                f"{directory}/weights.safetensors does not fit this model: {name} has shape {got.get(name)}, "
+                f"expected {expected.get(name)}: load it with the path and lora_rank it was saved with"
+            )
