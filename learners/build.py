@@ -14,9 +14,11 @@ from learners import registry
 from learners.config import PolicyConfig, RunConfig
 from learners.loop import Loop
 from learners.protocol import Learner
-from learners.resources import make_executor
+from learners.resources.executor import Executor, SerialExecutor
+from mutual_env.errors import UnknownNameError
 from mutual_env.seeding import derive_seed
-from sharing.exchange import Exchange, InMemoryExchange, SQLiteExchange
+from sharing.exchange import Exchange, InMemoryExchange
+from sharing.exchange.sqlite import SQLiteExchange
 from tokenizers_bridge import TokenizerBridge
 
 
@@ -30,7 +32,7 @@ class Parts:
 
 def build(config: RunConfig, exchange_path: Path, stack: ExitStack) -> Parts:
     """Build everything; `stack` closes it again, last first, also when building fails half way."""
-    executor = stack.enter_context(closing(make_executor(config.resources.executor, **config.resources.options)))
+    executor = stack.enter_context(closing(make_executor(config)))
     policies = executor.host({name: partial(make_learner, name, p, config.seed) for name, p in config.policies.items()})
     teachers = {name: make_learner(name, p, config.seed) for name, p in config.teachers.items()}
     for teacher in teachers.values():
@@ -85,6 +87,14 @@ def make_held_out_env(config: RunConfig) -> Any:
 
 def make_exchange(config: RunConfig, path: Path) -> Exchange:
     return SQLiteExchange(path) if config.sharing.exchange == "sqlite" else InMemoryExchange()
+
+
+def make_executor(config: RunConfig) -> Executor:
+    executors = {"serial": SerialExecutor}
+    name = config.resources.executor
+    if name not in executors:
+        raise UnknownNameError.of("executor", name, executors)
+    return executors[name](**config.resources.options)
 
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:

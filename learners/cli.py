@@ -10,22 +10,19 @@ from importlib import metadata
 from learners import models
 from learners.commands import listing, report, suite, train
 from mutual_env.errors import MutualEnvError
-from tokenizers_bridge import report as bridge
 
 _COMMANDS = {
     "train": (train, "run a configuration, or go on with a run"),
     "suite": (suite, "run several arms over several seeds and compare them"),
     "report": (report, "write the report of a run or a suite as one HTML file"),
     "list": (listing, "list env ids, strategies, learners and verifiers"),
-    "bridge": (bridge, "what is lost between two tokenizers"),
     "models": (models, "convert the small real models that come as packages"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 an error with a remedy, 2 unusable arguments, 130 interrupted."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
+    args = _parse(_parser(), arguments)
     try:
         code: int = args.run(args)
     except MutualEnvError as error:
@@ -37,6 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return code
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand after options too, where argparse alone would not take them."""
+    args, rest = parser.parse_known_args(arguments)
+    strange = [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(args, "overrides")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

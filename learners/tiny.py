@@ -14,6 +14,7 @@ import numpy as np
 import mutual_env
 from learners.example import Example
 from learners.protocol import Learner
+from learners.registry import takes
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
 from mutual_env.errors import InvalidInputError, UnknownNameError
@@ -24,6 +25,7 @@ from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, WordToken
 _POSITIONS = 512
 
 
+@takes(TorchOptions)
 def make_tiny(
     *,
     name: str,
@@ -37,6 +39,7 @@ def make_tiny(
     **options: Any,
 ) -> Learner:
     """A torch learner around a new model; `options` are the torch learner's, `warm_start` is `warm_up`'s."""
+    options = {**options, "seed": seed}
     vocabulary = tokenizer if isinstance(tokenizer, Tokenizer) else make_tokenizer(tokenizer)
     model = make_model(architecture, vocabulary, width=width, layers=layers, heads=heads, seed=seed)
     if warm_start is not None:

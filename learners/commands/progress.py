@@ -13,7 +13,7 @@ from learners.config import RunConfig, SuiteConfig
 from learners.suite import Progress as RunState
 from mutual_env.types import Metrics
 
-_SHOWN = ("reward", "eval/accuracy")  # of each policy, beside the bar
+_SHOWN = ("reward/mean", "eval/accuracy")  # of each policy, beside the bar
 _LINES = 10  # how many lines a log gets
 
 
@@ -39,7 +39,7 @@ class RunProgress:
         for policy, values in metrics.items():
             self._latest.setdefault(policy, {}).update({k: v for k, v in values.items() if k in _SHOWN})
         note = "  ".join(
-            f"{policy} " + " ".join(f"{key.removeprefix('eval/')} {value:.2f}" for key, value in sorted(shown.items()))
+            f"{policy} " + " ".join(f"{key.split('/')[0]} {value:.2f}" for key, value in sorted(shown.items()))
             for policy, shown in self._latest.items()
         )
         self._live.update(self._task, completed=done, note=note)

@@ -94,6 +94,11 @@ def register(name: str, target: str) -> None:
         )
 
 
+def names() -> list[str]:
+    """Every registered name, those of installed packages included."""
+    return sorted({*_TARGETS, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))})
+
+
 def make(spec: VerifierSpec | str, **kwargs: JSON) -> Verifier:
     """Build the verifier that `spec` names; keyword arguments are its options."""
     wanted = as_spec(spec, **kwargs)
