@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
 
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.spaces import MAX_CHARS
 from mutual_env.types import JSON
-from mutual_env.verifiers import UnscoredPolicy, VerifierSpec
+from mutual_env.verifiers import UNSCORED_POLICIES, UnscoredPolicy, VerifierSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,8 @@ class EnvSpec:
                 raise InvalidInputError(f"agents must be non-empty strings, got {name!r}")
         for what, least in (("group_size", 1), ("prompts_per_round", 1), ("seed", 0), ("max_chars", 1)):
             whole_number(what, getattr(self, what), least)
-        if self.on_unscored not in get_args(UnscoredPolicy):
-            raise UnknownNameError.of("on_unscored", self.on_unscored, get_args(UnscoredPolicy))
+        if self.on_unscored not in UNSCORED_POLICIES:
+            raise UnknownNameError.of("on_unscored", self.on_unscored, UNSCORED_POLICIES)
         if not 0.0 <= self.unscored_limit <= 1.0:
             raise InvalidInputError(f"unscored_limit is a share of the round, from 0 to 1, got {self.unscored_limit!r}")
 
