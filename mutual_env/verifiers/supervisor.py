@@ -1,0 +1,366 @@
+"""The one thread of a pool that owns its processes: it hands out items, watches clocks, and replaces what dies."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mutual_env.errors import MutualEnvError, VerificationError
+from mutual_env.types import Verdict
+from mutual_env.verifiers.confinement import Limits
+from mutual_env.verifiers.jobs import Counters, Job, Worker
+from mutual_env.verifiers.nursery import ForkServer
+from mutual_env.verifiers.spec import VerifierSpec
+from mutual_env.verifiers.stragglers import Pace, demote, seconds_waiting
+from mutual_env.verifiers.wire import MEMORY, RETIRE, VERDICT
+
+_TICK = 1.0
+_ANSWER_SECONDS = 120.0
+_LOSSES = 3
+_OVERTIME = 4.0
+
+
+class Supervisor:
+    """Runs jobs on worker processes until it is stopped.
+
+    Everything but `submit`, `withdraw` and `stop` happens on its own thread, so its state needs no lock.
+    """
+
+    def __init__(
+        self, workers: int, deadline: float, batch: int, lifetime: int, limits: Limits, counters: Counters
+    ) -> None:
+        self._target, self._deadline, self._batch, self._lifetime = workers, deadline, batch, lifetime
+        self._limits = limits
+        self._counters = counters
+        self._pace = Pace(workers, deadline)
+        self._inbox: deque[Job] = deque()
+        self._stopping = threading.Event()
+        self._wake, self._bell = socket.socketpair()
+        self._bell.setblocking(False)
+        self._jobs: deque[Job] = deque()
+        self._workers: list[Worker] = []
+        self._unborn: deque[Worker] = deque()
+        self._dying: dict[int, Worker] = {}
+        self._loaded: dict[VerifierSpec, int] = {}
+        self._loading: dict[str, VerifierSpec] = {}
+        self._asked = math.inf
+        self._losses = 0
+        self._server: ForkServer | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake, selectors.EVENT_READ, self._answer_bell)
+        self._thread = threading.Thread(target=self._run, name="verifier-pool", daemon=True)
+        self._thread.start()
+
+    # -- called from other threads -----------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        self._inbox.append(job)
+        self._ring()
+
+    def stop(self, seconds: float = 20.0) -> None:
+        self._stopping.set()
+        self._ring()
+        self._thread.join(seconds)
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):  # full: it is ringing already; closed: nobody hears it
+            self._bell.send(b"!")
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        cause: BaseException = VerificationError("the verifier pool was closed while items were being verified")
+        try:
+            while not self._stopping.is_set():
+                for key, events in self._selector.select(self._until_next_check()):
+                    callback: Callable[[int], None] = key.data
+                    callback(events)
+                self._check_clocks(time.monotonic())
+                self._assign()
+        except BaseException as problem:  # the boundary of the thread: its callers must hear of it
+            cause = problem
+        finally:
+            self._stopping.set()
+            self._shut_down(cause)
+
+    def _shut_down(self, cause: BaseException) -> None:
+        for job in [*self._jobs, *self._inbox]:
+            job.fail(cause)
+        for worker in [*self._workers, *self._dying.values()]:
+            worker.connection.close()
+        if self._server is not None:
+            self._server.close()
+        self._selector.close()
+        self._wake.close()
+        self._bell.close()
+
+    def _answer_bell(self, _: int) -> None:
+        self._wake.recv(1 << 12)
+        while self._inbox:
+            self._jobs.append(self._inbox.popleft())
+
+    def _until_next_check(self) -> float:
+        now, patience = time.monotonic(), self._pace.patience()
+        wait = _TICK
+        for worker in self._workers:
+            if worker.batch:
+                slow = worker.waited is not None
+                remaining = worker.since + (self._deadline if slow else patience) - now
+                wait = min(wait, max(remaining, 0.02 if slow else 0.0))
+        return wait
+
+    # -- handing out -------------------------------------------------------------------------------------------------
+
+    def _assign(self) -> None:
+        self._jobs = deque(job for job in self._jobs if not job.future.done())
+        for job in list(self._jobs):
+            if job.waiting and self._is_loaded(job.spec):
+                while job.waiting and self._serve(job):
+                    pass
+        self._retire_surplus()
+
+    def _is_loaded(self, spec: VerifierSpec) -> bool:
+        if self._server is None:
+            self._server = ForkServer()
+            self._selector.register(self._server.control, selectors.EVENT_READ, self._hear_server)
+        if spec not in self._loaded and spec.id not in self._loading:
+            self._loading[spec.id] = spec
+            self._asked = min(self._asked, time.monotonic())
+            self._server.load(spec)
+        return spec in self._loaded
+
+    def _serve(self, job: Job) -> bool:
+        """Give one batch of this job to a worker; False where none is free."""
+        able = [w for w in self._workers if w.idle and w.generation >= self._loaded[job.spec]]
+        fresh = next((w for w in able if w.fresh), None)
+        if job.alone and fresh is not None:
+            self._give(fresh, job, [job.alone.popleft()], alone=True)
+            return True
+        if job.pending and able:
+            share = math.ceil(len(job.pending) / (2 * self._target))
+            batch = [job.pending.popleft() for _ in range(min(self._batch, share))]
+            self._give(able[0], job, batch, alone=False)
+            return True
+        self._make_room(job)
+        return False
+
+    def _make_room(self, job: Job) -> None:
+        """Start workers for what waits, ending idle ones that cannot do it."""
+        for worker in [w for w in self._workers if w.idle]:
+            self._end(worker)
+        active = sum(not w.aside for w in self._workers)
+        for _ in range(min(self._target - active, job.waiting - len(self._unborn))):
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        assert self._server is not None
+        worker = Worker(self._server.fork(self._limits, self._deadline), generation=len(self._loaded))
+        self._workers.append(worker)
+        self._unborn.append(worker)
+        self._asked = min(self._asked, time.monotonic())
+        self._counters.started += 1
+        self._selector.register(
+            worker.connection, selectors.EVENT_READ, lambda events: self._hear_worker(worker, events)
+        )
+
+    def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool) -> None:
+        worker.job, worker.batch, worker.alone = job, deque(batch), alone
+        worker.since, worker.waited = time.monotonic(), None
+        worker.outbox = job.message(batch)
+        self._send(worker)
+
+    def _send(self, worker: Worker) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # that a worker is dead is found out by reading
+            while worker.outbox:
+                worker.outbox = worker.outbox[worker.connection.send(worker.outbox) :]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outbox else 0)
+        key = self._selector.get_key(worker.connection)
+        if key.events != events:
+            self._selector.modify(worker.connection, events, key.data)
+
+    def _retire_surplus(self) -> None:
+        idle = [w for w in self._workers if w.idle]
+        surplus = sum(not w.aside for w in self._workers) - self._target
+        for worker in idle[: max(0, surplus)]:
+            self._end(worker)
+
+    # -- hearing -----------------------------------------------------------------------------------------------------
+
+    def _hear_worker(self, worker: Worker, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._send(worker)
+        if not events & selectors.EVENT_READ or worker not in self._workers:
+            return
+        try:
+            data = worker.connection.recv(1 << 16)
+            if not data:
+                raise ConnectionResetError
+            for entry in worker.records.feed(data):
+                self._note(worker, entry.kind, entry.verdict)
+        except BlockingIOError:
+            return
+        except (ConnectionResetError, VerificationError):  # it died, or was taken over: either way it is done for
+            self._end(worker)
+
+    def _note(self, worker: Worker, kind: int, verdict: Verdict | None) -> None:
+        if worker.job is None or (kind in (VERDICT, MEMORY)) != bool(worker.batch):
+            raise VerificationError("a worker answered what it was not asked")
+        if kind == VERDICT:
+            assert verdict is not None
+            self._conclude(worker, verdict)
+        elif kind == MEMORY:
+            self._blame(worker, Verdict.unscored("error", detail=f"MemoryError: more than {self._limits.memory_mb} MB"))
+            self._end(worker)
+        else:
+            worker.job = None
+            if kind == RETIRE or worker.aside or worker.served >= self._lifetime:
+                self._end(worker)
+
+    def _conclude(self, worker: Worker, verdict: Verdict) -> None:
+        assert worker.job is not None
+        now = time.monotonic()
+        self._pace.finished(now - worker.since, put_aside=worker.waited is not None)
+        worker.job.conclude(worker.batch.popleft(), verdict)
+        worker.served += 1
+        worker.since, worker.waited = now, None
+        self._losses = 0
+
+    def _hear_server(self, _: int) -> None:
+        assert self._server is not None
+        try:
+            replies = self._server.replies()
+        except (VerificationError, OSError) as cause:
+            self._lose_server(cause)
+            return
+        for reply in replies:
+            if "loaded" in reply:
+                self._note_loaded(self._loading.pop(reply["loaded"]), reply)
+            elif "forked" in reply:
+                worker = self._unborn.popleft()
+                worker.pid = reply["forked"]
+                if worker not in self._workers:
+                    self._bury(worker)
+            elif reply["ended"] in self._dying:
+                self._note_ended(self._dying.pop(reply["ended"]), reply["code"])
+        if not self._unborn and not self._loading and not self._dying:
+            self._asked = math.inf
+
+    def _note_loaded(self, spec: VerifierSpec, reply: dict[str, str | None]) -> None:
+        if reply["problem"] is None:
+            self._loaded[spec] = len(self._loaded) + 1
+            return
+        problem = f"verifier {spec.id!r} cannot be built in a worker process: {reply['problem']}"
+        for job in [job for job in self._jobs if job.spec == spec]:
+            job.fail(VerificationError(problem))
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def _check_clocks(self, now: float) -> None:
+        if now - self._asked > _ANSWER_SECONDS:
+            raise VerificationError(f"the fork server of the verifier pool did not answer for {_ANSWER_SECONDS:.0f} s")
+        patience = self._pace.patience()
+        for worker in list(self._workers):
+            wall = now - worker.since
+            if not worker.batch or wall < patience or worker.pid is None:
+                continue
+            if worker.waited is None:
+                worker.waited = seconds_waiting(worker.pid)
+            age = wall if worker.demoted else wall - (seconds_waiting(worker.pid) - worker.waited)
+            if age >= self._deadline or wall >= _OVERTIME * self._deadline:
+                self._time_out(worker, wall)
+            elif not worker.aside:
+                self._put_aside(worker)
+
+    def _time_out(self, worker: Worker, seconds: float) -> None:
+        assert worker.job is not None
+        detail = f"no verdict within the deadline of {self._deadline:g} s"
+        worker.job.conclude(worker.batch.popleft(), Verdict.unscored("timeout", elapsed=seconds, detail=detail))
+        self._counters.timeouts += 1
+        self._pace.hung()
+        self._end(worker)
+
+    def _put_aside(self, worker: Worker) -> None:
+        others = len(worker.batch) > 1 or any(job.waiting for job in self._jobs)
+        if not others or sum(w.aside for w in self._workers) >= self._pace.spares():
+            return
+        worker.aside = True
+        self._counters.put_aside += 1
+        self._give_back(worker, keep=1)
+        if self._pace.suspicious:
+            assert worker.pid is not None
+            worker.demoted = True
+            demote(worker.pid)
+
+    def _give_back(self, worker: Worker, *, keep: int) -> None:
+        while len(worker.batch) > keep:
+            assert worker.job is not None
+            worker.job.pending.appendleft(worker.batch.pop())
+
+    def _end(self, worker: Worker) -> None:
+        """End the process. What it was working on is settled when the fork server says how it ended."""
+        self._workers.remove(worker)
+        self._selector.unregister(worker.connection)
+        worker.connection.close()
+        self._give_back(worker, keep=1)
+        self._bury(worker)
+
+    def _bury(self, worker: Worker) -> None:
+        if worker.pid is None:
+            return  # not forked yet: `_hear_server` comes back to it
+        assert self._server is not None
+        self._dying[worker.pid] = worker
+        self._asked = min(self._asked, time.monotonic())
+        self._counters.restarts += 1
+        self._server.end(worker.pid)
+
+    def _note_ended(self, worker: Worker, code: int) -> None:
+        if not worker.batch:
+            return
+        if -code == signal.SIGXCPU:
+            assert worker.job is not None
+            detail = "used more CPU time than its deadline allows"
+            worker.job.conclude(worker.batch.popleft(), Verdict.unscored("timeout", detail=detail))
+            self._counters.timeouts += 1
+            return
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        self._blame(worker, Verdict.unscored("crash", detail=f"the worker process ended with {how}"))
+
+    def _blame(self, worker: Worker, verdict: Verdict) -> None:
+        """The item in flight brought its worker down; but if that had done others before, the fault may be theirs."""
+        assert worker.job is not None
+        index = worker.batch.popleft()
+        if worker.fresh or worker.alone:
+            worker.job.conclude(index, verdict)
+            self._counters.crashes += verdict.status == "crash"
+        else:
+            worker.job.alone.append(index)
+            self._counters.retries += 1
+
+    def _lose_server(self, cause: Exception) -> None:
+        """Without their server the workers end too. Everything is started again, unless that keeps happening."""
+        assert self._server is not None
+        self._losses += 1
+        if self._losses > _LOSSES:
+            raise cause if isinstance(cause, MutualEnvError) else VerificationError(str(cause))
+        self._selector.unregister(self._server.control)
+        for worker in self._workers:
+            self._selector.unregister(worker.connection)
+            worker.connection.close()
+        lost = [*self._workers, *self._dying.values()]
+        self._server.close()
+        self._server, self._asked = None, math.inf
+        self._workers, self._dying = [], {}
+        self._unborn.clear()
+        self._loaded.clear()
+        self._loading.clear()
+        for worker in lost:
+            self._give_back(worker, keep=1)
+            if worker.batch:
+                self._blame(worker, Verdict.unscored("crash", detail="the fork server ended while this was verified"))
