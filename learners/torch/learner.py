@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from transformers import PreTrainedModel
@@ -26,11 +26,28 @@ from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.loading import load as load_tokenizer
 
 
+class Trains(Protocol):
+    """What scores and trains the model: `Trainer`, or another library's classes in its place."""
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]: ...
+
+    def update(self, examples: Sequence[Example]) -> Metrics: ...
+
+
+MakeTrainer: TypeAlias = Callable[[LanguageModel, Optimizer, TorchOptions, str], Trains]
+
+
 class TorchLearner:
     """Owns its model from here on: it is moved, cast, and its dropout switched off."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Tokenizer, *, name: str, options: TorchOptions | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        options: TorchOptions | None = None,
+        trainer: MakeTrainer = Trainer,
     ) -> None:
         self._options = options = options or TorchOptions()
         self._name = name
@@ -38,7 +55,7 @@ class TorchLearner:
         with memory_errors(name):
             self._model = LanguageModel(model, tokenizer.vocab_size, options)
             self._optimizer = Optimizer(self._model.trainable(), options, name)
-            self._trainer = Trainer(self._model, self._optimizer, options, name)
+            self._trainer = trainer(self._model, self._optimizer, options, name)
         if tokenizer.stop_id >= self._model.head.size:
             raise IdentityMismatchError(
                 f"{name}: the tokenizer's stop token {tokenizer.stop_id} is outside the model's vocabulary of "
