@@ -211,7 +211,7 @@ class GroupDecode:
         self._keys[layer][:, :, self._step] = key[:, :, 0]
         self._values[layer][:, :, self._step] = value[:, :, 0]
         own_keys, own_values = self._keys[layer][:, :, :used], self._values[layer][:, :, :used]
-        grouped = query.view(rows, kv_heads, heads // kv_heads, width) * scaling
+        grouped = query.reshape(rows, kv_heads, heads // kv_heads, width) * scaling
         prompt_scores = self._over_prompts(grouped, self._prompt_keys[layer].transpose(2, 3))
         own_scores = torch.matmul(grouped, own_keys.transpose(2, 3))
         if window not in self._masks:
@@ -220,7 +220,7 @@ class GroupDecode:
         weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
         prompt_weights, own_weights = weights.split((prompt_scores.shape[-1], used), dim=-1)
         output = self._over_prompts(prompt_weights, self._prompt_values[layer]) + torch.matmul(own_weights, own_values)
-        return output.view(rows, heads, 1, width)
+        return output.reshape(rows, heads, 1, width)
 
     def _over_prompts(self, rows: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
         """(rows, K, r, X) times each row's prompt's (K, X, Y): one product a prompt, not one a row."""
@@ -232,10 +232,10 @@ class GroupDecode:
         else:
             spread = rows
         repeats = rows.shape[2]
-        by_prompt = spread.view(prompts, self._group, kv_heads, repeats, -1).transpose(1, 2)
+        by_prompt = spread.reshape(prompts, self._group, kv_heads, repeats, -1).transpose(1, 2)
         product = torch.matmul(by_prompt.reshape(prompts, kv_heads, self._group * repeats, -1), shared)
         back = (
-            product.view(prompts, kv_heads, self._group, repeats, -1)
+            product.reshape(prompts, kv_heads, self._group, repeats, -1)
             .transpose(1, 2)
             .reshape(places, kv_heads, repeats, -1)
         )
