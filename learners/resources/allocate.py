@@ -38,7 +38,7 @@ class Allocator:
         self._numbers = 0
         self._held: tuple[Request, tuple[Slot, ...]] | None = None
         self._feasible: dict[tuple[str, Needs], bool] = {}
-        for demand in sorted(self.demands.values(), key=lambda item: -item.weights):
+        for demand in sorted(self.demands.values(), key=lambda item: (-item.weights, -item.chain)):
             if not demand.movable:
                 self._settle_home(demand)
 
@@ -105,15 +105,14 @@ class Allocator:
         """Every lease that can be granted now."""
         granted = self._serve_oldest(now)
         failed: set[tuple[object, ...]] = set()
-        for item in list(self._queue):
-            request = item[2]
+        for _, _, request in self._queue:
             if request.policy not in self._arrivals:
                 continue
             demand = self.demands[request.policy]
             shape = (request.needs, demand.kind) if demand.movable else (request.policy,)
             if shape in failed:
                 continue
-            lease = self._grant(request, now, first=self._held is not None and self._held[0] == request)
+            lease = self._grant(request, now)
             if lease is None:
                 failed.add(shape)
             else:
@@ -197,17 +196,19 @@ class Allocator:
             oldest = next(iter(self._arrivals.values()))
             if now - oldest.asked < self.patience.reserve:
                 break
-            lease = self._grant(oldest, now, first=self._held is None or self._held[0] == oldest)
+            lease = self._grant(oldest, now)
             if lease is None:
                 self._hold(oldest)
                 break
             granted.append(lease)
         return granted
 
-    def _grant(self, request: Request, now: float, *, first: bool) -> Lease | None:
+    def _grant(self, request: Request, now: float) -> Lease | None:
         demand, needs = self.demands[request.policy], request.needs
         home = self._homes.get(request.policy)
-        slots = self._machines.claim(request.policy, needs, kind=demand.kind, home=home, first=first)
+        slots = self._machines.claim(
+            request.policy, needs, kind=demand.kind, home=home, first=self._is_held_for(request)
+        )
         if slots is None:
             return None
         moved, missing = self._machines.settle(request.policy, needs, slots, now + needs.seconds)
@@ -228,14 +229,16 @@ class Allocator:
         order = self._machines.soonest(needs)
         home = self._homes.get(request.policy)
         slots = self._empty.claim(request.policy, needs, kind=demand.kind, home=home, order=order)
-        if slots is None:
-            return
-        self._empty.give_back(request.policy, needs, slots)
-        self._machines.hold(needs, slots)
-        self._held = (request, slots)
+        if slots is not None:
+            self._empty.give_back(request.policy, needs, slots)
+            self._machines.hold(needs, slots)
+            self._held = (request, slots)
+
+    def _is_held_for(self, request: Request) -> bool:
+        return self._held is not None and self._held[0] == request
 
     def _unhold(self, request: Request) -> None:
-        if self._held is not None and self._held[0] == request:
+        if self._is_held_for(request):
             self._clear_hold()
 
     def _clear_hold(self) -> None:
@@ -246,8 +249,7 @@ class Allocator:
     def _settle_home(self, demand: Demand) -> None:
         """Devices for a policy whose weights cannot be moved: its widest phase fits, and they have the least to do."""
         widest = max(demand.phases.values(), key=lambda needs: (needs.gpus > 0, needs.gang * max(1.0, needs.gpus)))
-        order = self._empty.soonest(widest, key=lambda host: min(d.load for d in (host.gpus or (host.cpu,))))
-        slots = self._empty.claim(demand.policy, widest, kind=demand.kind, order=order)
+        slots = self._empty.claim(demand.policy, widest, kind=demand.kind, order=self._empty.soonest(widest))
         if slots is None:
             return  # every request of it is refused, with the reason
         self._empty.give_back(demand.policy, widest, slots)
@@ -258,7 +260,7 @@ class Allocator:
                 machines.rest(demand.policy, slots, demand.weights, movable=False)
         for slot in slots:
             for name in slot.devices:
-                self._empty.device(name).load += demand.chain
+                self._empty.device(name).busy_until += demand.chain
 
     def _forget(self, policy: str) -> None:
         for machines in (self._empty, self._machines):

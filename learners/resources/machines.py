@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from learners.resources.demand import Needs, Node, Slot
@@ -29,7 +29,6 @@ class Device:
     held: float = 0.0
     held_memory: int = 0
     busy_until: float = 0.0
-    load: float = 0.0
 
     def room(self, policy: str, share: float, memory: int, *, first: bool) -> bool:
         """Whether this share and memory are free, counting weights that may be moved out as free."""
@@ -229,7 +228,7 @@ class Machines:
                 host.gpus[index].held += sign * share
                 host.gpus[index].held_memory += sign * needs.memory
 
-    def soonest(self, needs: Needs, key: Callable[[Host], float] | None = None) -> list[str]:
+    def soonest(self, needs: Needs) -> list[str]:
         """Nodes in the order in which they will be free for a member of this gang."""
 
         def free_at(host: Host) -> float:
@@ -240,7 +239,7 @@ class Machines:
                 return math.inf
             return sorted(gpu.busy_until for gpu in host.gpus)[count - 1]
 
-        return sorted(self.hosts, key=lambda name: (key or free_at)(self.hosts[name]))
+        return sorted(self.hosts, key=lambda name: free_at(self.hosts[name]))
 
     def _take(self, host: Host, policy: str, needs: Needs, gpus: tuple[int, ...]) -> Slot:
         share = min(1.0, needs.gpus)
