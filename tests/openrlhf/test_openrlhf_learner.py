@@ -1,0 +1,230 @@
+"""OpenRLHF's real classes behind our protocol, on the CPU (make test-openrlhf)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learners import registry
+from learners.example import Example
+from learners.losses import example_loss
+from learners.testing import check_learner
+from learners.tiny import make_model
+from learners.torch.learner import TorchLearner
+from mutual_env.errors import InvalidInputError, TrainingError, UnknownNameError
+from mutual_env.types import CappedSequence, CrossEntropy, Loss, PolicyGradient, ShapedProbability
+from tokenizers_bridge import CharTokenizer
+
+pytestmark = pytest.mark.openrlhf
+
+TOKENIZER = CharTokenizer("0123456789+= abcdefgh")
+PROMPTS = ("1+2=", "3+4=", "12+34=")
+
+LOSSES: dict[str, Loss] = {
+    "token ratio": PolicyGradient(),
+    "token ratio, wide clip": PolicyGradient(clip_low=0.5, clip_high=3.0),
+    "token ratio, capped": PolicyGradient(clip_low=0.2, clip_high=math.inf, ratio_cap=1.5),
+    "sequence ratio": PolicyGradient(ratio="sequence", clip_low=3e-4, clip_high=4e-4),
+    "sequence ratio, wide clip": PolicyGradient(ratio="sequence", clip_low=0.5, clip_high=3.0),
+    "sequence ratio, capped": PolicyGradient(ratio="sequence", clip_high=math.inf, ratio_cap=1.02),
+    "no ratio": PolicyGradient(ratio="none"),
+    "cross entropy": CrossEntropy(),
+    "shaped probability": ShapedProbability(),
+    "capped sequence": CappedSequence(),
+    "capped sequence, wide": CappedSequence(floor=0.1, cap=5.0, alpha=0.5),
+}
+
+
+def build(name: str, **options: Any) -> TorchLearner:
+    architecture = options.pop("architecture", "llama")
+    model = make_model(architecture, TOKENIZER, width=32, layers=2, heads=4, seed=1)
+    settings = {"device": "cpu", "max_new_tokens": 10, "learning_rate": 1e-2, "max_gradient_norm": 0.0, **options}
+    learner = registry.make(name, name="toy", model=model, tokenizer=TOKENIZER, **settings)
+    assert isinstance(learner, TorchLearner)
+    return learner
+
+
+def examples_of(learner: TorchLearner, loss: Loss, *, anchored: bool = True) -> list[Example]:
+    """Twelve examples of uneven length with holes in their masks, uneven weights and anchors near and far."""
+    numbers = np.random.default_rng(3)
+    examples = []
+    for prompt, group in zip(PROMPTS, learner.act(PROMPTS, 4, seed=7), strict=True):
+        for index, completion in enumerate(group):
+            size = completion.token_ids.size
+            mask = np.ones(size, np.bool_) if size == 1 else numbers.random(size) < 0.8
+            mask[0] = True
+            examples.append(
+                Example(
+                    TOKENIZER.render_prompt(prompt),
+                    completion.token_ids,
+                    mask,
+                    np.where(mask, numbers.normal(size=size), np.nan),
+                    loss,
+                    weight=(0.5, 1.0, 2.0, 0.25)[index],
+                    anchor=completion.logprobs + numbers.normal(0.0, 0.3, size) if anchored and index % 2 else None,
+                    reference=np.where(
+                        numbers.random(size) < 0.5, np.nan, completion.logprobs + numbers.normal(size=size)
+                    ),
+                    kl_weight=(0.0, 0.02, 0.0, 0.1)[index],
+                )
+            )
+    return examples
+
+
+def loss_and_gradients(learner: TorchLearner, examples: Sequence[Example]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of the update's one optimizer step, which is not applied."""
+    seen: list[tuple[float, dict[str, torch.Tensor]]] = []
+    optimizer = learner._optimizer
+
+    def capture(loss: float) -> float:
+        gradients = {name: p.grad.clone() for name, p in optimizer._parameters.items() if p.grad is not None}
+        seen.append((loss, gradients))
+        optimizer.zero_grad()
+        return 0.0
+
+    optimizer.step = capture
+    learner.update(examples)
+    [(loss, gradients)] = seen
+    return loss, gradients
+
+
+def assert_same(first: tuple[float, dict[str, torch.Tensor]], second: tuple[float, dict[str, torch.Tensor]]) -> None:
+    assert first[0] == pytest.approx(second[0], rel=1e-5, abs=1e-7)
+    assert first[1].keys() == second[1].keys()
+    largest = max(float(g.norm()) for g in first[1].values())
+    assert largest > 0.0
+    for name, gradient in first[1].items():
+        difference = float((gradient - second[1][name]).norm())
+        assert difference <= 1e-5 * max(float(gradient.norm()), 1e-2 * largest), name
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_openrlhf_and_torch_give_the_same_loss_and_gradients(kind: str) -> None:
+    ours, theirs = build("torch"), build("openrlhf")
+    examples = examples_of(ours, LOSSES[kind])
+    assert_same(loss_and_gradients(ours, examples), loss_and_gradients(theirs, examples))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+def test_a_step_of_every_loss_kind_at_once_is_the_same_in_both(architecture: str) -> None:
+    ours, theirs = build("torch", architecture=architecture), build("openrlhf", architecture=architecture)
+    kinds = list(LOSSES.values())
+    mixed = [replace(e, loss=kinds[i % len(kinds)]) for i, e in enumerate(examples_of(ours, PolicyGradient()))]
+    assert_same(loss_and_gradients(ours, mixed), loss_and_gradients(theirs, mixed))
+
+
+def test_a_negative_weight_turns_the_whole_term_around() -> None:
+    ours, theirs = build("torch"), build("openrlhf")
+    examples = [replace(e, weight=-e.weight) for e in examples_of(ours, PolicyGradient())]
+    assert_same(loss_and_gradients(ours, examples), loss_and_gradients(theirs, examples))
+
+
+def test_a_reference_far_away_still_pulls() -> None:
+    # OpenRLHF caps its estimate at 10, with no slope beyond; exp(d) - d - 1 is 12.5 at d = 2.8.
+    ours, theirs = build("torch"), build("openrlhf")
+    base = examples_of(ours, PolicyGradient())
+    scores = ours.score([e.prompt_ids for e in base], [e.response_ids for e in base])
+    still = [np.zeros_like(e.advantages) for e in base]
+    far = [
+        replace(e, advantages=a, reference=s + 2.8, kl_weight=0.1) for e, a, s in zip(base, still, scores, strict=True)
+    ]
+    assert_same(loss_and_gradients(ours, far), loss_and_gradients(theirs, far))
+
+
+@pytest.mark.parametrize(
+    "options", [{"kl_coefficient": 0.05}, {"lora_rank": 4, "kl_coefficient": 0.05}, {"minibatches": 3}]
+)
+def test_several_updates_with_each_option_keep_the_two_together(options: dict[str, Any]) -> None:
+    ours, theirs = build("torch", **options), build("openrlhf", **options)
+    for _ in range(3):
+        examples = examples_of(ours, PolicyGradient(), anchored=False)
+        first, second = ours.update(examples), theirs.update(examples)
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4, abs=1e-6)
+    prompts, responses = [e.prompt_ids for e in examples], [e.response_ids for e in examples]
+    worst = max(
+        float(np.abs(a - b).max())
+        for a, b in zip(ours.score(prompts, responses), theirs.score(prompts, responses), strict=True)
+    )
+    assert worst < 1e-3
+
+
+def test_the_loss_is_that_of_the_reference_implementation() -> None:
+    learner = build("openrlhf")
+    example = replace(examples_of(learner, PolicyGradient())[1], weight=1.0)
+    logprobs = learner.score([example.prompt_ids], [example.response_ids])[0]
+    expected, _ = example_loss(example, logprobs, example.anchor)
+    loss, _ = loss_and_gradients(learner, [example])
+    assert loss == pytest.approx(expected / example.mask.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"lora_rank": 4}, {"aggregation": "sequence_mean"}])
+def test_the_openrlhf_learner_conforms(options: dict[str, Any]) -> None:
+    def make(**changes: Any) -> Callable[[], TorchLearner]:
+        return lambda: build("openrlhf", **{"max_gradient_norm": 1.0, **options, **changes})
+
+    # 24 tokens: the longest toy sequence is 7 + 10, so a forward holds one or two.
+    whole, parts = make(learning_rate=1e-4), make(learning_rate=1e-4, micro_batch_tokens=24)
+    check_learner(make(), split=(whole, parts))
+
+
+def test_padding_of_the_vocabulary_is_no_token() -> None:
+    def padded(name: str) -> TorchLearner:
+        model = make_model("llama", TOKENIZER, width=32, layers=2, heads=4, seed=1)
+        model.resize_token_embeddings(TOKENIZER.vocab_size + 9, mean_resizing=False)
+        settings = {"device": "cpu", "max_new_tokens": 10, "max_gradient_norm": 0.0}
+        return registry.make(name, name="toy", model=model, tokenizer=TOKENIZER, **settings)  # type: ignore[return-value]
+
+    torch.manual_seed(0)
+    ours = padded("torch")
+    torch.manual_seed(0)
+    theirs = padded("openrlhf")
+    examples = examples_of(ours, PolicyGradient())
+    assert_same(loss_and_gradients(ours, examples), loss_and_gradients(theirs, examples))
+
+
+def test_a_loss_that_is_not_finite_touches_nothing() -> None:
+    learner = build("openrlhf")
+    examples = examples_of(learner, PolicyGradient())
+    with torch.no_grad():
+        learner.model.get_output_embeddings().weight[3, 0] = torch.nan
+    before = {name: p.clone() for name, p in learner.model.named_parameters()}
+    with pytest.raises(TrainingError, match="loss is nan"):
+        learner.update(examples)
+    assert learner.version == 0
+    assert all(torch.equal(p.nan_to_num(), before[name].nan_to_num()) for name, p in learner.model.named_parameters())
+
+
+def test_a_checkpoint_of_one_backend_loads_into_the_other(tmp_path: Any) -> None:
+    ours, theirs = build("torch"), build("openrlhf")
+    examples = examples_of(theirs, PolicyGradient())
+    theirs.update(examples)
+    theirs.save(tmp_path)
+    ours.load(tmp_path)
+    assert ours.version == 1
+    assert ours.act(PROMPTS, 2, seed=1) == theirs.act(PROMPTS, 2, seed=1)
+
+
+def test_options_that_do_not_apply_are_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="logits_chunk_mib is an option of learner 'torch'"):
+        build("openrlhf", logits_chunk_mib=64)
+    with pytest.raises(UnknownNameError, match="learning_rate"):
+        build("openrlhf", learning_rat=1.0)
+
+
+def test_the_actor_is_openrlhfs_own_and_no_stand_in_stays() -> None:
+    import sys
+
+    from openrlhf.models import Actor
+
+    learner = build("openrlhf")
+    assert type(learner._trainer._actor) is Actor  # type: ignore[attr-defined]
+    assert not [name for name in sys.modules if name.startswith("flash_attn")]
+    from transformers.utils import is_flash_attn_2_available
+
+    assert not is_flash_attn_2_available()
