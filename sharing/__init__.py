@@ -3,23 +3,42 @@
 from sharing.exchange import Exchange, InMemoryExchange, RayExchange, Reading, ReplayExchange, SQLiteExchange, export
 from sharing.records import KINDS, Kind, Origin, Record, Rollout, Statistics, Stored, Success
 from sharing.registry import make, names, register
+from sharing.strategies.ftis import FilteredTruncatedSampling
+from sharing.strategies.graft import Graft
+from sharing.strategies.hacpo import Hacpo
 from sharing.strategies.independent import Independent
+from sharing.strategies.kdrl import KnowledgeDistillationRL
+from sharing.strategies.luffy import Luffy
+from sharing.strategies.offline import OfflineDistillation
+from sharing.strategies.prp import PeerRolloutPooling
+from sharing.strategies.sapo import Sapo
 from sharing.strategies.sgt import SuccessGatedTransfer
+from sharing.strategies.trrd import TrustRegionRatioDistillation
+from sharing.strategies.xgrpo import CrossPolicyAdvantageSharing
 from sharing.wrapper import Shared, SharingWrapper, Situation
 
 __all__ = [
     "KINDS",
+    "CrossPolicyAdvantageSharing",
     "Exchange",
+    "FilteredTruncatedSampling",
+    "Graft",
+    "Hacpo",
     "InMemoryExchange",
     "Independent",
     "Kind",
+    "KnowledgeDistillationRL",
+    "Luffy",
+    "OfflineDistillation",
     "Origin",
+    "PeerRolloutPooling",
     "RayExchange",
     "Reading",
     "Record",
     "ReplayExchange",
     "Rollout",
     "SQLiteExchange",
+    "Sapo",
     "Shared",
     "SharingWrapper",
     "Situation",
@@ -27,6 +46,7 @@ __all__ = [
     "Stored",
     "Success",
     "SuccessGatedTransfer",
+    "TrustRegionRatioDistillation",
     "export",
     "make",
     "names",

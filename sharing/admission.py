@@ -13,11 +13,16 @@ reason:
     old_version     a policy version lower than one that this author used in an earlier round: a replay
     false_claim     said to be correct, and is not
     unscored        the reader's verifier reached no verdict
+
+What is let in but worth a look is counted too: `flagged/control_text` (a stranger's text that spells control
+tokens, which the bridge will encode as plain text), `corrected` (a rollout whose claimed reward was replaced by
+the reader's verdict), `unverified` (statistics, which nobody can verify, and claims where `reverify` is off).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +94,8 @@ def admit(
         if isinstance(record, Statistics):
             statistics.setdefault(record.origin.task_id, {})[record.origin.author] = record
             counts["unverified"] += not trusted
+        else:
+            counts["flagged/control_text"] += not trusted and _CONTROL.search(text_of(record)) is not None
     claims = [(r, trusted) for r, trusted in passed if not isinstance(r, Statistics)]
     verdicts = _verdicts(claims, tasks, verify, counts)
     rollouts: dict[str, dict[str, Group]] = {}
@@ -219,5 +226,7 @@ def _versions(passed: Sequence[tuple[Record, bool]]) -> dict[str, tuple[int, int
     return latest
 
 
+# How the families at hand spell theirs: <|im_end|>, <｜end▁of▁sentence｜>, <s>, </s>, <eos>, <end_of_turn>, [INST].
+_CONTROL = re.compile(r"<[|｜][^<>]{1,40}[|｜]>|</?(s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]")
 _NO_IDS = np.empty(0, np.int32)
 _NO_LOGPROBS = np.empty(0)

@@ -8,17 +8,46 @@ from typing import Any
 
 from mutual_env.errors import ConfigError, UnknownNameError
 from sharing.exchange.protocol import Exchange
+from sharing.strategies.ftis import FilteredTruncatedSampling
+from sharing.strategies.graft import Graft
+from sharing.strategies.hacpo import Hacpo
 from sharing.strategies.independent import Independent
+from sharing.strategies.kdrl import KnowledgeDistillationRL
+from sharing.strategies.luffy import Luffy
+from sharing.strategies.offline import OfflineDistillation
+from sharing.strategies.prp import PeerRolloutPooling
+from sharing.strategies.sapo import Sapo
 from sharing.strategies.sgt import SuccessGatedTransfer
+from sharing.strategies.trrd import TrustRegionRatioDistillation
+from sharing.strategies.xgrpo import CrossPolicyAdvantageSharing
 from sharing.wrapper import Common, SharingWrapper, sharing_below
 
 ENTRY_POINT_GROUP = "mutual_env.strategies"
 
 _STRATEGIES: dict[str, type[SharingWrapper]] = {
     "independent": Independent,
+    "prp": PeerRolloutPooling,
+    "xgrpo": CrossPolicyAdvantageSharing,
     "sgt": SuccessGatedTransfer,
+    "graft": Graft,
+    "hacpo": Hacpo,
+    "ftis": FilteredTruncatedSampling,
+    "luffy": Luffy,
+    "sapo": Sapo,
+    "trrd": TrustRegionRatioDistillation,
+    "kdrl": KnowledgeDistillationRL,
+    "offline": OfflineDistillation,
 }
-_ALIASES = {"grpo": "independent", "success_gated_transfer": "sgt"}
+_ALIASES = {
+    "grpo": "independent",
+    "peer_rollout_pooling": "prp",
+    "cross_policy_advantage_sharing": "xgrpo",
+    "success_gated_transfer": "sgt",
+    "f-tis": "ftis",
+    "rlad": "trrd",
+    "kd-rl": "kdrl",
+    "offline_distillation": "offline",
+}
 
 
 def names() -> list[str]:

@@ -1,0 +1,62 @@
+"""PRP: the peers' rollouts join the reader's group."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal, Unpack
+
+from mutual_env.errors import ConfigError
+from mutual_env.types import AuthorPolicy, Lesson, PolicyGradient
+from sharing.advantages import group_advantages
+from sharing.pooling import Pool, pools, rewards_of, untraced
+from sharing.records import Kind
+from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+
+
+class PeerRolloutPooling(SharingWrapper):
+    """The group is the union over all policies, and advantages are normalised in the union.
+
+    Own rollouts: GRPO's ratio against the old policy. A peer's: the ratio π / β against its author, which the bridge
+    carries onto the reader's tokens; tokens in no exact chunk are masked. `ratio_cap` truncates that ratio.
+    `normalise="author"` takes each author's own group as the baseline and scale instead of the union.
+
+    No peers, no peer rollouts on a prompt: GRPO on it, to the last bit.
+    """
+
+    kinds: tuple[Kind, ...] = ("rollout",)
+    credits: ClassVar[frozenset[Credit]] = frozenset({"own rollouts", "peers' rollouts"})
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        std: bool = True,
+        clip_low: float = 0.2,
+        clip_high: float = 0.2,
+        ratio_cap: float = math.inf,
+        normalise: Literal["union", "author"] = "union",
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(env, **common)
+        if normalise not in ("union", "author"):
+            raise ConfigError(f"normalise must be 'union' or 'author', got {normalise!r}")
+        if not ratio_cap > 0:
+            raise ConfigError(f"ratio_cap must be above 0, got {ratio_cap}: .inf leaves the ratio as it is")
+        self._std = std
+        self._own = PolicyGradient(clip_low, clip_high)
+        self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap)
+        self._by_author = normalise == "author"
+
+    def share(self, situation: Situation) -> Shared:
+        pooled = pools(situation)
+        lessons = tuple(lesson for pool in pooled for lesson in self._lessons(pool))
+        pooled_rollouts = float(sum(len(pool.lent) for pool in pooled))
+        return Shared(lessons, {"pooled": pooled_rollouts, "untraced": untraced(situation)})
+
+    def _lessons(self, pool: Pool) -> list[Lesson]:
+        groups = [pool.own, *pool.peers.values()] if self._by_author else [pool.all]
+        advantages = [a for group in groups for a in group_advantages(rewards_of(group), std=self._std)]
+        n = len(pool.own)
+        own = [Lesson(e, a, self._own) for e, a in zip(pool.own, advantages[:n], strict=True)]
+        lent = [Lesson(e, a, self._lent, AuthorPolicy()) for e, a in zip(pool.lent, advantages[n:], strict=True)]
+        return own + lent

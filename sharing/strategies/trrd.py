@@ -1,0 +1,63 @@
+"""TRRD (RLAD): the trust region lies between the old policy and a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Unpack
+
+from mutual_env.errors import ConfigError
+from mutual_env.types import OldPolicy, TeacherMixture
+from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+
+
+class TrustRegionRatioDistillation(SharingWrapper):
+    """The lessons below on the reader's own rollouts, their ratio taken against π_old^alpha · π_teacher^(1 - alpha).
+
+    The advantage and the clip stay as they are. `teacher` names a frozen model or another policy of the run;
+    through the bridge it may have another tokenizer, and unaligned tokens use π_old alone. `kl_coefficient` adds
+    kl_coefficient · KL(π || π_reference), `reference` being the name of a teacher that stays as it is.
+
+    alpha = 1 without the KL, or a reader that is its own teacher: exactly the lessons below.
+    """
+
+    credits: ClassVar[frozenset[Credit]] = frozenset({"teacher"})
+    needs: ClassVar[frozenset[Credit]] = frozenset({"own rollouts"})
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        teacher: str,
+        alpha: float = 0.5,
+        reference: str = "",
+        kl_coefficient: float = 0.0,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(env, **common)
+        if not 0.0 <= alpha <= 1.0:
+            raise ConfigError(f"alpha must lie in [0, 1], got {alpha}: 1 is GRPO, 0 the teacher alone")
+        if kl_coefficient < 0 or (kl_coefficient and not reference):
+            raise ConfigError(
+                f"kl_coefficient={kl_coefficient} needs to be at least 0, and reference=... to name a policy"
+            )
+        self._teacher = teacher
+        self._correction = TeacherMixture(teacher, alpha, reference, kl_coefficient)
+        self._idle = alpha == 1.0 and not kl_coefficient
+
+    def share(self, situation: Situation) -> Shared:
+        if self._idle or situation.reader == self._teacher:
+            return Shared(situation.lessons, {"taught": 0.0})
+        return taught(situation, self._correction)
+
+
+def taught(situation: Situation, correction: Any) -> Shared:
+    """The reader's own lessons, that were against the old policy, with this correction instead."""
+    mine = [
+        lesson.experience.author == situation.reader and lesson.correction == OldPolicy()
+        for lesson in situation.lessons
+    ]
+    lessons = tuple(
+        replace(lesson, correction=correction) if own else lesson
+        for lesson, own in zip(situation.lessons, mine, strict=True)
+    )
+    return Shared(lessons, {"taught": float(sum(mine))})

@@ -1,0 +1,156 @@
+"""Where a strategy has nothing to share, it is GRPO to the last bit, and costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sharing
+from mutual_env.types import Lesson, PolicyGradient
+from sharing import InMemoryExchange
+from tests.sharing.toys import BAD, GOOD, ScriptedEnv, play
+
+AGENTS = ["policy_0", "policy_1", "policy_2"]
+Answers = dict[str, list[list[str]]]
+
+# The same update as GRPO where there is nothing to share. LUFFY leaves the std out, GRAFT clips higher, HACPO takes the
+# sequence ratio, SAPO draws: each is compared with GRPO under the same setting.
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "prp": ({}, {}),
+    "xgrpo": ({}, {}),
+    "sgt": ({}, {}),
+    "graft": ({}, {"clip_high": 0.28}),
+    "hacpo": ({}, {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4}),
+    "ftis": ({}, {}),
+    "luffy": ({}, {"std": False}),
+    "sapo": ({"local": 100, "external": 0}, {"ratio": "none"}),
+    "trrd": ({"teacher": "policy_0"}, {}),
+    "kdrl": ({"teacher": "policy_0"}, {}),
+}
+
+
+def lessons(name: str, answers: Answers, agents: list[str] = AGENTS, **options: Any) -> dict[str, tuple[Lesson, ...]]:
+    prompts, group = len(next(iter(answers.values()))), len(next(iter(answers.values()))[0])
+    env = sharing.make(name, ScriptedEnv(agents, prompts=prompts, group=group), **options)
+    return {agent: info["lessons"] for agent, info in play(env, answers).items()}
+
+
+_groups = st.lists(
+    st.lists(st.sampled_from([GOOD, BAD, "0.25", "0.1", "0.7"]), min_size=3, max_size=3), min_size=2, max_size=2
+)
+
+
+@pytest.mark.parametrize("name", FORMS)
+@given(groups=_groups)
+@settings(max_examples=40, deadline=None)
+def test_one_agent_alone_is_grpo(name: str, groups: list[list[str]]) -> None:
+    options, same = FORMS[name]
+    alone = {"policy_0": groups}
+    assert lessons(name, alone, ["policy_0"], **options) == lessons("grpo", alone, ["policy_0"], **same)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_peers_out_of_reach_leave_grpo(name: str) -> None:
+    options, same = FORMS[name]
+    answers = {key: [[GOOD, BAD, BAD], [BAD, BAD, BAD]] for key in AGENTS}
+    mine = lessons(name, answers, **options, peers=0)["policy_0"]
+    assert mine == lessons("grpo", answers, **same)["policy_0"]
+
+
+@given(answers=st.fixed_dictionaries(dict.fromkeys(AGENTS, _groups)))
+@settings(max_examples=60, deadline=None)
+def test_switched_off_is_grpo(answers: Answers) -> None:
+    grpo = lessons("grpo", answers)
+    assert lessons("xgrpo", answers, eta=0.0) == grpo
+    assert lessons("sgt", answers, weight=0.0) == grpo
+    assert lessons("trrd", answers, teacher="policy_1", alpha=1.0) == grpo
+    assert lessons("kdrl", answers, teacher="policy_1", coefficient=0.0) == grpo
+
+
+@given(answers=st.fixed_dictionaries(dict.fromkeys(AGENTS, _groups)))
+@settings(max_examples=40, deadline=None)
+def test_no_mixing_weight_is_grpo_even_where_the_peers_statistics_are_read(answers: Answers) -> None:
+    # 1e-300 is not 0, so that the statistics are asked for and mixed; it is 0 next to any mean.
+    assert lessons("xgrpo", answers, eta=1e-300) == lessons("grpo", answers)
+
+
+@pytest.mark.parametrize("name", ["sgt", "graft"])
+def test_no_peer_success_or_all_solved_is_grpo(name: str) -> None:
+    _, same = FORMS[name]
+    for answer in (GOOD, BAD):
+        answers = {key: [[answer] * 3, [answer] * 3] for key in AGENTS}
+        assert lessons(name, answers) == lessons("grpo", answers, **same)
+
+
+@pytest.mark.parametrize("name", ["prp", "xgrpo", "ftis", "hacpo", "luffy"])
+def test_all_solved_by_all_gives_every_rollout_the_advantage_zero(name: str) -> None:
+    answers = {key: [[GOOD] * 3, [GOOD] * 3] for key in AGENTS}
+    for mine in lessons(name, answers).values():
+        assert {lesson.advantage for lesson in mine} == {0.0}
+
+
+def test_prp_without_cap_is_ftis_without_filter() -> None:
+    answers = {a: [[GOOD, BAD, BAD], [BAD, GOOD, GOOD]] for a in AGENTS}
+    inf = float("inf")
+    assert lessons("ftis", answers, max_kl=inf, ratio_cap=inf) == lessons("prp", answers)
+
+
+def test_a_teacher_learns_as_if_there_were_no_teacher() -> None:
+    answers = {key: [[GOOD, BAD, BAD], [BAD, BAD, BAD]] for key in AGENTS}
+    for name in ("trrd", "kdrl"):
+        assert lessons(name, answers, teacher="policy_1")["policy_1"] == lessons("grpo", answers)["policy_1"]
+
+
+class _Watched(InMemoryExchange):
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.published = 0
+
+    def read(self, *arguments: Any, **options: Any) -> Any:
+        self.reads += 1
+        return super().read(*arguments, **options)
+
+    def publish(self, records: Any) -> Any:
+        self.published += len(records)
+        return super().publish(records)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "published", "reads"),
+    [
+        ("grpo", {}, 0, 0),
+        ("trrd", {"teacher": "policy_1"}, 0, 0),
+        ("kdrl", {"teacher": "policy_1"}, 0, 0),
+        ("sgt", {}, 18, 0),  # nobody failed: 3 agents, 2 prompts, 3 successes are published and none is read
+        ("xgrpo", {"eta": 0.0}, 6, 0),
+    ],
+)
+def test_nothing_to_share_costs_nothing(name: str, options: dict[str, Any], published: int, reads: int) -> None:
+    watched = _Watched()
+    lessons(name, dict.fromkeys(AGENTS, [[GOOD] * 3] * 2), exchange=watched, **options)
+    assert (watched.published, watched.reads) == (published, reads)
+
+
+def _dropped(form: Callable[[Lesson], Lesson], taken: tuple[Lesson, ...]) -> list[Lesson]:
+    return [form(lesson) for lesson in taken]
+
+
+def test_teachers_change_the_correction_of_own_lessons_and_nothing_else() -> None:
+    answers = {"policy_0": [[BAD, BAD], [GOOD, BAD]], "policy_1": [[GOOD, GOOD], [GOOD, BAD]]}
+    env = sharing.make("sgt", ScriptedEnv(AGENTS[:2]))
+    taught = sharing.make("trrd", env, teacher="policy_1", alpha=0.25)
+    plain = play(sharing.make("sgt", ScriptedEnv(AGENTS[:2])), answers)["policy_0"]["lessons"]
+    mixed = play(taught, answers)["policy_0"]["lessons"]
+    own = [lesson for lesson in mixed if lesson.experience.author == "policy_0"]
+    assert {(lesson.correction.teacher, lesson.correction.alpha) for lesson in own} == {("policy_1", 0.25)}
+    back = _dropped(lambda lesson: replace(lesson, correction=plain[0].correction), mixed)
+    assert tuple(back) == plain
+    assert all(isinstance(lesson.loss, PolicyGradient) for lesson in own)
