@@ -60,7 +60,8 @@ class Job:
 @dataclass(slots=True, eq=False)
 class Worker:
     """One worker process, as the supervisor sees it. `batch` are the indices it still owes, the first being verified
-    `since`; `waited` is how long it had waited for a core when it was first found slow."""
+    `since`; `waited` is how long it had waited for a core when it was first found slow; `fault` is why the pool itself
+    ended it."""
 
     connection: socket.socket
     generation: int
@@ -75,6 +76,7 @@ class Worker:
     waited: float | None = None
     aside: bool = False
     demoted: bool = False
+    fault: str = ""
 
     @property
     def idle(self) -> bool:

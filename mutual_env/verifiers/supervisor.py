@@ -153,10 +153,12 @@ class Supervisor:
 
     def _make_room(self, job: Job) -> None:
         """Start workers for what waits, ending idle ones that cannot do it."""
-        for worker in [w for w in self._workers if w.idle]:
+        wanted = min(job.waiting, self._target) - len(self._unborn)
+        room = self._target - sum(not w.aside for w in self._workers)
+        for worker in [w for w in self._workers if w.idle][: max(0, wanted - room)]:
             self._end(worker)
-        active = sum(not w.aside for w in self._workers)
-        for _ in range(min(self._target - active, job.waiting - len(self._unborn))):
+            room += 1
+        for _ in range(min(wanted, room)):
             self._start_worker()
 
     def _start_worker(self) -> None:
@@ -206,7 +208,10 @@ class Supervisor:
                 self._note(worker, entry.kind, entry.verdict)
         except BlockingIOError:
             return
-        except (ConnectionResetError, VerificationError):  # it died, or was taken over: either way it is done for
+        except ConnectionResetError:
+            self._end(worker)
+        except VerificationError as cause:  # hostile text has taken the worker over
+            worker.fault = str(cause)
             self._end(worker)
 
     def _note(self, worker: Worker, kind: int, verdict: Verdict | None) -> None:
@@ -220,7 +225,7 @@ class Supervisor:
             self._end(worker)
         else:
             worker.job = None
-            if kind == RETIRE or worker.aside or worker.served >= self._lifetime:
+            if kind == RETIRE or worker.served >= self._lifetime:
                 self._end(worker)
 
     def _conclude(self, worker: Worker, verdict: Verdict) -> None:
@@ -231,6 +236,8 @@ class Supervisor:
         worker.served += 1
         worker.since, worker.waited = now, None
         self._losses = 0
+        if worker.aside:  # it goes on with items that others have by now
+            self._end(worker)
 
     def _hear_server(self, _: int) -> None:
         assert self._server is not None
@@ -248,7 +255,7 @@ class Supervisor:
                 if worker not in self._workers:
                     self._bury(worker)
             elif reply["ended"] in self._dying:
-                self._note_ended(self._dying.pop(reply["ended"]), reply["code"])
+                self._note_ended(self._dying.pop(reply["ended"]), reply["code"], reply["why"])
         if not self._unborn and not self._loading and not self._dying:
             self._asked = math.inf
 
@@ -305,6 +312,8 @@ class Supervisor:
 
     def _end(self, worker: Worker) -> None:
         """End the process. What it was working on is settled when the fork server says how it ended."""
+        if worker not in self._workers:
+            return
         self._workers.remove(worker)
         self._selector.unregister(worker.connection)
         worker.connection.close()
@@ -320,17 +329,18 @@ class Supervisor:
         self._counters.restarts += 1
         self._server.end(worker.pid)
 
-    def _note_ended(self, worker: Worker, code: int) -> None:
+    def _note_ended(self, worker: Worker, code: int, why: str) -> None:
         if not worker.batch:
             return
+        assert worker.job is not None
         if -code == signal.SIGXCPU:
-            assert worker.job is not None
             detail = "used more CPU time than its deadline allows"
             worker.job.conclude(worker.batch.popleft(), Verdict.unscored("timeout", detail=detail))
             self._counters.timeouts += 1
             return
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        self._blame(worker, Verdict.unscored("crash", detail=f"the worker process ended with {how}"))
+        detail = why or worker.fault or f"the worker process ended with {how}"
+        self._blame(worker, Verdict.unscored("crash", detail=detail))
 
     def _blame(self, worker: Worker, verdict: Verdict) -> None:
         """The item in flight brought its worker down; but if that had done others before, the fault may be theirs."""

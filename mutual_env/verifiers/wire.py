@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from mutual_env.errors import InvalidInputError, VerificationError
 from mutual_env.types import JSON, Task, Verdict, VerdictStatus
@@ -51,8 +51,7 @@ class Frames:
 
 
 def task_as_json(task: Task) -> JSON:
-    prompt: JSON = task.prompt if isinstance(task.prompt, str) else [dict(message) for message in task.prompt]
-    return [task.id, prompt, task.answer, task.metadata]
+    return [task.id, cast(JSON, task.prompt), task.answer, task.metadata]
 
 
 def check_task(task: Task) -> str:

@@ -36,7 +36,7 @@ def serve(
             done = _verify_batch(connection, verifiers[message["verifier"]], message, deadline)
             bloated = address_space() - base > limits.memory_mb * (1 << 19)
             if done:
-                connection.sendall(record(RETIRE if bloated else DONE))
+                connection.sendall(record(RETIRE if bloated or _has_children() else DONE))
 
 
 def _verify_batch(connection: socket.socket, verifier: Verifier, message: Mapping[str, Any], deadline: float) -> bool:
@@ -60,15 +60,25 @@ def judge(verifier: Verifier, task: Task, text: str, *, catch: type[BaseExceptio
     """The verdict; what the verifier raises is recorded as an `error`, not passed on, but for MemoryError."""
     start = time.perf_counter()
     try:
-        verdict: Any = verifier.verify(task, text)
-        if not isinstance(verdict, Verdict):
-            what = f"it returned {verdict!r:.80}, which is no Verdict: return Verdict.scored(reward, correct=...)"
+        answer: object = verifier.verify(task, text)
+        if isinstance(answer, Verdict):
+            verdict = answer
+        else:
+            what = f"it returned {answer!r:.80}, which is no Verdict: return Verdict.scored(reward, correct=...)"
             verdict = Verdict.unscored("error", detail=what)
     except MemoryError:
         raise
     except catch as cause:
         verdict = Verdict.unscored("error", detail=f"{type(cause).__name__}: {_message(cause)}"[:MAX_DETAIL])
     return replace(verdict, elapsed=time.perf_counter() - start)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _message(cause: BaseException) -> str:

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from mutual_env.verifiers.spec import Verifier, VerifierSpec, build
 from mutual_env.verifiers.wire import Frames, frame
 from mutual_env.verifiers.worker import serve
 
-_TICK = 0.5
+_TICK, _SHORT_TICK = 0.5, 0.05
 _SWEEP_SECONDS = 5.0
 
 
@@ -40,9 +41,9 @@ def main(control_fd: int, parent: int, root: str) -> None:
     frames = Frames()
     try:
         while os.getppid() == parent:
-            ready, _, _ = select.select([control], [], [], _TICK)
+            ready, _, _ = select.select([control], [], [], nursery.tick)
+            nursery.watch()
             if not ready:
-                nursery.sweep(time.monotonic())
                 continue
             data, handles, _, _ = socket.recv_fds(control, 1 << 16, 64)
             if not data:
@@ -63,7 +64,23 @@ class _Nursery:
         self._root = root
         self._verifiers: dict[str, Verifier] = {}
         self._workers: dict[int, Path] = {}
+        self._faults: dict[int, str] = {}
+        self._processes = 0
         self._born = 0
+
+    @property
+    def tick(self) -> float:
+        """Seconds between two looks at what the workers have started."""
+        return _SHORT_TICK if self._processes and self._workers else _TICK
+
+    def watch(self) -> None:
+        """End adopted processes, and workers with too many: against root, the kernel holds no limit."""
+        self.sweep(time.monotonic())
+        if self._processes and self._workers:
+            for pid, members in _group_sizes().items():
+                if pid in self._workers and members > self._processes + 1:
+                    self._faults[pid] = f"it had {members - 1} processes at once, {self._processes} are allowed"
+                    os.killpg(pid, signal.SIGKILL)
 
     def obey(self, message: Mapping[str, Any]) -> None:
         order = message["order"]
@@ -92,6 +109,7 @@ class _Nursery:
 
     def _fork(self, limits: Limits, deadline: float, handle: int) -> None:
         self._born += 1
+        self._processes = limits.processes
         directory = self._root / f"worker-{self._born}"
         directory.mkdir(mode=0o700)
         pid = os.fork()
@@ -115,7 +133,8 @@ class _Nursery:
         status = _kill_and_reap(pid)
         self.sweep(time.monotonic() + _SWEEP_SECONDS)
         _remove(directory)
-        self._control.sendall(frame({"ended": pid, "code": os.waitstatus_to_exitcode(status)}))
+        code = os.waitstatus_to_exitcode(status)
+        self._control.sendall(frame({"ended": pid, "code": code, "why": self._faults.pop(pid, "")}))
 
     def sweep(self, until: float) -> None:
         """End adopted processes. One that forks faster than this can follow is taken up again at the next call."""
@@ -146,6 +165,16 @@ def _children() -> list[int]:
     if sys.platform != "linux" or not listing.exists():
         return []
     return [int(pid) for pid in listing.read_text().split()]
+
+
+def _group_sizes() -> Counter[int]:
+    """How many processes each process group has."""
+    groups: Counter[int] = Counter()
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
+        if name.isdigit():
+            with contextlib.suppress(ProcessLookupError):
+                groups[os.getpgid(int(name))] += 1
+    return groups
 
 
 def _remove(directory: Path) -> None:
