@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import pettingzoo
 from pettingzoo.env_registry.exceptions import PettingZooRegistryError
 
+from mutual_env import verifiers
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.spaces import MAX_CHARS
@@ -116,9 +117,11 @@ def build(
     factory = _load(task_source)
     _check_options(env_id, factory, task_kwargs)
     source = factory(**task_kwargs)
+    checked_by = source.verifier if verifier is None else as_spec(verifier)
+    verifiers.make(checked_by)  # a wrong name or option is refused here, not in the first round
     spec = EnvSpec(
         id=env_id,
-        verifier=source.verifier if verifier is None else as_spec(verifier),
+        verifier=checked_by,
         agents=agent_names(agents),
         group_size=group_size,
         prompts_per_round=prompts_per_round,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 from mutual_env.spaces import MAX_CHARS
 from mutual_env.types import JSON
 from mutual_env.verifiers import UNSCORED_POLICIES, UnscoredPolicy, VerifierSpec
@@ -52,9 +52,13 @@ class EnvSpec:
 
     @classmethod
     def from_json(cls, text: str) -> EnvSpec:
-        stored = json.loads(text)
-        verifier = VerifierSpec(**stored.pop("verifier"))
-        return cls(verifier=verifier, agents=tuple(stored.pop("agents")), **stored)
+        """The spec that `to_json` wrote; a torn or foreign text is refused."""
+        try:
+            stored = json.loads(text)
+            verifier = VerifierSpec(**stored.pop("verifier"))
+            return cls(verifier=verifier, agents=tuple(stored.pop("agents")), **stored)
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as e:
+            raise ConfigError(f"not an env spec, {type(e).__name__}: {e}; got {text[:80]!r}") from e
 
 
 def agent_names(agents: int | Sequence[str]) -> tuple[str, ...]:

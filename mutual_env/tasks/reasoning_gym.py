@@ -27,6 +27,7 @@ from mutual_env.types import JSON, Task
 from mutual_env.verifiers import VerifierSpec
 
 _COMPOSITE_PARTS = [{"name": "chain_sum"}, {"name": "word_sorting"}, {"name": "knights_knaves"}]
+_SCORES_ANY_TEXT = ("game_of_life_halting",)  # its scorer compares truth values, and every text is true
 _CHUNKS = 40
 
 
@@ -43,10 +44,9 @@ class ReasoningGymTasks:
 
     The same seed gives the same items with the same version of reasoning-gym; `codeio`, which runs collected code, only
     as far as that code is deterministic. An item that its generator fails to make is left out. Where the data set has
-    no answer of its own (five score any valid solution), `Task.answer` is "".
+    no answer of its own (five score any valid solution), `Task.answer` is "". The verifier is the data set's own
+    scorer; only `game_of_life_halting`, whose scorer rewards any text, is checked by `exact`.
     """
-
-    verifier = VerifierSpec("reasoning_gym")
 
     def __init__(
         self, *, dataset: str, split: str = "train", generator: ItemProcess | None = None, **options: JSON
@@ -59,6 +59,9 @@ class ReasoningGymTasks:
         self._split = check_split(split)
         self._options = {"datasets": _COMPOSITE_PARTS, **options} if dataset == "composite" else options
         self._parts: Any = self._options.get("datasets", ())
+        self.verifier = VerifierSpec("reasoning_gym")
+        if dataset in _SCORES_ANY_TEXT:
+            self.verifier = VerifierSpec("exact", {"ignore_case": True})
         self._owns_items = generator is None
         self._items = ItemProcess() if generator is None else generator
         if options:

@@ -1,0 +1,146 @@
+"""Every data set of reasoning-gym as a task family."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import mutual_env
+from mutual_env import VerifierPool
+from mutual_env.errors import DeadlineExceededError, InvalidInputError, UnknownNameError
+from mutual_env.tasks.reasoning_gym import ItemProcess, ReasoningGymTasks
+from mutual_env.tasks.reasoning_gym_names import DATASET_NAMES
+from mutual_env.testing import check_env
+
+# No answer of their own: any solution that their scorer accepts is right.
+WITHOUT_ANSWER = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
+# What iterates over sets of strings or draws from the global generators.
+DEPENDS_ON_PROCESS = (
+    "codeio", "family_relationships", "isomorphic_strings", "list_functions", "polynomial_multiplication",
+    "pool_matrix", "ransom_note", "word_ladder",
+)  # fmt: skip
+
+
+def test_the_listed_names_are_those_of_the_installed_package() -> None:
+    import reasoning_gym  # noqa: F401
+    from reasoning_gym.factory import DATASETS
+
+    assert set(DATASET_NAMES) == set(DATASETS)
+    assert len(DATASET_NAMES) >= 105
+
+
+@pytest.mark.parametrize("name", DATASET_NAMES)
+def test_every_data_set_passes_check_env_and_scores_its_own_answer(
+    name: str, pool: VerifierPool, items: ItemProcess
+) -> None:
+    options = {"agents": 2, "group_size": 1, "prompts_per_round": 1, "pool": pool, "generator": items}
+    check_env(lambda: mutual_env.make(f"reasoning_gym/{name}-v0", **options))  # type: ignore[arg-type]
+    env = mutual_env.make(f"reasoning_gym/{name}-v0", **options)  # type: ignore[arg-type]
+    env.reset()
+    (task,) = env.tasks
+    assert (task.answer == "") == (name in WITHOUT_ANSWER)
+    answer = f"I think <answer>{task.answer}</answer>"
+    _, rewards, *_ = env.step({"policy_0": [[answer]], "policy_1": [["I do not know"]]})
+    assert rewards["policy_1"] < 1.0
+    if name not in WITHOUT_ANSWER:
+        assert rewards["policy_0"] == 1.0
+
+
+def test_items_do_not_depend_on_the_hash_seed_or_the_global_generators_of_the_process() -> None:
+    program = (
+        "import random, sys\n"
+        "from mutual_env.tasks.reasoning_gym import ItemProcess, ReasoningGymTasks\n"
+        "random.seed(int(sys.argv[1]))\n"
+        "items = ItemProcess()\n"
+        f"for name in {DEPENDS_ON_PROCESS!r}:\n"
+        f"    print(ReasoningGymTasks(dataset=name, generator=items).draw(3, 1, 3))\n"
+        "assert 'reasoning_gym' not in sys.modules\n"
+    )
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, seed], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE
+        )
+        for seed in ("1", "2")
+    ]
+    outputs = [run.communicate(timeout=200)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) > 1000
+
+
+def test_the_splits_share_no_question_and_rounds_differ(items: ItemProcess) -> None:
+    def questions(split: str, round: int) -> set[str]:
+        source = ReasoningGymTasks(dataset="knights_knaves", split=split, generator=items)
+        return {str(task.prompt) for task in source.draw(0, round, 30)}
+
+    train = questions("train", 0) | questions("train", 1)
+    assert len(train) > 50
+    assert not train & (questions("eval", 0) | questions("eval", 1))
+
+
+def test_the_options_of_a_data_set_are_its_own(items: ItemProcess, pool: VerifierPool) -> None:
+    options = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    (task,) = ReasoningGymTasks(dataset="chain_sum", generator=items, **options).draw(0, 0, 1)
+    assert task.metadata["config"] == options
+    assert len(task.answer) <= 2  # 9 + 9 at most, 0 - 9 at least
+
+
+def test_composite_takes_its_parts_as_plain_mappings_and_scores_each_by_its_own(
+    items: ItemProcess, pool: VerifierPool
+) -> None:
+    parts = [{"name": "gcd", "weight": 2}, {"name": "leg_counting", "config": {"max_animals": 3}}]
+    env = mutual_env.make(
+        "reasoning_gym/composite-v0",
+        datasets=parts, agents=["a"], group_size=1, prompts_per_round=12, generator=items, pool=pool,
+    )  # fmt: skip
+    env.reset()
+    assert {task.metadata["dataset"] for task in env.tasks} == {"gcd", "leg_counting"}
+    assert {str(task.metadata["config"]) for task in env.tasks} == {"{}", "{'max_animals': 3}"}
+    _, rewards, *_ = env.step({"a": [[task.answer] for task in env.tasks]})
+    assert rewards == {"a": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "error", "says"),
+    [
+        ("chain_sums", {}, UnknownNameError, "chain_sum"),
+        ("chain_sum", {"max_term": 3}, UnknownNameError, "max_terms"),
+        ("chain_sum", {"size": 3}, UnknownNameError, "size"),
+        ("chain_sum", {"min_terms": 9, "max_terms": 3}, InvalidInputError, "AssertionError"),
+        ("chain_sum", {"min_terms": "many"}, InvalidInputError, "'min_terms': 'many'"),
+        ("chain_sum", {"min_terms": {1}}, InvalidInputError, "JSON"),
+        ("chain_sum", {"split": "test"}, InvalidInputError, "'train' or 'eval'"),
+        ("composite", {"datasets": []}, InvalidInputError, "at least one dataset"),
+        ("composite", {"datasets": [{"weight": 1}]}, InvalidInputError, "KeyError: 'name'"),
+    ],
+)
+def test_a_bad_option_is_refused_when_the_source_is_made(dataset, options, error, says, items) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=says):
+        ReasoningGymTasks(dataset=dataset, generator=items, **options)
+
+
+def test_a_generator_that_hangs_or_died_is_started_anew() -> None:
+    process = ItemProcess(deadline=0.01)
+    with pytest.raises(DeadlineExceededError, match=r"not made within 0\.01 s"):
+        process.make("sokoban", {}, seed=1, count=50)
+    process._deadline = 100.0
+    assert len(process.make("gcd", {}, seed=1, count=2)) == 2
+    process._running[0]._process.kill()
+    process._running[0]._process.wait()
+    with pytest.raises((InvalidInputError, BrokenPipeError)):
+        process.make("gcd", {}, seed=1, count=2)
+    assert len(process.make("gcd", {}, seed=1, count=2)) == 2
+    process.close()
+    process.close()
+
+
+def test_closing_an_env_ends_the_processes_that_it_started() -> None:
+    env = mutual_env.make("reasoning_gym/gcd-v0", agents=1, group_size=1, prompts_per_round=1)
+    env.reset()
+    (running,) = env._source._items._running  # type: ignore[attr-defined]
+    assert running._process.poll() is None
+    env.close()
+    assert running._process.poll() is not None
