@@ -21,7 +21,16 @@ import numpy as np
 from mutual_env.types import Floats
 from sharing.advantages import EPSILON
 from sharing.analysis.bandit import Context
-from sharing.analysis.outcomes import REWARD_C, TRAINED_C, Moments, Outcomes, enumerate_outcomes, mixture, moments
+from sharing.analysis.outcomes import (
+    REWARD_C,
+    TRAINED_C,
+    Moments,
+    Outcomes,
+    branched,
+    enumerate_outcomes,
+    mixture,
+    moments,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Options:
     hacpo_alpha: float = 1.0
     capability: tuple[float, ...] = ()
     ratio_cap: float = 2.0  # F-TIS
-    max_kl: float = 0.5
+    max_kl: float = 0.1
     shaping: float = 0.1  # LUFFY's γ
     own_samples: int = 4  # SAPO's I and J
     peer_samples: int = 4
@@ -184,23 +193,25 @@ def graft(context: Context, size: int, options: Options) -> Moments:
 
     u = 1/M Σ_j w(y) A(r; n_j/G, sd(n_j/G)) ∇ log π(y),   s = ρ,  w = 1[s > 0.8] min(s, 1),
 
-    M the samples with w > 0; else u_GRPO. The ratio is taken against π_old, so it is 1 here. With several peers
-    that qualify, the one with the most successes gives, the first of them at a tie.
+    M the samples with w > 0; else u_GRPO. The ratio is taken against π_old, so it is 1 here. Of several peers that
+    qualify the one with the most successes gives, at a tie any of them.
     """
     gate_AK = np.where(context.ratios_AK > options.gate_floor, np.minimum(context.ratios_AK, 1.0), 0.0)
     o = groups(context, size, (gate_AK > 0).astype(np.float64))
     n_OA = o.successes_OA
     usable_OA = np.where((n_OA >= 1) & (n_OA < size), n_OA, 0.0)
     usable_OA[:, 0] = 0.0
-    replaced_O = (n_OA[:, 0] == 0) & (usable_OA.max(axis=1) > 0)
-    source_O = np.where(replaced_O, usable_OA.argmax(axis=1), 0)
+    most_O = usable_OA.max(axis=1)
+    best_OA = (usable_OA == most_O[:, None]) & ((n_OA[:, 0] == 0) & (most_O > 0))[:, None]
+    best_OA[:, 0] = ~best_OA.any(axis=1)
+    o, source_O = branched(o, best_OA / best_OA.sum(axis=1, keepdims=True))
     authors_OA = np.eye(o.sizes_A.size)[source_O]
-    mean_O = (n_OA * authors_OA).sum(axis=1) / size
+    mean_O = (o.successes_OA * authors_OA).sum(axis=1) / size
     return mean_over_trained(o, normalised(mean_O)[:, None, :, None] * gate_AK[None, :, None, :], authors_OA)
 
 
 def hacpo(context: Context, size: int, options: Options) -> Moments:
-    """b = mean over all of (P_k/P_j) r,  A = (r - b) / (s1 + ε),  s1 the raw rewards' sample deviation (A = 0 where 0):
+    """A = A(r; b, sd(m)), m the pooled mean of r, b that of (P_k/P_j) r; b = m without spread, b = n/G if b > 1.
 
     own:   1/M A ∇ log π(y)
     peers: 1/M (P_j/P_k) [0.8 <= s <= 1] s^(1+α) A ∇ log π(y),  s = ρ: outside the bounds the clamp passes no gradient.
@@ -211,8 +222,8 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
     weight_A = np.clip(capability / capability[0], 0.1, 10.0)
     raw_O = pooled_mean(o)
     baseline_O = (o.successes_OA / weight_A).sum(axis=1) / total
-    spread_O = np.sqrt(total / (total - 1)) * deviation(raw_O)
-    advantage_OC = np.where((spread_O > 0)[:, None], advantage(baseline_O, spread_O + EPSILON), 0.0)
+    baseline_O = np.where(deviation(raw_O) > 0, np.where(baseline_O > 1.0, own_mean(o), baseline_O), raw_O)
+    advantage_OC = advantage(baseline_O, deviation(raw_O) + EPSILON)
     s = context.ratios_AK
     passed = (
         np.where((s >= options.hacpo_floor) & (s <= 1.0), s ** (1.0 + options.hacpo_alpha), 0.0) * weight_A[:, None]

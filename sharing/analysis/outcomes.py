@@ -14,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +70,15 @@ class Moments:
         return float(self.mean_K @ self.mean_K) + self.variance
 
 
+@cache
 def compositions(total: int, parts: int) -> Counts:
     """Every way to write `total` as an ordered sum of `parts` counts, one a row: stars and bars."""
     rows = list(itertools.combinations(range(total + parts - 1), parts - 1))
     bars = np.array(rows, dtype=np.int64).reshape(len(rows), parts - 1)
     edges = np.pad(bars, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, total + parts - 1)))
-    return np.diff(edges, axis=1) - 1
+    found: Counts = np.diff(edges, axis=1) - 1
+    found.flags.writeable = False  # it is kept, and handed out again
+    return found
 
 
 def multinomial(counts_OC: Counts, chances_C: Floats) -> Floats:
@@ -108,6 +112,13 @@ def enumerate_outcomes(context: Context, sizes_A: Sequence[int], trained_AK: Flo
     probability_O = np.prod([p[row] for (p, _), row in zip(groups, rows, strict=True)], axis=0)
     counts_OAC = np.stack([counts[row] for (_, counts), row in zip(groups, rows, strict=True)], axis=1)
     return Outcomes(context, probability_O, counts_OAC, arms_ACK)
+
+
+def branched(outcomes: Outcomes, chance_OB: Floats) -> tuple[Outcomes, Counts]:
+    """Each outcome split into those of its branches that can occur, and the branch of each."""
+    rows, branches = np.nonzero(chance_OB)
+    probability = outcomes.probability_O[rows] * chance_OB[rows, branches]
+    return Outcomes(outcomes.context, probability, outcomes.counts_OAC[rows], outcomes.arms_ACK), branches
 
 
 def moments(

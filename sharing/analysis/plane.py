@@ -1,25 +1,26 @@
 """The sweep over disagreement, residual and response length, and the two coordinates of the stability-support plane.
 
-    stability  <E u, ∇J> / (||∇J|| sqrt(E ||u||²)): how well a single update is aligned with the true policy gradient.
-               It is 1 for the gradient itself, and the product of two things a strategy can lose: the cosine of its
-               expectation to the gradient (bias), and sqrt(||E u||² / E ||u||²) (variance). The update's scale is not
-               in it.
-    support    Σ <E u, ∇ log p> over the starved contexts, those where GRPO's own expected update is shorter than 0.02:
-               how fast the logarithm of the reader's success probability rises there, per unit of learning rate.
+    stability  alignment with ∇J, the true policy gradient
+    support    alignment with growth on the starved contexts, those where GRPO's own expected update is shorter than
+               0.02: ∇ log p there, zero on the others
 
-Both are of the update of the whole bandit: the concatenation over contexts, one prompt each.
+The alignment of an update u with a direction v is <E u, v> / (||v|| sqrt(E ||u||²)). It is the cosine of E u and v
+(what bias takes) times sqrt(||E u||² / E ||u||²) (what variance takes), and no scale of the update is in it. ∇J all but
+vanishes on starved contexts, so the two directions are orthogonal and a strategy lies inside the unit circle: what it
+lacks is spent on noise and on other directions. Updates are of the whole bandit: the concatenation over contexts, one
+prompt each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from mutual_env.seeding import generator
-from mutual_env.types import JSON
+from mutual_env.types import JSON, Floats
 from sharing.analysis.agreement import Comparison, compare
 from sharing.analysis.bandit import Context, chi_square, contexts
 from sharing.analysis.closed_form import STRATEGIES, Options, independent
@@ -44,11 +45,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One strategy at one place, the last four by context."""
+    """One strategy at one place.
+
+    `cosine`, `bias` and `variance` are of the whole update: cosine of E u to ∇J, ||E u - ∇J||, trace of the covariance.
+    By context: `growth` is <E u, ∇ log p>, how fast log p rises per unit of learning rate; `length` is ||E u||.
+    """
 
     stability: float
-    cosine: float
     support: float
+    cosine: float
     bias: float
     variance: float
     growth: dict[str, float]
@@ -85,23 +90,29 @@ def starved(where: Sequence[Context], size: int, options: Options) -> tuple[str,
     return tuple(name for name, length in lengths.items() if length < STARVED)
 
 
-def place(where: Sequence[Context], moments: Sequence[Moments], hungry: Iterable[str]) -> Placed:
+def alignment(moments: Sequence[Moments], direction: Floats) -> float:
+    """<E u, v> / (||v|| sqrt(E ||u||²))."""
+    mean = np.concatenate([m.mean_K for m in moments])
+    length = math.sqrt(sum(m.second_moment for m in moments))
+    return float(mean @ direction) / (float(np.linalg.norm(direction)) * length)
+
+
+def place(where: Sequence[Context], moments: Sequence[Moments], hungry: Collection[str]) -> Placed:
     """The coordinates of one strategy, from its moments on each context."""
     gradient = np.concatenate([c.gradient_K for c in where])
+    growth = np.concatenate([c.growth_K * (c.name in hungry) for c in where])
     mean = np.concatenate([m.mean_K for m in moments])
-    along = float(mean @ gradient) / float(np.linalg.norm(gradient))
-    growth = {c.name: float(c.growth_K @ m.mean_K) for c, m in zip(where, moments, strict=True)}
-    by_name = {c.name: m for c, m in zip(where, moments, strict=True)}
+    each = {c.name: (c, m) for c, m in zip(where, moments, strict=True)}
     return Placed(
-        stability=along / math.sqrt(sum(m.second_moment for m in moments)),
-        cosine=along / float(np.linalg.norm(mean)),
-        support=sum(growth[name] for name in hungry),
+        stability=alignment(moments, gradient),
+        support=alignment(moments, growth),
+        cosine=float(mean @ gradient) / float(np.linalg.norm(mean) * np.linalg.norm(gradient)),
         bias=float(np.linalg.norm(mean - gradient)),
         variance=sum(m.variance for m in moments),
-        growth=growth,
-        length={name: float(np.linalg.norm(m.mean_K)) for name, m in by_name.items()},
-        context_bias={c.name: float(np.linalg.norm(by_name[c.name].mean_K - c.gradient_K)) for c in where},
-        context_variance={name: m.variance for name, m in by_name.items()},
+        growth={name: float(c.growth_K @ m.mean_K) for name, (c, m) in each.items()},
+        length={name: float(np.linalg.norm(m.mean_K)) for name, (_, m) in each.items()},
+        context_bias={name: float(np.linalg.norm(m.mean_K - c.gradient_K)) for name, (c, m) in each.items()},
+        context_variance={name: m.variance for name, (_, m) in each.items()},
     )
 
 
@@ -146,8 +157,10 @@ def as_json(placed: Mapping[Point, Mapping[str, Placed]], size: int, options: Op
             {
                 **asdict(point),
                 "success": {c.name: c.success for c in where},
+                "peer_success": {c.name: float(c.policies_AK[1] @ c.correct_K) for c in where},
                 "chi_square": {c.name: chi_square(c.reader_K, c.policies_AK[1]) for c in where},
                 "starved": list(starved(where, size, options)),
+                "starved_below": STARVED,
                 "strategies": {name: asdict(value) for name, value in strategies.items()},
             }
         )

@@ -86,7 +86,10 @@ def arm_of(experience: Experience) -> int:
 
 
 def shipped_lessons(strategy: SharingWrapper, arms_AG: Rows, *, seed: int | None = None) -> tuple[Lesson, ...]:
-    """One round through the real wrapper: publish, read, admit, share. Returns the reader's lessons."""
+    """One round through the real wrapper: publish, read, admit, share. Returns the reader's lessons.
+
+    With a seed it is round 0 of that seed, else the next round.
+    """
     strategy.reset(seed=seed)
     names = strategy.possible_agents
     *_, infos = strategy.step({name: arms_G.tolist() for name, arms_G in zip(names, arms_AG, strict=True)})
@@ -94,11 +97,18 @@ def shipped_lessons(strategy: SharingWrapper, arms_AG: Rows, *, seed: int | None
     return lessons
 
 
-def shipped_update(strategy: SharingWrapper, context: Context, arms_AG: Rows, aligned_AG: Bools) -> Floats:
+def shipped_update(
+    strategy: SharingWrapper, context: Context, arms_AG: Rows, aligned_AG: Bools, *, seed: int | None = None
+) -> Floats:
     """u of the shipped strategy for these samples (A, G), of which the `aligned` ones have an exact chunk."""
+    return update_of(shipped_lessons(strategy, arms_AG, seed=seed), context, aligned_AG)
+
+
+def update_of(lessons: Sequence[Lesson], context: Context, aligned_AG: Bools) -> Floats:
+    """u of lessons on the bandit."""
     agents = {name: row for row, name in enumerate(agent_names(context))}
 
     def is_aligned(experience: Experience) -> bool:
         return bool(aligned_AG[agents[experience.author], int(experience.completion.text.split("#")[1])])
 
-    return lesson_update(shipped_lessons(strategy, arms_AG), context, agents, arm_of, is_aligned)
+    return lesson_update(lessons, context, agents, arm_of, is_aligned)

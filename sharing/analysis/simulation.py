@@ -147,7 +147,8 @@ def graft(s: Rollouts, options: Options) -> Floats:
     score = np.where((wins >= 1) & (wins < size), wins, 0.0)
     score[:, 0] = 0.0
     replaced = (wins[:, 0] == 0) & score.any(axis=1)
-    source = np.where(replaced, score.argmax(axis=1), 0)
+    tie_break = s.generator.random(score.shape) * 0.5
+    source = np.where(replaced, (score + tie_break).argmax(axis=1), 0)
     from_source = np.arange(wins.shape[1])[None, :, None] == source[:, None, None]
     s_ratio = np.exp(s.reader_DAG - s.author_DAG)
     gate = np.where(s_ratio > options.gate_floor, np.minimum(s_ratio, 1.0), 0.0)
@@ -159,9 +160,10 @@ def hacpo(s: Rollouts, options: Options) -> Floats:
     capability = np.array(options.capability or (1.0,) * agents)
     to_reader = np.clip(capability[0] / capability, 0.1, 10.0)[None, :, None]
     every = s.pooled(s.rewards_DAG)
-    mean = s.pooled(to_reader * s.rewards_DAG).mean(axis=1)[:, None, None]
-    std = every.std(axis=1, ddof=1)[:, None, None]
-    credit = np.where(std > 0, standardised(s.rewards_DAG, mean, std), 0.0)
+    mean = s.pooled(to_reader * s.rewards_DAG).mean(axis=1)
+    mean = np.where(mean > 1.0, s.rewards_DAG[:, 0].mean(axis=1), mean)
+    mean, std = np.where(every.std(axis=1) > 0, mean, every.mean(axis=1)), every.std(axis=1)
+    credit = standardised(s.rewards_DAG, mean[:, None, None], std[:, None, None])
     ratio = np.exp(s.reader_DAG - s.author_DAG)
     inside = (ratio >= options.hacpo_floor) & (ratio <= 1.0)
     borrowed = np.where(inside, ratio * ratio**options.hacpo_alpha, 0.0) / to_reader
