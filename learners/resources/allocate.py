@@ -16,11 +16,15 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from learners.resources.demand import Demand, Lease, Needs, Node, Patience, Refusal, Request, Slot, Supply
 from learners.resources.machines import Machines
 from learners.resources.remedy import remedy
 from mutual_env.errors import InvalidInputError, UnknownNameError
+
+_Shape: TypeAlias = tuple[frozenset[str] | str, int, float, float, bool]
+_MOST = 1 << 62  # bytes: more than any request
 
 
 class Allocator:
@@ -32,7 +36,9 @@ class Allocator:
         self._machines = Machines(supply.nodes)
         self._empty = Machines(supply.nodes)  # what could be had if nobody ran: only weights that stay are in it
         self._homes: dict[str, frozenset[str]] = {}
-        self._queue: list[tuple[float, int, Request]] = []  # most urgent first
+        self._queue: list[tuple[float, int, Request, _Shape]] = []  # most urgent first
+        self._changed = True  # something was given back since the last decision
+        self._looked_at = 0
         self._arrivals: dict[str, Request] = {}  # by policy, oldest first
         self._leases: dict[str, Lease] = {}
         self._numbers = 0
@@ -90,7 +96,9 @@ class Allocator:
         if not self._fits_empty(request):
             return self._refusal(request)
         self._numbers += 1
-        bisect.insort(self._queue, (-request.urgency, self._numbers, request), key=lambda item: item[:2])
+        home = self._homes.get(policy)
+        shape = (home or self.demands[policy].kind, needs.gang, needs.gpus, needs.cpus, needs.together)
+        bisect.insort(self._queue, (-request.urgency, self._numbers, request, shape), key=lambda item: item[:2])
         self._arrivals[policy] = request
         return request
 
@@ -104,17 +112,19 @@ class Allocator:
     def decide(self, now: float) -> list[Lease]:
         """Every lease that can be granted now."""
         granted = self._serve_oldest(now)
-        failed: set[tuple[object, ...]] = set()
-        for _, _, request in self._queue:
-            if request.policy not in self._arrivals:
+        tried: dict[_Shape, int] = {}  # the least memory that did not fit
+        queue = self._queue
+        if not self._changed:  # nothing was given back: only those that are new can fit
+            queue = [item for item in self._queue if item[1] > self._looked_at]
+        self._changed, self._looked_at = False, self._numbers
+        for _, _, request, shape in queue:
+            if tried.get(shape, _MOST) <= request.needs.memory or not self._machines.enough(request.needs):
                 continue
-            demand = self.demands[request.policy]
-            shape = (request.needs, demand.kind) if demand.movable else (request.policy,)
-            if shape in failed:
+            if request.policy not in self._arrivals:
                 continue
             lease = self._grant(request, now)
             if lease is None:
-                failed.add(shape)
+                tried[shape] = request.needs.memory
             else:
                 granted.append(lease)
         if granted:
@@ -127,6 +137,7 @@ class Allocator:
         if self._leases.get(lease.policy) != lease:
             return  # lost with its node, or given back already
         del self._leases[lease.policy]
+        self._changed = True
         needs = lease.request.needs
         self._machines.give_back(lease.policy, needs, lease.slots)
         demand = self.demands[lease.policy]
@@ -162,6 +173,7 @@ class Allocator:
             raise UnknownNameError.of("node", name, self._machines.hosts)
         lost = [lease for lease in self._leases.values() if any(slot.node == name for slot in lease.slots)]
         self._clear_hold()
+        self._changed = True
         self._machines.remove(name)
         self._empty.remove(name)
         self._feasible.clear()
@@ -170,7 +182,7 @@ class Allocator:
         for policy, home in list(self._homes.items()):
             if any(device.startswith(f"{name}/") for device in home):
                 del self._homes[policy]
-                self._forget(policy)
+                self._forget(policy, home)
                 self._settle_home(self.demands[policy])
         stuck = [request for request in self._arrivals.values() if not self._fits_empty(request)]
         for request in stuck:
@@ -181,6 +193,7 @@ class Allocator:
         if node.name in self._machines.hosts:
             raise InvalidInputError(f"node {node.name!r} is already part of the supply")
         self._machines.add(node)
+        self._changed = True
         self._empty.add(node)
         self._feasible.clear()
 
@@ -244,6 +257,7 @@ class Allocator:
     def _clear_hold(self) -> None:
         if self._held is not None:
             self._machines.hold(self._held[0].needs, self._held[1], sign=-1)
+            self._changed = True
             self._held = None
 
     def _settle_home(self, demand: Demand) -> None:
@@ -261,11 +275,14 @@ class Allocator:
         for slot in slots:
             for name in slot.devices:
                 self._empty.device(name).busy_until += demand.chain
+                self._machines.device(name).residents += 1
 
-    def _forget(self, policy: str) -> None:
+    def _forget(self, policy: str, home: frozenset[str]) -> None:
         for machines in (self._empty, self._machines):
             for device in machines.devices():
-                device.pinned.pop(policy, None)
+                if device.name in home:
+                    device.pinned.pop(policy, None)
+                    device.residents = max(0, device.residents - 1)
 
     def _fits_empty(self, request: Request) -> bool:
         demand = self.demands[request.policy]

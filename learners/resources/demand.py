@@ -189,8 +189,8 @@ class Supply:
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """`staleness` 0: synchronous, all policies meet in every round. Above: nobody starts round r before everybody has
-    completed r - staleness, so no peer's experience is older than that."""
+    """Nobody learns in round r before everybody has sampled and verified round r - `staleness`, so no peer's experience
+    is older than that. 0: synchronous, all policies meet in every round."""
 
     count: int = 1
     staleness: int = 0

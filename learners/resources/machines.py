@@ -16,7 +16,8 @@ class Device:
     """A GPU (capacity 1) or the CPUs of a node (capacity: how many), with the memory that goes with it (0: unknown).
 
     `resting` and `pinned`: weights of policies that are not running here now; those that may be moved out (least
-    recently used first), and those that may not. `held` is kept free for the request that is served next.
+    recently used first), and those that may not. `residents`: how many policies have no other place to run.
+    `held` is kept free for the request that is served next.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Device:
     used: int = 0
     resting: dict[str, int] = field(default_factory=dict)
     pinned: dict[str, int] = field(default_factory=dict)
+    residents: int = 0
     held: float = 0.0
     held_memory: int = 0
     busy_until: float = 0.0
@@ -95,9 +97,9 @@ class Host:
         return tuple(index for _, index in fitting[:count])
 
     @staticmethod
-    def _preference(gpu: Device, policy: str) -> tuple[bool, float, int, float]:
-        """Where the weights are already, the tightest fit, the fewest others to move out, the soonest."""
-        return policy not in gpu.resting, gpu.free, len(gpu.resting), gpu.busy_until
+    def _preference(gpu: Device, policy: str) -> tuple[bool, int, float, int, float]:
+        """Where the weights are, where nobody has to run, the tightest fit, the fewest to move out, the soonest."""
+        return policy not in gpu.resting, gpu.residents, gpu.free, len(gpu.resting), gpu.busy_until
 
 
 class Machines:
@@ -108,6 +110,7 @@ class Machines:
         self._devices: dict[str, Device] = {}
         self._by_whole: dict[int, dict[str, None]] = {}
         self._whole = 0
+        self._shared: dict[str, str] = {}  # GPUs that are leased in part -> their node
         self._free_cpus = 0.0
         self._where: dict[str, dict[str, None]] = {}  # policy -> nodes that hold its weights
         for node in nodes:
@@ -126,6 +129,7 @@ class Machines:
         host = self.hosts.pop(name)
         for device in (host.cpu, *host.gpus):
             del self._devices[device.name]
+            self._shared.pop(device.name, None)
         del self._by_whole[host.whole][name]
         self._whole -= host.whole
         self._free_cpus -= host.cpu.free
@@ -137,6 +141,14 @@ class Machines:
 
     def devices(self) -> Iterable[Device]:
         return self._devices.values()
+
+    def enough(self, needs: Needs) -> bool:
+        """Whether there is enough free at all, wherever it is."""
+        if needs.gpus:
+            free = self._whole if needs.gpus >= 1 else self._whole + len(self._shared)
+            if (needs.gang * needs.gpus if needs.gpus >= 1 else 1) > free:
+                return False
+        return needs.gang * needs.cpus <= self._free_cpus + EPSILON
 
     def claim(
         self,
@@ -152,9 +164,7 @@ class Machines:
 
         `first`: may use what is held. `order`: nodes to try, instead of those with the weights, then the tightest fit.
         """
-        if needs.gpus >= 1 and needs.gang * needs.gpus > self._whole:
-            return None
-        if needs.gang * needs.cpus > self._free_cpus + EPSILON:
+        if not self.enough(needs):
             return None
         taken: list[Slot] = []
         for name in order if order is not None else self._candidates(policy, needs, home):
@@ -212,6 +222,7 @@ class Machines:
                 gpu.used -= needs.memory
                 if gpu.free >= 1.0 - EPSILON:
                     gpu.free = 1.0
+                    self._shared.pop(gpu.name, None)
                     self._count_whole(host, +1)
 
     def hold(self, needs: Needs, slots: Iterable[Slot], *, sign: int = 1) -> None:
@@ -253,6 +264,8 @@ class Machines:
                 self._count_whole(host, -1)
             gpu.free -= share
             gpu.used += needs.memory
+            if gpu.free > EPSILON:
+                self._shared[gpu.name] = host.node.name
         return Slot(host.node.name, needs.cpus, gpus)
 
     def _count_whole(self, host: Host, change: int) -> None:
@@ -266,20 +279,25 @@ class Machines:
         if home is not None:
             yield from dict.fromkeys(device.rsplit("/", 1)[0] for device in home)
             return
-        seen = list(self._where.get(policy, ()))
-        yield from seen
+        seen = set(self._where.get(policy, ()))
+        yield from self._where.get(policy, ())
         for name in self._by_fit(needs):
             if name not in seen:
                 yield name
 
     def _by_fit(self, needs: Needs) -> Iterator[str]:
-        """Whole GPUs: the tightest node that takes all of the gang, then the roomiest first. Else: the fewest whole
-        GPUs first, so that shares and CPU work do not break up what a gang may want."""
+        """Whole GPUs: the tightest node that takes all of the gang, then the roomiest first. A share of one: those that
+        are shared already, then the fewest whole GPUs first, so that it does not break up what a gang may want."""
         counts = sorted(count for count, names in self._by_whole.items() if names)
         if needs.gpus >= 1:
             total, each = needs.gang * int(needs.gpus), int(needs.gpus)
             fitting = [count for count in counts if count >= total]
             counts = fitting + [count for count in reversed(counts) if each <= count < total]
+        elif needs.gpus:
+            yield from dict.fromkeys(
+                node for gpu, node in self._shared.items() if self._devices[gpu].free + EPSILON >= needs.gpus
+            )
+            counts = [count for count in counts if count]
         for count in counts:
             yield from list(self._by_whole[count])
 

@@ -201,12 +201,9 @@ class _Run:
 
     def gate(self, at: int) -> int:
         """How far everybody must be before anybody passes this point."""
-        turn, phase = divmod(at, len(PHASES))
-        if self.rounds.staleness:
-            return max(0, turn - self.rounds.staleness) * len(PHASES) if phase == 0 else 0
-        if self.meeting == "phase":
+        if self.meeting == "phase" and not self.rounds.staleness:
             return at
-        return at if phase == MEETING_POINT else 0
+        return max(0, at - self.rounds.staleness * len(PHASES)) if at % len(PHASES) == MEETING_POINT else 0
 
     def step(self, policy: str) -> None:
         before = self.progress.least
