@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
@@ -19,6 +18,7 @@ from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, 
 from mutual_env.verifiers import VerifierPool, settle
 
 Observation: TypeAlias = dict[str, tuple[Prompt, ...]]
+_STATUSES: tuple[VerdictStatus, ...] = get_args(VerdictStatus)
 Action: TypeAlias = Sequence[Sequence[Completion | str]]
 
 
@@ -101,9 +101,8 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         submitted = self._completions(actions)
         verdicts = self._verify([c for completions in submitted.values() for c in completions])
         settlement = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
-        settled: list[Verdict | None] = [None] * len(verdicts)
-        for i, verdict in zip(settlement.kept, settlement.verdicts, strict=True):
-            settled[i] = verdict
+        kept = dict(zip(settlement.kept, settlement.verdicts, strict=True))
+        settled = [kept.get(i) for i in range(len(verdicts))]
         infos: dict[str, AgentInfo] = {}
         start = 0
         for agent, completions in submitted.items():
@@ -147,7 +146,14 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
             defect = self._actions[agent].defect(actions[agent])
             if defect is not None:
                 raise InvalidActionError(f"actions[{agent!r}]{defect}")
-        return {agent: [_completion(item) for group in actions[agent] for item in group] for agent in self.agents}
+        return {
+            agent: [
+                item if isinstance(item, Completion) else Completion.from_text(item)
+                for group in actions[agent]
+                for item in group
+            ]
+            for agent in self.agents
+        }
 
     def _verify(self, completions: Sequence[Completion]) -> list[Verdict]:
         """One verdict for each of the completions of all agents, who each wrote G for every task in turn."""
@@ -159,15 +165,13 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         self, agent: str, completions: Sequence[Completion], settled: Sequence[Verdict | None]
     ) -> tuple[Group, ...]:
         """The agent's experiences, a group for each task; what was dropped is missing from its group."""
-        size = self._spec.group_size
-        return tuple(
-            tuple(
-                Experience(task, agent, completion, verdict, self._round)
-                for completion, verdict in zip(completions[p : p + size], settled[p : p + size], strict=True)
-                if verdict is not None
-            )
-            for task, p in zip(self._tasks, range(0, len(completions), size), strict=True)
-        )
+        size, round_ = self._spec.group_size, self._round
+        groups = []
+        for task, p in zip(self._tasks, range(0, len(completions), size), strict=True):
+            written = zip(completions[p : p + size], settled[p : p + size], strict=True)
+            group = [Experience(task, agent, c, verdict, round_) for c, verdict in written if verdict is not None]
+            groups.append(tuple(group))
+        return tuple(groups)
 
 
 def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> Metrics:
@@ -177,17 +181,18 @@ def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdic
     least one correct completion; `verify/<status>` counts verdicts as they came, `verify/unscored` those without a
     reward; `length/tokens` is there where completions have a trace.
     """
-    kept = [e.verdict for group in groups for e in group]
-    statuses = Counter(v.status for v in verdicts)
+    correct_PG = [[e.verdict.correct for e in group] for group in groups]
+    statuses = [v.status for v in verdicts]
     metrics: Metrics = {
-        "reward/mean": _mean([v.reward or 0.0 for v in kept]),
-        "accuracy": _mean([float(v.correct) for v in kept]),
-        "solved": _mean([float(any(e.verdict.correct for e in group)) for group in groups]),
+        "reward/mean": _mean([e.verdict.reward or 0.0 for group in groups for e in group]),
+        "accuracy": _mean([correct for group in correct_PG for correct in group]),
+        "solved": _mean([True in group for group in correct_PG]),
         "length/chars": _mean([len(c.text) for c in completions]),
-        "verify/unscored": float(sum(v.reward is None for v in verdicts)),
-        **{f"verify/{status}": float(statuses[status]) for status in get_args(VerdictStatus)},
+        "verify/unscored": float([v.reward for v in verdicts].count(None)),
     }
-    lengths = [c.token_ids.size for c in completions if c.has_trace]
+    for status in _STATUSES:
+        metrics[f"verify/{status}"] = float(statuses.count(status))
+    lengths = [c.token_ids.size for c in completions if c.tokenizer]
     if lengths:
         metrics["length/tokens"] = _mean(lengths)
     return metrics
@@ -207,9 +212,5 @@ def check_drawn(tasks: Sequence[Task], n: int, name: str, prompt_space: PromptSp
         raise InvalidInputError(f"{name}: draw(n={n}) must return different tasks, got {n - len(ids)} repeated ids")
 
 
-def _completion(item: Completion | str) -> Completion:
-    return item if isinstance(item, Completion) else Completion.from_text(item)
-
-
 def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
+    return math.fsum(values) / len(values) if values else 0.0  # fsum: the same whatever the order

@@ -28,7 +28,7 @@ def text_defect(text: object, max_chars: int) -> str | None:
         return f"is a {type(text).__name__}, not a str"
     if len(text) > max_chars:
         return f"has {len(text):,} characters, more than max_chars={max_chars:,}"
-    if text.isascii():
+    if text.isascii():  # at no cost, and true of most
         return None
     try:
         text.encode("utf-8")
@@ -169,8 +169,8 @@ class GroupSpace(Space[tuple[tuple[str, ...], ...]]):
             if len(group) != self.group_size:
                 what = "is an empty group" if not group else f"has {len(group)} completions"
                 return f"[{p}] {what}: give exactly group_size={self.group_size}"
-            for g, item in enumerate(group):
-                text = item.text if isinstance(item, Completion) else item
+            texts = [item.text if isinstance(item, Completion) else item for item in group]
+            for g, text in enumerate(texts):
                 defect = text_defect(text, self.text.max_chars)
                 if defect is not None:
                     return f"[{p}][{g}] {defect}: give a Completion or a str of Unicode text"
