@@ -227,16 +227,10 @@ class CompatibilityGate:
 
 @dataclass(frozen=True, slots=True)
 class TeacherMixture:
-    """The anchor is alpha log π_old + (1 - alpha) log π_teacher; unaligned tokens use π_old alone (TRRD).
-
-    With a `kl_coefficient`, kl_coefficient · KL_k3(π || π_reference) is added; `reference` names one of the teachers,
-    e.g. a frozen copy of the reader's first weights.
-    """
+    """The anchor is alpha log π_old + (1 - alpha) log π_teacher; unaligned tokens use π_old alone (TRRD)."""
 
     teacher: str
     alpha: float
-    reference: str = ""
-    kl_coefficient: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

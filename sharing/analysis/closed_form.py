@@ -128,10 +128,6 @@ def mean_over_trained(o: Outcomes, weight_OACK: Floats, authors_A: Floats | None
     return moments(o, weight_OACK * mask_OAC[..., None] / trained_O[:, None, None, None])
 
 
-def peers(context: Context) -> range:
-    return range(1, context.policies_AK.shape[0])
-
-
 # -- the strategies ---------------------------------------------------------------------------------------------------
 
 
@@ -257,14 +253,16 @@ def luffy(context: Context, size: int, options: Options) -> Moments:
 def sapo(context: Context, size: int, options: Options) -> Moments:
     """u = 1/(I+J) Σ A(r; m, sd(m)) ∇ log π(y) over I own and J peers' samples, m their mean, no ratio.
 
-    J are drawn from all peers' samples without replacement; a subset of independent samples is independent.
+    J are drawn from all peers' samples without replacement, all where there are fewer than I or J; a subset of
+    independent samples is independent.
     """
-    count = len(peers(context))
+    count = context.policies_AK.shape[0] - 1
+    own, lent = min(options.own_samples, size), min(options.peer_samples, size * count)
     parts = []
-    for split in np.ndindex(*[min(size, options.peer_samples) + 1] * count):
-        if sum(split) == options.peer_samples:
-            chance = math.prod(math.comb(size, j) for j in split) / math.comb(size * count, options.peer_samples)
-            o = enumerate_outcomes(context, [options.own_samples, *split], everyone(context))
+    for split in np.ndindex(*[min(size, lent) + 1] * count):
+        if sum(split) == lent:
+            chance = math.prod(math.comb(size, j) for j in split) / math.comb(size * count, lent)
+            o = enumerate_outcomes(context, [own, *split], everyone(context))
             parts.append((chance, mean_over_trained(o, normalised(pooled_mean(o))[:, None, :, None])))
     return mixture(parts)
 

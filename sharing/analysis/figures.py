@@ -90,7 +90,7 @@ def draw_all(data: Data, folder: Path, formats: Sequence[str]) -> list[Path]:
 
 def plane(data: Data) -> Any:
     """Each strategy as a trail over a sweep: hollow where it starts, full where it ends."""
-    figure, axes = plotting().subplots(1, 3, figsize=(18.0, 7.6), sharey=True, sharex=True, layout="constrained")
+    figure, axes = plotting().subplots(1, 3, figsize=(18.0, 8.4), sharey=True, sharex=True, layout="constrained")
     trails = [
         ("a   Disagreement 0 → 1, responses of one token", rows_of(data, tokens=1, residual=0.0)),
         ("b   Disagreement 0 → 1, responses of 64 tokens", rows_of(data, tokens=64, residual=0.0)),
@@ -123,7 +123,7 @@ def _plane_axes(axis: Any, title: str) -> None:
     turn = np.linspace(0.0, np.pi, 200)
     axis.plot(np.cos(turn), np.sin(turn), color=PALE, linewidth=0.8, linestyle=(0, (4, 3)))
     axis.text(
-        0.6, 0.815, "no noise, no other direction", color=PALE, fontsize=8, rotation=-36, ha="center", va="center"
+        0.43, 0.918, "no noise, no other direction", color=PALE, fontsize=8, rotation=-33, ha="center", va="center"
     )
 
 
@@ -164,11 +164,11 @@ def heat(data: Data) -> Any:
     for axis, tokens in zip(axes, (1, 64), strict=True):
         row = next(r for r in rows_of(data, tokens=tokens, disagreement=1.0) if r["residual"] == 0.0)
         image = _heat_panel(axis, row)
-        title = f"{'ab'[tokens > 1]}   Responses of {tokens} token{'s' * (tokens > 1)}"
-        axis.set_title(f"{title} (under each prompt: per cent solved by reader | peer)", pad=34)
+        axis.set_title(f"{'ab'[tokens > 1]}   Responses of {tokens} token{'s' * (tokens > 1)}", pad=34)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.01, ticks=[-0.3, -0.1, -0.01, 0, 0.01, 0.1, 0.3, 1.0])
     bar.ax.set_yticklabels(["−0.3", "−0.1", "−0.01", "0", "0.01", "0.1", "0.3", "1"])
     bar.set_label("growth of log success probability")
+    figure.supxlabel("under each prompt's name: per cent of its samples that reader | peer solve", fontsize=9.5)
     bar.outline.set_visible(False)
     return figure
 
@@ -233,9 +233,9 @@ def _prp_panel(axis: Any, data: Data) -> None:
     axis.scatter(
         x, [a["clipped_variance"] for a in authors], s=16, marker="x", color=PALE, label="clip 0.2", linewidth=1
     )
+    axis.set_xscale("log")
+    axis.set_yscale("log")
     for scale, ticks in ((axis.xaxis, (1, 2, 4, 8, 16)), (axis.yaxis, (0.03, 0.05, 0.1, 0.2))):
-        scale.axes.set_xscale("log")
-        scale.axes.set_yscale("log")
         scale.set_ticks(ticks, [f"{t:g}" for t in ticks])
         scale.set_ticks([], minor=True)
     axis.set_title("a   PRP: variance against χ²")

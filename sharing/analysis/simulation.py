@@ -191,7 +191,8 @@ def sapo(s: Rollouts, options: Options) -> Floats:
     chosen = by_reader(s)
     chosen[:, 0, options.own_samples :] = False
     keys = np.where(by_reader(s), -1.0, s.generator.random(chosen.shape))
-    border = np.sort(s.pooled(keys), axis=1)[:, -options.peer_samples][:, None, None]
+    lent = min(options.peer_samples, keys[0, 1:].size)
+    border = np.sort(s.pooled(keys), axis=1)[:, -lent][:, None, None]
     chosen |= keys >= border
     count = chosen.sum(axis=(1, 2))[:, None, None]
     mean = (s.rewards_DAG * chosen).sum(axis=(1, 2))[:, None, None] / count

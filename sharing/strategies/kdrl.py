@@ -27,10 +27,9 @@ class KnowledgeDistillationRL(SharingWrapper):
             raise ConfigError(
                 f"coefficient must be at least 0, got {coefficient}: less would push away from the teacher"
             )
-        self._teacher = teacher
         self._correction = TeacherDivergence(teacher, coefficient)
 
     def share(self, situation: Situation) -> Shared:
-        if not self._correction.coefficient or situation.reader == self._teacher:
+        if not self._correction.coefficient or situation.reader == self._correction.teacher:
             return Shared(situation.lessons, {"taught": 0.0})
         return taught(situation, self._correction)

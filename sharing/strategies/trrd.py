@@ -23,29 +23,14 @@ class TrustRegionRatioDistillation(SharingWrapper):
     credits: ClassVar[frozenset[Credit]] = frozenset({"teacher"})
     needs: ClassVar[frozenset[Credit]] = frozenset({"own rollouts"})
 
-    def __init__(
-        self,
-        env: Any,
-        *,
-        teacher: str,
-        alpha: float = 0.5,
-        reference: str = "",
-        kl_coefficient: float = 0.0,
-        **common: Unpack[Common],
-    ) -> None:
+    def __init__(self, env: Any, *, teacher: str, alpha: float = 0.5, **common: Unpack[Common]) -> None:
         super().__init__(env, **common)
         if not 0.0 <= alpha <= 1.0:
             raise ConfigError(f"alpha must lie in [0, 1], got {alpha}: 1 is GRPO, 0 the teacher alone")
-        if kl_coefficient < 0 or (kl_coefficient and not reference):
-            raise ConfigError(
-                f"kl_coefficient={kl_coefficient} needs to be at least 0, and reference=... to name a policy"
-            )
-        self._teacher = teacher
-        self._correction = TeacherMixture(teacher, alpha, reference, kl_coefficient)
-        self._idle = alpha == 1.0 and not kl_coefficient
+        self._correction = TeacherMixture(teacher, alpha)
 
     def share(self, situation: Situation) -> Shared:
-        if self._idle or situation.reader == self._teacher:
+        if self._correction.alpha == 1.0 or situation.reader == self._correction.teacher:
             return Shared(situation.lessons, {"taught": 0.0})
         return taught(situation, self._correction)
 
