@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, get_args
@@ -99,7 +98,7 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         self, actions: Mapping[str, Action]
     ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, AgentInfo]]:
         submitted = self._completions(actions)
-        verdicts = self._verify([c for completions in submitted.values() for c in completions])
+        verdicts = self.verify(self._items(submitted))
         settlement = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
         kept = dict(zip(settlement.kept, settlement.verdicts, strict=True))
         settled = [kept.get(i) for i in range(len(verdicts))]
@@ -155,11 +154,12 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
             for agent in self.agents
         }
 
-    def _verify(self, completions: Sequence[Completion]) -> list[Verdict]:
-        """One verdict for each of the completions of all agents, who each wrote G for every task in turn."""
-        repeated = [task for task in self._tasks for _ in range(self._spec.group_size)]
-        items = [(task, c.text) for task, c in zip(itertools.cycle(repeated), completions, strict=False)]
-        return self._pool.verify(self._spec.verifier, items)
+    def _items(self, submitted: Mapping[str, Sequence[Completion]]) -> list[tuple[Task, str]]:
+        """What there is to verify: each agent wrote G completions for every task in turn."""
+        tasks = [task for task in self._tasks for _ in range(self._spec.group_size)]
+        return [
+            (task, c.text) for completions in submitted.values() for task, c in zip(tasks, completions, strict=True)
+        ]
 
     def _groups(
         self, agent: str, completions: Sequence[Completion], settled: Sequence[Verdict | None]
