@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from mutual_env.errors import UnknownNameError
 from mutual_env.seeding import derive_seed
 from sharing.exchange import Exchange, InMemoryExchange
 from sharing.exchange.sqlite import SQLiteExchange
-from tokenizers_bridge import TokenizerBridge
+from tokenizers_bridge import TokenizerBridge, load, toy_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,12 @@ def make_executor(config: RunConfig) -> Executor:
 
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:
-    """Every learner is told its name; its own `seed` option has the run's as the default, if it takes one."""
+    """Every learner is told its name; its own `seed` has the run's as the default, if it takes one. A `tokenizer` is
+    described as a mapping (a toy) or named as `tokenizers_bridge.load` takes it."""
     options = dict(policy.options)
+    if "tokenizer" in options:
+        described = options["tokenizer"]
+        options["tokenizer"] = toy_tokenizer(described) if isinstance(described, Mapping) else load(described)
     if "seed" in registry.options(policy.learner):
         options.setdefault("seed", derive_seed(seed, "learner", name))
     return registry.make(policy.learner, name=name, **options)

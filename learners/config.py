@@ -212,8 +212,11 @@ def _merge(config: DictConfig, content: Mapping[Any, Any], where: str) -> None:
 def _update(config: DictConfig, key: str, value: Any, where: str) -> None:
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
+    head, *rest = key.split(".")
+    for part in reversed(rest):  # nested, because a dotted path cannot make a section that is not there yet
+        value = {part: value}
     try:
-        OmegaConf.update(config, key, value, merge=True, force_add=False)
+        OmegaConf.update(config, head, value, merge=True, force_add=False)
     except (ConfigKeyError, ConfigAttributeError) as error:
         raise ConfigError(f"{where}: {_unknown_key(error, key)}") from error
     except OmegaConfBaseException as error:

@@ -17,10 +17,10 @@ from learners.protocol import Learner
 from learners.registry import takes
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
-from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.errors import UnknownNameError
 from mutual_env.seeding import derive_seed, generator
-from mutual_env.types import CrossEntropy, Task
-from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, WordTokenizer
+from mutual_env.types import CrossEntropy, Ids, Task
+from tokenizers_bridge import Tokenizer
 
 _POSITIONS = 512
 
@@ -30,7 +30,7 @@ def make_tiny(
     *,
     name: str,
     seed: int,
-    tokenizer: Tokenizer | Mapping[str, Any],
+    tokenizer: Tokenizer,
     architecture: str = "llama",
     width: int = 64,
     layers: int = 2,
@@ -40,26 +40,10 @@ def make_tiny(
 ) -> Learner:
     """A torch learner around a new model; `options` are the torch learner's, `warm_start` is `warm_up`'s."""
     options = {**options, "seed": seed}
-    vocabulary = tokenizer if isinstance(tokenizer, Tokenizer) else make_tokenizer(tokenizer)
-    model = make_model(architecture, vocabulary, width=width, layers=layers, heads=heads, seed=seed)
+    model = make_model(architecture, tokenizer, width=width, layers=layers, heads=heads, seed=seed)
     if warm_start is not None:
-        warm_up(model, vocabulary, seed=seed, options=options, **warm_start)
-    return TorchLearner(model, vocabulary, name=name, options=TorchOptions.of(options))
-
-
-def make_tokenizer(spec: Mapping[str, Any]) -> Tokenizer:
-    """`{kind: char, alphabet: ...}`, `{kind: pair, alphabet: ..., merges: [ab]}` or `{kind: word, words: [...]}`."""
-    kinds = {"char": CharTokenizer, "pair": PairTokenizer, "word": WordTokenizer}
-    settings = dict(spec)
-    kind = settings.pop("kind", None)
-    if kind not in kinds:
-        raise UnknownNameError.of("tokenizer kind", kind, kinds)
-    if "merges" in settings:
-        settings["merges"] = [tuple(pair) for pair in settings["merges"]]
-    try:
-        return kinds[kind](**settings)
-    except TypeError as error:
-        raise InvalidInputError(f"tokenizer {kind!r}: {error}") from error
+        warm_up(model, tokenizer, seed=seed, options=options, **warm_start)
+    return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options))
 
 
 def make_model(architecture: str, tokenizer: Tokenizer, *, width: int, layers: int, heads: int, seed: int) -> Any:
@@ -115,21 +99,26 @@ def warm_up(
     for step in range(steps):
         draws.reset(seed=derive_seed(seed, "warm-start"), options={"round": step})
         rng = generator(seed, "warm-start", step)
-        teacher.update([_lesson(task, tokenizer, known, draws.tasks, rng) for task in draws.tasks])
+        teacher.update(_lessons(draws.tasks, tokenizer, known, rng))
     draws.close()
 
 
-def _lesson(
-    task: Task,
-    tokenizer: Tokenizer,
-    known: Mapping[str, Sequence[str]],
-    tasks: Sequence[Task],
-    rng: np.random.Generator,
-) -> Example:
-    answer = task.answer
-    if not all(task.metadata.get(key) in values for key, values in known.items()):
-        letters = sorted(set("".join(other.answer for other in tasks)))
-        answer = "".join(letters[i] for i in rng.integers(len(letters), size=len(answer)))
-    ids = np.append(tokenizer.encode_batch([answer])[0], tokenizer.stop_id).astype(np.int32)
-    mask = np.ones(ids.shape, np.bool_)
-    return Example(tokenizer.render_prompt(task.prompt), ids, mask, np.zeros(ids.shape), CrossEntropy())
+def _lessons(
+    tasks: Sequence[Task], tokenizer: Tokenizer, known: Mapping[str, Sequence[str]], rng: np.random.Generator
+) -> list[Example]:
+    letters = np.array(sorted(set("".join(task.answer for task in tasks))))
+    answers = [
+        task.answer
+        if all(task.metadata.get(key) in values for key, values in known.items())
+        else "".join(rng.choice(letters, size=len(task.answer)))
+        for task in tasks
+    ]
+    return [
+        _lesson(tokenizer.render_prompt(task.prompt), np.append(ids, tokenizer.stop_id).astype(np.int32))
+        for task, ids in zip(tasks, tokenizer.encode_batch(answers), strict=True)
+    ]
+
+
+def _lesson(prompt_ids: Ids, response_ids: Ids) -> Example:
+    mask = np.ones(response_ids.shape, np.bool_)
+    return Example(prompt_ids, response_ids, mask, np.zeros(response_ids.shape), CrossEntropy())

@@ -1,0 +1,210 @@
+"""A run is a function of its configuration: the same again, in any process, and across a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from learners.config import load_run
+from learners.results import read_run
+from learners.run import resume, train
+from learners.run_directory import RunDirectory
+from mutual_env.errors import StorageError
+from mutual_env.seeding import generator
+
+CONFIG = """
+name: r
+rounds: 6
+env:
+  id: mutual/arithmetic-v0
+  group_size: 4
+  prompts_per_round: 3
+  options: {digits: 1, modulus: 10}
+sharing: {strategy: sgt, options: {publish: [rollout]}}
+policies:
+  ada:
+    learner: tabular
+    options: {tokenizer: {kind: char, alphabet: "0123456789+=()%"}, alphabet: "0123456789", max_new_tokens: 2}
+  bob:
+    learner: tabular
+    options:
+      tokenizer: {kind: pair, alphabet: "0123456789+=()%", merges: ["%1", "01"]}
+      alphabet: "0123456789"
+      max_new_tokens: 2
+evaluation: {every: 3, prompts: 8, samples: 2, part: operation}
+checkpoint: {every: 2, keep: 2}
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG + f"output: {tmp_path}\n")
+    return path
+
+
+def whole(directory: Path) -> dict[str, bytes]:
+    """Everything that must be the same, byte for byte: metrics, samples, and the weights of the last checkpoint."""
+    kept = {name: (directory / name).read_bytes() for name in ("metrics.jsonl", "samples.jsonl")}
+    last = max((directory / "checkpoints").glob("round_*"))
+    return kept | {str(p.relative_to(last)): p.read_bytes() for p in sorted(last.glob("*/*"))}
+
+
+def in_a_process(code: str, *, hash_seed: str = "0") -> int:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False).returncode
+
+
+def test_a_run_writes_metrics_evaluations_samples_checkpoints_and_the_exchange(config_file: Path) -> None:
+    result = train(load_run(config_file))
+    run = read_run(result.directory)
+    assert (result.rounds, run.rounds, run.finished) == (6, 6, True)
+    assert [round_ for round_, _ in run.evaluations["bob"]["accuracy/add"]] == [0, 3, 6]
+    assert "share/rescued" in run.metrics["ada"]
+    checkpoints = sorted(p.name for p in (result.directory / "checkpoints").iterdir())
+    assert checkpoints == ["round_00000004", "round_00000006"]
+    assert RunDirectory(result.directory).exchange.stat().st_size > 0
+    assert json.loads((result.directory / "run.json").read_text())["versions"]["numpy"]
+
+
+def test_the_same_configuration_gives_the_same_bytes_in_another_process_and_with_the_agents_in_another_order(
+    config_file: Path, tmp_path: Path
+) -> None:
+    config = load_run(config_file)
+    first = whole(train(config).directory)
+    config.policies = dict(reversed(config.policies.items()))
+    config.name = "reversed"
+    lines = whole(train(config).directory)["metrics.jsonl"].splitlines()
+    assert sorted(lines) == sorted(first["metrics.jsonl"].splitlines())
+    code = f"from learners.cli import main; main(['train', {str(config_file)!r}, 'name=other', '--quiet'])"
+    assert in_a_process(code, hash_seed="12345") == 0
+    assert whole(tmp_path / "other") == first
+
+
+# Each is a function that a run of six rounds goes through several times: dying at its n-th call is dying in that phase.
+PHASES = {
+    "sampling": ("learners.tabular", "TabularLearner.act", 9),
+    "verifying": ("mutual_env.verifiers.pool", "VerifierPool.verify", 6),
+    "exchanging": ("sharing.exchange.sqlite", "SQLiteExchange.publish", 4),
+    "optimizing": ("learners.tabular", "TabularLearner.update", 8),
+    "updating a model": ("learners.torch.learner", "TorchLearner.update", 9),
+    "saving": ("learners.tabular", "TabularLearner.save", 4),
+    "hashing": ("learners.checkpoint", "_sha256", 9),
+    "renaming": ("learners.checkpoint", "_replace", 2),
+    "renamed": ("learners.checkpoint", "Checkpoints._prune", 2),
+    "writing metrics": ("learners.run_directory", "JsonLines.append", 30),
+}
+
+
+def killed_at(config_file: Path, name: str, phase: str) -> int:
+    """Run in a process that kills itself, with SIGKILL, in the middle of a phase."""
+    module, attribute, call = PHASES[phase]
+    code = f"""
+import importlib, os, signal
+from learners.cli import main
+module = importlib.import_module({module!r})
+*path, last = {attribute!r}.split(".")
+owner = getattr(module, path[0]) if path else module
+original, calls = getattr(owner, last), []
+def counted(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args, **kwargs)
+setattr(owner, last, counted)
+raise SystemExit(main(["train", {str(config_file)!r}, "name={name}", "--quiet"]))
+"""
+    return in_a_process(code)
+
+
+@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "updating a model"])
+def test_a_run_killed_in_any_phase_and_resumed_equals_the_uninterrupted_one(
+    config_file: Path, tmp_path: Path, phase: str
+) -> None:
+    expected = whole(train(load_run(config_file)).directory)
+    assert killed_at(config_file, "killed", phase) == -signal.SIGKILL
+    done = resume(tmp_path / "killed")
+    assert done.rounds == 6
+    assert whole(tmp_path / "killed") == expected
+
+
+def test_a_torch_run_killed_while_optimizing_and_resumed_equals_the_uninterrupted_one(
+    config_file: Path, tmp_path: Path
+) -> None:
+    """Weights, Adam's moments and the generators: all that a checkpoint of a real model holds."""
+    text = config_file.read_text().replace("learner: tabular", "learner: tiny").replace('alphabet: "0123456789", ', "")
+    config_file.write_text(text.replace('      alphabet: "0123456789"\n', ""))
+    expected = whole(train(load_run(config_file)).directory)
+    assert killed_at(config_file, "killed", "updating a model") == -signal.SIGKILL
+    resume(tmp_path / "killed")
+    assert whole(tmp_path / "killed") == expected
+
+
+def test_a_finished_run_is_resumed_to_itself(config_file: Path) -> None:
+    result = train(load_run(config_file))
+    before = whole(result.directory)
+    assert resume(result.directory).rounds == 6
+    assert whole(result.directory) == before
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(config_file: Path) -> None:
+    result = train(load_run(config_file))
+    before = whole(result.directory)
+    victim = next((result.directory / "checkpoints" / "round_00000006" / "ada").iterdir())
+    victim.write_bytes(victim.read_bytes()[:-1])
+    again = resume(result.directory)
+    assert len(again.refused) == 1
+    assert str(victim) in again.refused[0]
+    assert whole(result.directory) == before
+
+
+def test_a_pickle_is_never_opened_on_the_way_back(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = train(load_run(config_file))
+
+    def opened(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a pickle was opened")
+
+    import pickle
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, opened)
+    (result.directory / "checkpoints" / "round_00000006" / "ada" / "weights.pkl").write_bytes(b"\x80\x04.")
+    again = resume(result.directory)
+    assert "weights.pkl is not in the manifest" in again.refused[0]
+
+
+def test_a_checkpoint_of_other_policies_is_refused(config_file: Path) -> None:
+    result = train(load_run(config_file))
+    text = result.directory.joinpath("config.yaml").read_text().replace("\n  ada:", "\n  eve:")
+    result.directory.joinpath("config.yaml").write_text(text)
+    with pytest.raises(StorageError, match="holds no part 'eve'"):
+        resume(result.directory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(50))
+def test_a_run_killed_at_a_random_moment_and_resumed_equals_the_uninterrupted_one(
+    config_file: Path, tmp_path: Path, moment: int
+) -> None:
+    """`make test-kill`: moments over the whole life of a process, from its imports to its last line."""
+    expected = whole(train(load_run(config_file)).directory)
+    began = time.monotonic()
+    command = [sys.executable, "-m", "learners.cli", "train", str(config_file), "name=killed", "--quiet"]
+    timed = subprocess.run([*command[:-2], "name=timed", "--quiet"], timeout=120, check=True)
+    assert timed.returncode == 0
+    lifetime = time.monotonic() - began
+    process = subprocess.Popen(command)
+    time.sleep(lifetime * float(generator("kill", moment).uniform(0.3, 1.0)))
+    process.kill()
+    process.wait(timeout=60)
+    if not RunDirectory(tmp_path / "killed").config.is_file():
+        return  # killed before there was a run: nothing to resume, nothing lost
+    resume(tmp_path / "killed")
+    assert whole(tmp_path / "killed") == expected
