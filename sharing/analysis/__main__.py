@@ -17,9 +17,9 @@ READERS = tuple(10.0**exponent for exponent in (-4.0, -3.5, -3.0, -2.5, -2.0, -1
 PEERS = (0.1, 0.5, 0.9)
 
 
-def compute(size: int, draws: int, options: Options) -> dict[str, object]:
+def compute(size: int, draws: int, steps: int, options: Options) -> dict[str, object]:
     """Everything that the page and the figures show."""
-    points, by_length = sweep(), lengths_sweep()
+    points, by_length = sweep(steps), lengths_sweep()
     agreement = agree(tuple(dict.fromkeys((*points, *by_length))), size, draws, options)
     return {
         "group_size": size,
@@ -43,11 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--draws", type=int, default=20_000, help="simulated prompts at each point and context")
     parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5, help="into how many steps each sweep is cut")
     parser.add_argument("--formats", nargs="+", default=["svg"], choices=["svg", "png", "pdf"])
     given = parser.parse_args(arguments)
     (given.out / "data").mkdir(parents=True, exist_ok=True)
     target = given.out / "data" / "bandit.json"
-    target.write_text(json.dumps(compute(given.group_size, given.draws, Options()), indent=1) + "\n")
+    computed = compute(given.group_size, given.draws, given.steps, Options())
+    target.write_text(json.dumps(computed, indent=1) + "\n")
     data = json.loads(target.read_text())
     written = [target, *draw_all(data, given.out, given.formats)]
     found = data["agreement"]
