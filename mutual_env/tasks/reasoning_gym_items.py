@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import random
+import resource
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -76,8 +77,17 @@ def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"entries": entries, "failure": failure}
 
 
+def limit_resources() -> None:
+    """Collected code may be greedy by mistake: 8 GiB of memory, files of 64 MiB, no core dump."""
+    for what, most in ((resource.RLIMIT_AS, 8 << 30), (resource.RLIMIT_FSIZE, 64 << 20), (resource.RLIMIT_CORE, 0)):
+        _, hard = resource.getrlimit(what)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (allowed, allowed))
+
+
 def main() -> None:
     """Answer one JSON line with one JSON line until the input ends. Items that print or read do not touch the lines."""
+    limit_resources()
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -144,3 +145,27 @@ def test_closing_an_env_ends_the_processes_that_it_started() -> None:
     assert running._process.poll() is None
     env.close()
     assert running._process.poll() is not None
+
+
+def test_verdicts_do_not_depend_on_the_number_of_workers_and_nothing_is_imported_here() -> None:
+    """In a process of its own, since other tests here import reasoning_gym to look at it."""
+    program = (
+        "import sys, mutual_env\n"
+        "def play(workers):\n"
+        "    pool = mutual_env.VerifierPool(workers=workers)\n"
+        "    env = mutual_env.make('reasoning_gym/countdown-v0', group_size=3, prompts_per_round=2, pool=pool)\n"
+        "    env.reset(seed=1)\n"
+        "    texts = [[task.answer, '1+1', '__import__(\"os\")'] for task in env.tasks]\n"
+        "    result = env.step({agent: texts for agent in env.agents})\n"
+        "    env.close(); pool.close()\n"
+        "    return result\n"
+        "if __name__ == '__main__':\n"
+        "    first = play(1)\n"
+        "    assert first == play(3)\n"
+        "    assert not {'reasoning_gym', 'sympy'} & set(sys.modules)\n"
+        "    print(first[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    rewards = set(ast.literal_eval(done.stdout).values())
+    assert len(rewards) == 1
+    assert 1 / 3 <= rewards.pop() < 0.5  # one of three is right; a wrong one that can be read is worth a little
