@@ -66,13 +66,22 @@ def make(
     max_chars          the longest completion that `step` accepts
     task_kwargs        the family's own options, such as `split="eval"`
     """
-    given = locals()
-    options = {**given.pop("task_kwargs"), **{k: v for k, v in given.items() if k != "id"}}
+    options = {
+        "agents": agents,
+        "group_size": group_size,
+        "prompts_per_round": prompts_per_round,
+        "seed": seed,
+        "verifier": verifier,
+        "pool": pool,
+        "on_unscored": on_unscored,
+        "unscored_limit": unscored_limit,
+        "max_chars": max_chars,
+    }
     try:
         registered = pettingzoo.spec("parallel", id)
     except PettingZooRegistryError:
         raise UnknownNameError.of("env id", id, ids() or pettingzoo.parallel_registry) from None
-    env: ReasoningEnv = pettingzoo.make("parallel", registered, **options)
+    env: ReasoningEnv = pettingzoo.make("parallel", registered, **options, **task_kwargs)
     return env
 
 

@@ -29,7 +29,7 @@ class MathTasks:
 
     path             a .jsonl or .parquet file, a folder of them, or a folder written by `datasets`' `save_to_disk`
     eval_path        the held-out rows, if they are stored apart; `path` may then be left out for `split="eval"`
-    part, eval_part  which part of a stored `DatasetDict`
+    part, eval_part  which part of a stored `DatasetDict`, or of a folder with files such as train-*.parquet
     split            "train" or "eval". With `eval_path`, "eval" is all of its rows and "train" the rows of `path`
                      whose question is not among them. Without, `eval_share` of the questions are held out, by a hash
                      of their text. Either way no question is in both, whatever the seeds and the order of the rows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ from mutual_env.errors import DatasetRowError, InvalidInputError, MissingExtraEr
 
 Place: TypeAlias = str
 _SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+_PARTS = {"train", "validation", "test"}
 _BATCH = 1024
 
 
@@ -19,7 +21,7 @@ def read_rows(path: str | Path, part: str | None = None) -> Iterator[tuple[Place
     """Each row with its place, "file:line" for JSON lines and "file: row n" (from 1) for the others.
 
     A folder is a Hugging Face data set written by `save_to_disk` (`part` names one of a `DatasetDict`), or holds .jsonl
-    and .parquet files, which are read in the order of their names.
+    and .parquet files, which are read in the order of their names (`part` names what those begin with).
     """
     path = Path(path)
     if not path.exists():
@@ -29,13 +31,25 @@ def read_rows(path: str | Path, part: str | None = None) -> Iterator[tuple[Place
     elif (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         yield from _read_hugging_face(path, part)
     else:
-        files = sorted(f for f in path.iterdir() if f.suffix in _SUFFIXES)
-        if not files:
-            raise InvalidInputError(
-                f"path {str(path)!r} is a folder without {', '.join(_SUFFIXES)} files or a stored data set"
-            )
-        for file in files:
+        for file in _files_of(path, part):
             yield from _read_file(file)
+
+
+def _files_of(folder: Path, part: str | None) -> list[Path]:
+    """The files of the part: "train-00000-of-00001.parquet" and "train.jsonl" are of the part "train"."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in _SUFFIXES)
+    if not files:
+        raise InvalidInputError(
+            f"path {str(folder)!r} holds neither {', '.join(_SUFFIXES)} files nor a stored data set"
+        )
+    parts = {re.split(r"[-.]", file.name)[0] for file in files}
+    if part is not None and part not in parts:
+        raise UnknownNameError.of(f"part of {folder}", part, parts)
+    if part is None and len(parts & _PARTS) > 1:
+        raise InvalidInputError(
+            f"path {str(folder)!r} holds the parts {', '.join(sorted(parts))}: name one, part='train'"
+        )
+    return [file for file in files if part in (None, re.split(r"[-.]", file.name)[0])]
 
 
 def _read_file(file: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:

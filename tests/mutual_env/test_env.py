@@ -267,6 +267,26 @@ def grumpy(**options: object) -> ReasoningEnv:
     return small(agents=1, group_size=10, verifier=verifier, **options)
 
 
+class Divides:
+    """A verifier whose rewards are not all finite."""
+
+    id = "divides"
+    inline = True
+
+    def verify(self, task: Task, text: str) -> Verdict:
+        return Verdict.scored(float(text), correct=False)
+
+
+@pytest.mark.parametrize("reward", ["nan", "inf", "-inf"])
+def test_a_reward_that_is_no_finite_number_is_named_and_the_round_stays_open(reward: str) -> None:
+    env = small(agents=1, verifier=VerifierSpec("tests.mutual_env.test_env:Divides"))
+    env.reset()
+    with pytest.raises(VerificationError, match=f"reward must be finite, got {reward}"):
+        env.step({"policy_0": [[reward, reward], ["0.5", "1"]]})
+    _, rewards, *_ = env.step({"policy_0": [["0.25", "0.75"], ["0.5", "0.5"]]})
+    assert rewards == {"policy_0": 0.5}
+
+
 def test_a_completion_without_a_verdict_leaves_its_group_and_is_counted() -> None:
     env = grumpy()
     env.reset()

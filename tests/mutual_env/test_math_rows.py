@@ -93,6 +93,17 @@ def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path: Path) -
     assert [p.question for p in read_problems(tmp_path)] == ["first", "second"]
 
 
+def test_the_parts_of_a_published_folder_are_not_mixed(tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00001.parquet", [GSM8K, {**GSM8K, "question": "Another?"}])
+    write(tmp_path / "test-00000-of-00001.parquet", [{**GSM8K, "question": "Held out?"}])
+    with pytest.raises(InvalidInputError, match="holds the parts test, train"):
+        read_problems(tmp_path)
+    with pytest.raises(UnknownNameError, match="'test'"):
+        read_problems(tmp_path, "tests")
+    assert len(read_problems(tmp_path, "train")) == 2
+    assert [p.question for p in read_problems(tmp_path, "test")] == ["Held out?"]
+
+
 def test_math_verify_scores_what_is_drawn(tmp_path: Path, pool: VerifierPool) -> None:
     path = write(tmp_path / "rows.jsonl", [MATH_500, {"problem": "1/2+1/4?", "answer": "\\frac{3}{4}"}])
     env = mutual_env.make(
@@ -196,7 +207,7 @@ def test_a_row_of_gsm8k_without_its_mark_is_malformed(tmp_path: Path) -> None:
         (lambda p: MathTasks(), InvalidInputError, "path is missing"),
         (lambda p: MathTasks(path=p / "nothing.jsonl"), StorageError, "does not exist"),
         (lambda p: MathTasks(path=p / "rows.csv"), InvalidInputError, "got '.csv'"),
-        (lambda p: MathTasks(path=p / "empty"), InvalidInputError, "folder without"),
+        (lambda p: MathTasks(path=p / "empty"), InvalidInputError, "holds neither"),
         (lambda p: MathTasks(path=p / "blank.jsonl"), InvalidInputError, "no rows for split 'train'"),
         (lambda p: MathTasks(path=p / "torn.parquet"), StorageError, "not a whole Parquet file"),
         (lambda p: MathTasks(path=p / "rows.jsonl", eval_share=0).draw(0, 0, 2), InvalidInputError, "only 1 rows"),
