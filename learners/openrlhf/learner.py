@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from learners.example import Example
 from learners.openrlhf.library import Actor
+from learners.openrlhf.make_actor import make_actor
 from learners.openrlhf.trainer import ActorTrainer
 from learners.protocol import Learner
 from learners.registry import takes
@@ -75,16 +76,6 @@ class InProcessTrainer:
             return self._trainer.known(self._frozen, examples)
         with self._model.adapted.disable_adapter():
             return self._trainer.known(self._actor, examples)
-
-
-def make_actor(model: LanguageModel) -> Actor:
-    """An `Actor` around a model, never a path: given a path, OpenRLHF runs whatever code the directory holds."""
-    actor = Actor(model.adapted)
-    actor.packing_samples = False  # set by OpenRLHF only where it loads the model itself
-    size = model.head.size
-    if size < model.head.weight.shape[0]:  # padding of the vocabulary is no token, here as in the sampler
-        model.base.get_output_embeddings().register_forward_hook(lambda _module, _args, logits: logits[..., :size])
-    return actor
 
 
 def _frozen_copy(actor: Actor) -> Actor:

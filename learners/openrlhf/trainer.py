@@ -21,6 +21,7 @@ from learners.openrlhf.batch import (
 )
 from learners.openrlhf.library import Actor, Experience
 from learners.openrlhf.losses import total_loss
+from learners.openrlhf.ranks import Alone, Ranks
 from learners.torch.options import TorchOptions
 from mutual_env.errors import TrainingError
 from mutual_env.types import CappedSequence, Floats, Ids, Loss, Metrics, PolicyGradient
@@ -53,26 +54,31 @@ class Micro:
 
 
 class ActorTrainer:
-    """Scores and trains one actor."""
+    """Scores and trains one actor, alone or as one of several data-parallel ranks."""
 
-    def __init__(self, actor: Actor, steps: Steps, options: TorchOptions, device: torch.device) -> None:
+    def __init__(
+        self, actor: Actor, steps: Steps, options: TorchOptions, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
         self._actor = actor
         self._steps = steps
         self._options = options
         self._device = device
+        self._ranks = ranks or Alone()
 
     def score(self, actor: Actor, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
         """log π of each response token at temperature 1, by this actor or a frozen one."""
-        scores: list[Floats] = [np.empty(0) for _ in pairs]
-        batches = row_batches([p.size + r.size for p, r in pairs], self._options.micro_batch_tokens)
-        for rows in batches:
-            experience = scoring_experience([pairs[row] for row in rows]).to_device(self._device)
+        found: dict[int, Floats] = {}
+        batches = list(row_batches([p.size + r.size for p, r in pairs], self._options.micro_batch_tokens))
+        for rows in self._ranks.mine(batches):
+            asked = rows or batches[0]  # a rank without a batch of its own keeps step with the others
+            experience = scoring_experience([pairs[row] for row in asked]).to_device(self._device)
             with torch.no_grad():
                 logprobs = self._logprobs(actor, experience).double().cpu().numpy()
-            for row, values in zip(rows, logprobs, strict=True):
+            for row, values in zip(asked, logprobs, strict=True):
                 prompt, response = pairs[row]
-                scores[row] = values[prompt.size - 1 : prompt.size - 1 + response.size].copy()
-        return scores
+                found[row] = values[prompt.size - 1 : prompt.size - 1 + response.size].copy()
+        merged = self._ranks.merged(found)
+        return [merged[row] for row in range(len(pairs))]
 
     def update(self, examples: Sequence[Example], references_of: KnownBy) -> Metrics:
         """The optimizer steps that these examples ask for: none, if they teach nothing."""
@@ -100,14 +106,15 @@ class ActorTrainer:
         """The loss of one optimizer step, its gradients accumulated."""
         self._steps.zero_grad()
         total = 0.0
-        for position, micro in enumerate(micros):
+        mine = [micro or idle(micros[0]) for micro in self._ranks.mine(micros)]
+        for position, micro in enumerate(mine):
             experience = training_experience(micro.members, anchors).to_device(self._device)
             frozen = per_action(micro.members, references).to(self._device) if references else None
             terms = training_terms(experience, micro.members, micro.scale, index, frozen, self._options.kl_coefficient)
             loss = total_loss(self._logprobs(self._actor, experience), terms)
-            self._steps.backward(loss, last=position + 1 == len(micros))
+            self._steps.backward(loss, last=position + 1 == len(mine))
             total += float(loss.detach())
-        return total
+        return self._ranks.total(total)
 
     def apply(self, loss: float) -> float:
         try:
@@ -135,6 +142,11 @@ def micro_batches(step: Sequence[Example], options: TorchOptions) -> list[Micro]
     lengths = [step[i].prompt_ids.size + step[i].response_ids.size for i in chosen]
     picks = ([chosen[row] for row in rows] for rows in row_batches(lengths, options.micro_batch_tokens))
     return [Micro(tuple(step[i] for i in pick), scale[pick]) for pick in picks]
+
+
+def idle(micro: Micro) -> Micro:
+    """A forward and backward that adds nothing, for a rank that must keep step with the others."""
+    return Micro(micro.members[:1], np.zeros(1))
 
 
 def later_anchors(parts: Sequence[Sequence[Example]], kl_coefficient: float) -> list[Example]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -72,15 +71,14 @@ class VllmSampled:
         return self._learner.score(prompt_ids, response_ids)
 
     def update(self, examples: Sequence[Example]) -> Metrics:
-        """The learner's update, then the new weights to vLLM; `sync_seconds` says how long that took."""
+        """The learner's update, then the new weights to vLLM."""
         metrics = self._learner.update(examples)
-        return {**metrics, "sync_seconds": self.sync()}
+        self.sync()
+        return metrics
 
-    def sync(self) -> float:
-        """Give the engine the learner's present weights; the seconds it took."""
-        start = time.monotonic()
+    def sync(self) -> None:
+        """Give the engine the learner's present weights."""
         self._engine.load_weights(self._exporter.export_weights(), self._learner.version)
-        return time.monotonic() - start
 
     def save(self, directory: Path) -> None:
         self._learner.save(directory)

@@ -1,0 +1,281 @@
+"""vLLM's real engine, in process and behind its server, as the sampler of a torch learner (make test-vllm)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from learners.example import Example
+from learners.testing import check_learner
+from learners.torch.learner import TorchLearner, make_torch
+from learners.vllm import LocalEngine, Sample, Sampling, SamplingEngine, VllmSampled, make_transport
+from learners.vllm.engine import Weights
+from learners.vllm.server import Server, ServerEngine
+from mutual_env.errors import ConfigError, InvalidInputError, TrainingError
+from mutual_env.types import Completion, CrossEntropy, Ids
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+PROMPTS = ("1+2=", "3+4=", "12+34=")
+ENGINE = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": 256,
+    "max_num_seqs": 64,
+    "kv_cache_memory_bytes": 1 << 28,
+}
+AGREEMENT = 1e-4
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 96k parameters with tied embeddings, and a byte-level tokenizer of 259 tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("model")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: i for i, piece in enumerate([*alphabet, "<pad>", "<bos>", "<eos>"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
+    ).save_pretrained(path)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=256,
+        bos_token_id=vocabulary["<bos>"],
+        eos_token_id=vocabulary["<eos>"],
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+class KeptOpen:
+    """An engine that several learners use one after the other; the fixture that made it closes it."""
+
+    def __init__(self, engine: SamplingEngine) -> None:
+        self.engine = engine
+        self.loaded: list[int] = []
+
+    def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
+        return self.engine.sample(prompts, seeds, sampling)
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        self.engine.load_weights(weights, version)
+        self.loaded.append(version)
+
+    def close(self) -> None:
+        """Not yet."""
+
+
+@pytest.fixture(scope="module")
+def local(model_path: Path) -> Iterator[KeptOpen]:
+    engine = LocalEngine(model_path, make_transport("file"), **ENGINE)
+    yield KeptOpen(engine)
+    engine.close()
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def served(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptOpen]:
+    transport = make_transport("file")
+    server = Server(model_path, transport.backend, log=tmp_path_factory.mktemp("server") / "log", **ENGINE)
+    try:
+        engine = ServerEngine(server.url, transport, api_key=server.api_key)
+        yield KeptOpen(engine)
+        engine.close()
+        engine.close()
+    finally:
+        server.close()
+        server.close()
+
+
+@pytest.fixture(scope="module", params=["local", "served"])
+def engine(request: pytest.FixtureRequest) -> KeptOpen:
+    kept: KeptOpen = request.getfixturevalue(request.param)
+    return kept
+
+
+def torch_learner(path: Path, **options: Any) -> TorchLearner:
+    settings = {"device": "cpu", "max_new_tokens": 10, "learning_rate": 1e-2, **options}
+    learner = make_torch(str(path), name="toy", **settings)
+    assert isinstance(learner, TorchLearner)
+    return learner
+
+
+def sampled(path: Path, engine: SamplingEngine, **options: Any) -> VllmSampled:
+    learner = torch_learner(path, **options)
+    return VllmSampled(learner, engine, Sampling(learner.tokenizer.stop_id, max_new_tokens=10))
+
+
+def flat(groups: Sequence[Sequence[Completion]]) -> list[Completion]:
+    return [completion for group in groups for completion in group]
+
+
+def disagreement(learner: VllmSampled, groups: Sequence[Sequence[Completion]]) -> float:
+    """The largest difference between a sampled log-probability and the learner's own score of it."""
+    prompts = [learner.tokenizer.render_prompt(p) for p, group in zip(PROMPTS, groups, strict=True) for _ in group]
+    completions = flat(groups)
+    scores = learner.score(prompts, [c.token_ids for c in completions])
+    return max(float(np.abs(s - c.logprobs).max()) for s, c in zip(scores, completions, strict=True))
+
+
+def lesson(learner: VllmSampled, text: str) -> list[Example]:
+    """Answer every prompt with this text."""
+    response = np.append(learner.tokenizer.encode_batch([text])[0], learner.tokenizer.stop_id).astype(np.int32)
+    return [
+        Example(
+            learner.tokenizer.render_prompt(p),
+            response,
+            np.ones(response.size, np.bool_),
+            np.zeros(response.size),
+            CrossEntropy(),
+        )
+        for p in PROMPTS
+    ]
+
+
+def test_samples_come_with_the_log_probabilities_that_the_learner_gives_them(
+    model_path: Path, engine: KeptOpen
+) -> None:
+    learner = sampled(model_path, engine)
+    groups = learner.act(PROMPTS, 8, seed=1)
+    assert [len(group) for group in groups] == [8, 8, 8]
+    assert disagreement(learner, groups) <= AGREEMENT
+    assert len({c.text for c in groups[0]}) > 1
+    assert {c.policy_version for c in flat(groups)} == {0}
+    for completion in flat(groups):
+        stopped = int(completion.token_ids[-1]) == learner.tokenizer.stop_id
+        assert (completion.finish_reason == "stop") == stopped
+        assert completion.text == learner.tokenizer.decode(completion.token_ids)
+    again = learner.act(PROMPTS, 8, seed=1)
+    assert [c.token_ids.tolist() for c in flat(again)] == [c.token_ids.tolist() for c in flat(groups)]
+    other = learner.act(PROMPTS, 8, seed=2)
+    assert [c.text for c in flat(other)] != [c.text for c in flat(groups)]
+
+
+def test_after_each_update_vllm_samples_what_the_learner_has_become(model_path: Path, engine: KeptOpen) -> None:
+    learner = sampled(model_path, engine)
+    before = learner.act(PROMPTS, 8, seed=1)
+    assert not any(c.text == "ok" for c in flat(before))
+    for step in range(40):
+        learner.update(lesson(learner, "ok"))
+        assert engine.loaded[-1] == learner.version == step + 1
+    after = learner.act(PROMPTS, 8, seed=1)
+    assert disagreement(learner, after) <= AGREEMENT
+    assert sum(c.text == "ok" for c in flat(after)) >= 20
+    assert {c.policy_version for c in flat(after)} == {40}
+    assert {c.finish_reason for c in flat(after) if c.text == "ok"} == {"stop"}
+
+
+def test_adapters_are_merged_into_what_vllm_gets(model_path: Path, local: KeptOpen) -> None:
+    learner = sampled(model_path, local, lora_rank=4)
+    for _ in range(5):
+        learner.update(lesson(learner, "ok"))
+    assert disagreement(learner, learner.act(PROMPTS, 4, seed=1)) <= AGREEMENT
+
+
+def test_a_checkpoint_that_is_loaded_reaches_vllm(model_path: Path, local: KeptOpen, tmp_path: Path) -> None:
+    first = sampled(model_path, local)
+    first.update(lesson(first, "ok"))
+    first.save(tmp_path)
+    expected = first.act(PROMPTS, 4, seed=1)
+    second = sampled(model_path, local)
+    second.load(tmp_path)
+    got = second.act(PROMPTS, 4, seed=1)
+    assert [c.token_ids.tolist() for c in flat(got)] == [c.token_ids.tolist() for c in flat(expected)]
+    assert {c.policy_version for c in flat(got)} == {1}
+
+
+def test_a_long_prompt_cached_under_old_weights_is_computed_anew(model_path: Path, local: KeptOpen) -> None:
+    learner = sampled(model_path, local)
+    prompt = "0123456789" * 20  # several cache blocks
+    ids = learner.tokenizer.render_prompt(prompt)
+    for _ in range(3):
+        completions = learner.act([prompt], 4, seed=1)[0]
+        scores = learner.score([ids] * 4, [c.token_ids for c in completions])
+        worst = max(float(np.abs(s - c.logprobs).max()) for s, c in zip(scores, completions, strict=True))
+        assert worst <= AGREEMENT
+        learner.update(lesson(learner, "ok"))
+
+
+def test_recorded_log_probabilities_are_of_the_distribution_sampled_from(model_path: Path, local: KeptOpen) -> None:
+    learner = torch_learner(model_path)
+    wrapped = VllmSampled(learner, local, Sampling(learner.tokenizer.stop_id, 1, temperature=0.5, top_k=3))
+    prompt = learner.tokenizer.render_prompt("1+2=")
+    with torch.no_grad():
+        logits = learner.model(torch.from_numpy(prompt.astype(np.int64))[None]).logits[0, -1]
+    best = torch.topk(logits / 0.5, 3)
+    expected = dict(zip(best.indices.tolist(), torch.log_softmax(best.values, -1).tolist(), strict=True))
+    for completion in wrapped.act(["1+2="], 32, seed=1)[0]:
+        assert float(completion.logprobs[0]) == pytest.approx(expected[int(completion.token_ids[0])], abs=AGREEMENT)
+
+
+def test_the_vllm_sampled_learner_conforms(model_path: Path, local: KeptOpen) -> None:
+    def make(**options: Any) -> Callable[[], VllmSampled]:
+        return lambda: sampled(model_path, local, **options)
+
+    check_learner(make())
+
+
+def test_the_file_that_carried_the_weights_is_gone_afterwards(
+    model_path: Path, tmp_path: Path, local: KeptOpen
+) -> None:
+    transport = make_transport("file", directory=tmp_path)
+    client = local.engine._client  # type: ignore[attr-defined]
+    transport.send(client, torch_learner(model_path).export_weights(), 0)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    transport.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(TrainingError, match=r"http://127\.0\.0\.1:9 does not answer"):
+        ServerEngine("http://127.0.0.1:9", make_transport("file"), timeout=5.0)
+
+
+def test_what_the_server_refuses_is_said_in_its_words(served: KeptOpen) -> None:
+    too_long = np.full(300, 5, dtype=np.int32)
+    with pytest.raises(InvalidInputError, match="256"):
+        served.sample([too_long], [1], Sampling(258, 4))
+
+
+def test_handles_that_would_be_unpickled_are_never_sent_to_a_server() -> None:
+    with pytest.raises(ConfigError, match="unpickle"):
+        ServerEngine("http://127.0.0.1:9", make_transport("ipc"))
+
+
+@pytest.mark.parametrize("name", ["ipc", "nccl"])
+def test_the_transfers_of_vllm_that_need_a_gpu_fit_the_installed_version(name: str) -> None:
+    """What can be checked without one: names, fields and signatures that our side relies on."""
+    import inspect
+
+    from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
+
+    transport = make_transport(name)
+    assert name in WeightTransferEngineFactory._registry
+    trainer = WeightTransferTrainerFactory._registry[name]()
+    assert transport._info().backend == transport.backend == name  # type: ignore[attr-defined]
+    assert transport._info().is_sender  # type: ignore[attr-defined]
+    assert set(inspect.signature(trainer.trainer_init).parameters) == {"init_info", "client", "source"}
+    source = transport._source  # type: ignore[attr-defined]
+    source.tensors = {"a": torch.zeros(2, 3)}
+    [meta] = source.metadata()
+    assert (meta.name, meta.dtype, meta.shape) == ("a", torch.float32, (2, 3))
+    assert [name for name, _ in source] == ["a"]
