@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mutual_env.errors import MissingExtraError
+from mutual_env.types import Floats
 from sharing.analysis.labels import place_labels
 
 Data = Mapping[str, Any]
@@ -99,11 +100,14 @@ def plane(data: Data) -> Any:
     for axis, (title, _) in zip(axes, trails, strict=True):
         _plane_axes(axis, title)
     axes[0].set_ylabel("stability: alignment of one update with the true gradient")
+    axes[0].text(-0.13, 0.275, "hollow: start of the sweep    full: its end", color=PALE, fontsize=8.5, va="bottom")
     figure.supxlabel(
         "support: alignment of one update with growth on the prompts where GRPO learns nothing", fontsize=9.5
     )
-    for axis, (_, rows) in zip(axes, trails, strict=True):
-        _plane_trails(axis, rows)
+    drawn = [_plane_trails(axis, rows) for axis, (_, rows) in zip(axes, trails, strict=True)]
+    figure.canvas.draw()  # lays the panels out: labels are placed in what is then free
+    for axis, lines in zip(axes, drawn, strict=True):
+        _plane_labels(axis, lines)
     return figure
 
 
@@ -127,8 +131,8 @@ def _plane_axes(axis: Any, title: str) -> None:
     )
 
 
-def _plane_trails(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    ends, trails = {}, []
+def _plane_trails(axis: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Floats]:
+    trails = {}
     for name, look in LOOKS.items():
         placed = [row["strategies"][name] for row in rows]
         x, y = [p["support"] for p in placed], [p["stability"] for p in placed]
@@ -137,22 +141,27 @@ def _plane_trails(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         axis.scatter(x[1:-1], y[1:-1], s=size / 7, color=look.colour, marker=look.marker, zorder=3)
         axis.scatter(x[:1], y[:1], s=size, facecolor="white", edgecolor=look.colour, marker=look.marker, zorder=3)
         axis.scatter(x[-1:], y[-1:], s=size, color=look.colour, marker=look.marker, zorder=4)
-        ends[name] = (x[-1], y[-1])
-        trails.append(np.column_stack([x, y]))
-    names = {name: look.label for name, look in LOOKS.items()}
-    for name, offset in place_labels(axis, names, ends, trails).items():
+        trails[name] = np.column_stack([x, y])
+    return trails
+
+
+def _plane_labels(axis: Any, trails: Mapping[str, Floats]) -> None:
+    names = {name: LOOKS[name].label for name in trails}
+    ends = {name: (float(trail[-1, 0]), float(trail[-1, 1])) for name, trail in trails.items()}
+    for name, offset in place_labels(axis, names, ends, list(trails.values())).items():
+        look = LOOKS[name]
         axis.annotate(
             names[name],
             ends[name],
             xytext=offset,
             textcoords="offset points",
-            color=LOOKS[name].colour,
+            color=look.colour,
             fontsize=9,
-            fontweight="bold" if LOOKS[name].width > 2 else "normal",
+            fontweight="bold" if look.width > 2 else "normal",
             ha="left" if offset[0] >= 0 else "right",
             va="center",
-            arrowprops={"arrowstyle": "-", "color": LOOKS[name].colour, "linewidth": 0.7, "alpha": 0.7, "shrinkB": 3},
-        )
+            arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.7, "alpha": 0.7, "shrinkB": 3},
+        ).set_in_layout(False)
 
 
 # -- by context -------------------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ def place_labels(
 ) -> dict[str, Spot]:
     """The offset of each label from its point, in typographic points: the cheapest of a ring of candidates, in turn.
 
-    Covering another label or leaving the axes costs most, then covering a point, then a trail, then distance.
+    The figure must have been laid out. Covering another label or leaving the axes costs most, then covering a point,
+    then a trail, then distance.
     """
-    axis.figure.canvas.draw()
     scale = 72.0 / axis.figure.dpi
     spots = {name: tuple(axis.transData.transform(end) * scale) for name, end in ends.items()}
     lines = [axis.transData.transform(trail) * scale for trail in trails]
