@@ -11,6 +11,7 @@
     ├── VerificationError (RuntimeError)     too much of a round could not be scored, or a verifier broke its contract
     ├── StorageError (OSError)               a file that is torn, foreign, newer than this code, or cannot be written
     ├── TrainingError (RuntimeError)         an update that must not be applied: NaN loss, exploding gradient
+    ├── WorkerLostError (RuntimeError)       a worker that died or hung more often than it may be restarted
     ├── DeadlineExceededError (TimeoutError) a bounded wait that ran out
     └── MissingExtraError (ImportError)      an optional dependency that is not installed; names the extra
 
@@ -82,6 +83,10 @@ class StorageError(MutualEnvError, OSError):
 
 class TrainingError(MutualEnvError, RuntimeError):
     """An update that must not be applied."""
+
+
+class WorkerLostError(MutualEnvError, RuntimeError):
+    """A worker that died or hung more often than it may be restarted."""
 
 
 class DeadlineExceededError(MutualEnvError, TimeoutError):

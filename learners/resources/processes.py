@@ -1,0 +1,204 @@
+"""Policies in processes of this machine: nothing to install, nothing shared, and a worker that hangs can be ended."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+from learners.protocol import Learner
+from learners.resources.demand import Demand, Patience, Supply
+from learners.resources.leased import LeasedCalls
+from learners.resources.record import Record
+from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
+from learners.resources.worker import Call, Reply, Worker
+from mutual_env.errors import WorkerLostError
+
+T = TypeVar("T")
+
+READY = b"ready"
+PATIENCE_FOR_EXIT = 2.0  # seconds between asking a worker to end and ending it
+
+
+class ProcessExecutor:
+    """One worker process per policy, which holds its learner; leases decide who computes when.
+
+    `threads`: how many threads the numerical libraries of a worker use (0: their own default). Results are the same bit
+    for bit as in one process where that uses as many.
+    """
+
+    def __init__(
+        self,
+        demands: Iterable[Demand] = (),
+        supply: Supply | None = None,
+        patience: Patience | None = None,
+        *,
+        threads: int = 1,
+        keep: int = 10,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._demands = {demand.policy: demand for demand in demands}
+        self._calls = LeasedCalls(self._demands.values(), supply or Supply.local(), patience, clock)
+        self._threads = threads
+        self._keep = keep
+        self._hosts: dict[str, ProcessHost] = {}
+        self._hosted: dict[str, RemoteLearner] = {}
+
+    @property
+    def record(self) -> Record:
+        return self._calls.record
+
+    @property
+    def parked(self) -> Mapping[str, str]:
+        return self._calls.parked
+
+    @property
+    def hosts(self) -> Mapping[str, ProcessHost]:
+        """The worker process of each policy."""
+        return self._hosts
+
+    def host(self, makers: Mapping[str, Callable[[], Learner]]) -> dict[str, Learner]:
+        hosts = {name: ProcessHost(name, make, self._threads) for name, make in makers.items()}
+        self._hosts.update(hosts)
+        for name, host in hosts.items():  # all are starting by now
+            demand = self._demands.get(name)
+            limits = {phase: needs.limit for phase, needs in demand.phases.items()} if demand else {}
+            patience = self._calls.patience
+            try:
+                host.wait_until_ready(patience.restart_limit)
+            except (WorkerDiedError, WorkerHungError) as error:
+                raise WorkerLostError(str(error)) from error
+            self._hosted[name] = RemoteLearner(
+                name, host, self._calls.note, patience=patience, limits=limits, keep=self._keep
+            )
+        return {name: self._hosted[name] for name in makers}
+
+    def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        return self._calls.map(phase, calls)
+
+    def close(self) -> None:
+        self._calls.close()
+        while self._hosted:
+            self._hosted.popitem()[1].close()
+        while self._hosts:
+            self._hosts.popitem()[1].close()
+
+
+class ProcessHost:
+    """A worker in a process, over a pipe. A timer ends the process where a limit runs out, which frees either side."""
+
+    shares_files = True
+
+    def __init__(self, name: str, make: Callable[[], Learner], threads: int) -> None:
+        self._name, self._make, self._threads = name, make, threads
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        pid = self._process.pid
+        assert pid is not None
+        return pid
+
+    def call(self, call: Call, limit: float) -> Reply:
+        hung = threading.Event()
+        timer = threading.Timer(limit, self._end, args=(hung,))
+        timer.daemon = True
+        timer.start()
+        try:
+            self._pipe.send(call)
+            if not self._pipe.poll(limit + PATIENCE_FOR_EXIT):
+                raise WorkerHungError(f"no answer within {limit:.0f} s, and the process does not end")
+            reply: Reply = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            if hung.is_set():
+                raise WorkerHungError(f"no answer within {limit:.0f} s") from error
+            self._process.join(timeout=PATIENCE_FOR_EXIT)
+            raise WorkerDiedError(f"process {self._process.pid} ended with code {self._process.exitcode}") from error
+        finally:
+            timer.cancel()
+        return reply
+
+    def kill(self) -> None:
+        """End the process here and now, as the kernel does where memory runs out."""
+        self._process.kill()
+
+    def restart(self, limit: float) -> None:
+        self.close()
+        self._start()
+        self.wait_until_ready(limit)
+
+    def wait_until_ready(self, limit: float) -> None:
+        try:
+            if not self._pipe.poll(limit):
+                raise WorkerHungError(f"policy {self._name!r} was not built within {limit:.0f} s")
+            built = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(timeout=PATIENCE_FOR_EXIT)
+            code = self._process.exitcode
+            raise WorkerDiedError(f"process of policy {self._name!r} ended with code {code} while starting") from error
+        if built != READY:
+            raise built
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._pipe.close()
+        self._process.join(timeout=PATIENCE_FOR_EXIT)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(timeout=PATIENCE_FOR_EXIT)
+
+    def _start(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(
+            target=_serve, args=(theirs, self._make, self._threads), name=f"mutual-env {self._name}", daemon=True
+        )
+        with _thread_count(self._threads):
+            self._process.start()
+        theirs.close()
+
+    def _end(self, hung: threading.Event) -> None:
+        hung.set()
+        self._process.kill()
+
+
+@contextlib.contextmanager
+def _thread_count(threads: int) -> Iterator[None]:
+    """The numerical libraries read it when they are loaded: it has to be in the environment a worker is born with."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if threads else ()
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
+    """The worker's main loop. It ends with the process that started it: a reader sees its end of the pipe close."""
+    try:
+        worker = Worker(make)
+    except Exception as error:  # a boundary: it is raised again on the other side
+        pipe.send(error)
+        return
+    if threads and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    pipe.send(READY)
+    while True:
+        try:
+            if not pipe.poll(60.0):
+                continue
+            call: Call = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(worker.serve(call))

@@ -1,0 +1,197 @@
+"""A learner that lives in a worker, seen from the loop: restarted where it dies, and then given its last state back."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from learners.example import Example
+from learners.resources.demand import Patience
+from learners.resources.record import Incident
+from learners.resources.worker import Call, Done, Failed, Files, Reply, Stale, State, read_files, write_files
+from mutual_env.errors import DeadlineExceededError, WorkerLostError
+from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge.protocol import Tokenizer
+
+DEFAULT_LIMIT = 600.0  # seconds for a call whose phase has no demand
+
+
+class WorkerDiedError(Exception):
+    """The worker is gone, and with it the answer."""
+
+
+class WorkerHungError(Exception):
+    """The worker did not answer within the limit, and was ended."""
+
+
+class Host(Protocol):
+    """Where a worker lives. Two methods, both bounded."""
+
+    shares_files: bool
+    """Whether the worker can read and write this machine's files."""
+
+    def call(self, call: Call, limit: float) -> Reply:
+        """Raises WorkerDiedError or WorkerHungError; the worker is then gone."""
+
+    def restart(self, limit: float) -> None:
+        """A new worker, built by the same maker. Raises WorkerDiedError or WorkerHungError where it does not start."""
+
+    def close(self) -> None: ...
+
+
+class RemoteLearner:
+    """The learner protocol over a host.
+
+    The state to come back to is a base (what was last loaded or saved aside) and the updates since. It is brought up to
+    date every `keep` updates, so that a restart costs at most that many to do again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        note: Callable[[Incident, str, str], None],
+        *,
+        patience: Patience | None = None,
+        limits: Mapping[str, float] | None = None,
+        keep: int = 10,
+    ) -> None:
+        self._host = host
+        self._policy = name
+        self._note = note
+        self._patience = patience or Patience()
+        self._limits = limits or {}
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._aside = tempfile.TemporaryDirectory(prefix="mutual-env-state-")
+        self._base: Path | Files | None = None
+        self._updates: list[Sequence[Example]] = []
+        self._version = 0
+        self._failures = 0
+        self._lost = ""
+        self._name, self._tokenizer = self._ask("hello")
+
+    @property
+    def name(self) -> str:
+        name: str = self._name
+        return name
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer: Tokenizer = self._tokenizer
+        return tokenizer
+
+    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        groups: list[tuple[Completion, ...]] = self._ask("act", prompts, n, seed=seed)
+        return groups
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
+        scores: list[Floats] = self._ask("score", prompt_ids, response_ids)
+        return scores
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        examples = tuple(examples)
+        metrics: Metrics = self._ask("update", examples)
+        self._updates.append(examples)
+        if len(self._updates) >= self._keep:
+            self._put_aside()
+        return metrics
+
+    def save(self, directory: Path) -> None:
+        if self._host.shares_files:
+            self._ask("save", directory)
+        else:
+            write_files(self._ask("files"), directory)
+
+    def load(self, directory: Path) -> None:
+        self._base = directory if self._host.shares_files else read_files(directory)
+        self._updates = []
+        self._call(Call("restore", 0, (State(self._base, (), 0),)), self._limit("load"))
+        self._put_aside()  # the caller may remove the directory
+
+    def close(self) -> None:
+        self._host.close()
+        self._aside.cleanup()
+
+    def _put_aside(self) -> None:
+        """Make the present state the one to come back to."""
+        if self._host.shares_files:
+            directory = Path(self._aside.name) / f"version_{self._version}"
+            directory.mkdir(exist_ok=True)
+            self._ask("save", directory)
+            old, self._base = self._base, directory
+            if isinstance(old, Path) and old.parent == directory.parent and old != directory:
+                for path in sorted(old.rglob("*"), reverse=True):
+                    path.rmdir() if path.is_dir() else path.unlink()
+                old.rmdir()
+        else:
+            self._base = self._ask("files")
+        self._updates = []
+
+    def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._call(Call(method, self._version, args, kwargs), self._limit(method))
+
+    def _limit(self, method: str) -> float:
+        return self._limits.get(method, max(self._limits.values(), default=DEFAULT_LIMIT))
+
+    def _call(self, call: Call, limit: float) -> Any:
+        """One call, done once, on however many workers it takes."""
+        if self._lost:
+            raise WorkerLostError(self._lost)
+        if not self._lock.acquire(timeout=limit):
+            raise DeadlineExceededError(
+                f"policy {self._policy!r} was busy for {limit:.0f} s: {call.method} could not start"
+            )
+        try:
+            for attempt in range(self._patience.restarts + 1):
+                reply = self._attempt(call, limit)
+                if isinstance(reply, Done):
+                    self._version = reply.version
+                    return reply.value
+                if isinstance(reply, Failed):
+                    reply.error.add_note(f"in the worker of policy {self._policy!r}:\n{reply.where}")
+                    raise reply.error
+                if attempt < self._patience.restarts:
+                    self._revive(reply)
+        finally:
+            self._lock.release()
+        self._lost = (
+            f"policy {self._policy!r} was given up: its worker failed {self._patience.restarts + 1} times in "
+            f"{call.method}. The record's events say how; its last state is in its last checkpoint"
+        )
+        raise WorkerLostError(self._lost)
+
+    def _attempt(self, call: Call, limit: float) -> Done | Failed | Stale | None:
+        """None: there is no worker now."""
+        try:
+            return self._host.call(call, limit)
+        except WorkerDiedError as error:
+            self._note("died", self._policy, f"{call.method}: {error}")
+        except WorkerHungError as error:
+            self._note("hung", self._policy, f"{call.method}: {error}")
+        return None
+
+    def _revive(self, reply: Stale | None) -> None:
+        """A worker at the last state: a new one, unless there is one that only lacks the state."""
+        try:
+            if reply is None:
+                self._host.restart(self._patience.restart_limit)
+            state = State(self._base, tuple(self._updates), self._version)
+            limit = self._limit("load") + len(self._updates) * self._limit("update")
+            restored = self._host.call(Call("restore", 0, (state,)), limit)
+        except (WorkerDiedError, WorkerHungError) as error:
+            self._note("died", self._policy, f"while being restarted: {error}")
+            return
+        if isinstance(restored, Failed):
+            restored.error.add_note(
+                f"while the worker of policy {self._policy!r} was given its state back:\n{restored.where}"
+            )
+            raise restored.error
+        self._note("restarted", self._policy, f"at version {self._version}")

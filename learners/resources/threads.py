@@ -1,0 +1,55 @@
+"""Policies in threads of this process: nothing to install, and learners that are plain objects of the caller's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from learners.protocol import Learner
+from learners.resources.demand import Demand, Patience, Supply
+from learners.resources.leased import LeasedCalls
+from learners.resources.record import Record
+
+T = TypeVar("T")
+
+
+class ThreadExecutor:
+    """Overlaps what releases Python's lock: matrix products, files, the network. A call that hangs is noticed and its
+    policy parked, but a thread cannot be ended or restarted: for that, use processes or Ray."""
+
+    def __init__(
+        self,
+        demands: Iterable[Demand] = (),
+        supply: Supply | None = None,
+        patience: Patience | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._calls = LeasedCalls(demands, supply or Supply.local(), patience, clock)
+        self._hosted: dict[str, Learner] = {}
+
+    @property
+    def record(self) -> Record:
+        return self._calls.record
+
+    @property
+    def parked(self) -> Mapping[str, str]:
+        return self._calls.parked
+
+    def host(self, makers: Mapping[str, Callable[[], Learner]]) -> dict[str, Learner]:
+        built = {name: make() for name, make in makers.items()}
+        self._hosted.update(built)
+        return built
+
+    def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        return self._calls.map(phase, calls)
+
+    def shrink(self, node: str) -> None:
+        """A node is no longer there: what can no longer be served is refused, and its policy parked."""
+        self._calls.remove_node(node)
+
+    def close(self) -> None:
+        self._calls.close()
+        while self._hosted:
+            self._hosted.popitem()[1].close()

@@ -1,0 +1,136 @@
+"""A learner in a process of its own, and what is said to it: the side of the worker.
+
+Every call names the version it is meant for. A worker that was started again is at an older one and says so (`Stale`),
+so that its state is restored first. An update that was applied but whose answer was lost is answered again, not applied
+again.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from learners.example import Example
+from learners.protocol import Learner
+from mutual_env.types import Metrics
+
+Files: TypeAlias = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that a new worker needs to go on: what to load (None: nothing, it is as it was built), and the updates since.
+
+    `base` is a directory both sides can read, or the files themselves.
+    """
+
+    base: Path | Files | None
+    updates: tuple[Sequence[Example], ...]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    method: str
+    version: int
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    value: Any
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The worker is not at the version the call is meant for."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The learner raised: an error of its own, not of the worker."""
+
+    error: Exception
+    where: str
+
+
+Reply: TypeAlias = Done | Stale | Failed
+
+
+class Worker:
+    """Serves calls on the learner it builds."""
+
+    def __init__(self, make: Callable[[], Learner]) -> None:
+        self._learner = make()
+        self._answered: tuple[int, Metrics] | None = None
+
+    def serve(self, call: Call) -> Reply:
+        try:
+            return self._serve(call)
+        except Exception as error:  # a boundary: it is raised again on the other side
+            return Failed(_portable(error), traceback.format_exc())
+
+    def _serve(self, call: Call) -> Reply:
+        if call.method == "restore":
+            return self._restore(call.args[0])
+        again = call.method == "update" and self._learner.version == call.version + 1
+        if again and self._answered is not None and self._answered[0] == call.version:
+            return Done(self._answered[1], self._learner.version)
+        if call.method == "hello":
+            return Done((self._learner.name, self._learner.tokenizer), self._learner.version)
+        if self._learner.version != call.version:
+            return Stale(self._learner.version)
+        if call.method == "files":
+            return Done(_saved(self._learner), self._learner.version)
+        value = getattr(self._learner, call.method)(*call.args, **(call.kwargs or {}))
+        if call.method == "update":
+            self._answered = (call.version, value)
+        return Done(value, self._learner.version)
+
+    def _restore(self, state: State) -> Reply:
+        self._answered = None
+        if isinstance(state.base, Path):
+            self._learner.load(state.base)
+        elif state.base is not None:
+            with tempfile.TemporaryDirectory(prefix="mutual-env-") as directory:
+                write_files(state.base, Path(directory))
+                self._learner.load(Path(directory))
+        for examples in state.updates:
+            self._learner.update(examples)
+        return Done(None, self._learner.version)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself where it can be built again from its arguments, as it must be on the other side."""
+    try:
+        copy.copy(error)
+    except Exception:  # a boundary: other people's exception classes
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _saved(learner: Learner) -> Files:
+    with tempfile.TemporaryDirectory(prefix="mutual-env-") as directory:
+        learner.save(Path(directory))
+        return read_files(Path(directory))
+
+
+def read_files(directory: Path) -> Files:
+    """What is in a directory, by relative path."""
+    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def write_files(files: Files, directory: Path) -> None:
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
