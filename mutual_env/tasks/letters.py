@@ -1,4 +1,4 @@
-"""`mutual/letters-v0`: reverse, sort or rotate a few letters. Skills that a policy can have singly, with no download."""
+"""`mutual/letters-v0`: reverse, sort or rotate a few letters. Skills that a policy can have singly; no download."""
 
 from __future__ import annotations
 
