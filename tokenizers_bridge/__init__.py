@@ -6,7 +6,7 @@ from tokenizers_bridge.declaration import Declaration, UnicodeForm
 from tokenizers_bridge.loading import load
 from tokenizers_bridge.protocol import Role, Tokenizer
 from tokenizers_bridge.testing import check_tokenizer
-from tokenizers_bridge.toy import CharTokenizer, PairTokenizer, WordTokenizer
+from tokenizers_bridge.toy import CharTokenizer, PairTokenizer, WordTokenizer, toy_tokenizer
 from tokenizers_bridge.types import ACTIONS, Action, Residual, Translation, Verdict, residual_metrics
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "check_tokenizer",
     "load",
     "residual_metrics",
+    "toy_tokenizer",
 ]

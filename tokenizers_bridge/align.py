@@ -28,7 +28,8 @@ Side: TypeAlias = Literal["author", "reader"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alignment:
-    """C chunks. Chunk c holds author tokens author_ends[c-1]..author_ends[c] and the same of the reader's.
+    """C chunks. Chunk c holds author tokens author_ends[c-1]..author_ends[c], author_counts[c] of them; the same of the
+    reader's.
 
     `exact` (C) is True where both sides of the chunk are the same bytes and no control token stands alone in it.
     `unpaired` counts control tokens that have no partner, author's and reader's.
@@ -36,22 +37,22 @@ class Alignment:
 
     author_ends: Ints
     reader_ends: Ints
+    author_counts: Ints
+    reader_counts: Ints
     exact: Mask
     edits: Edits
     unpaired: tuple[int, int]
 
-    @property
-    def author_counts(self) -> Ints:
-        return np.diff(self.author_ends, prepend=0)
-
-    @property
-    def reader_counts(self) -> Ints:
-        return np.diff(self.reader_ends, prepend=0)
+    @classmethod
+    def of(
+        cls, author_ends: Ints, reader_ends: Ints, exact: Mask, edits: Edits, unpaired: tuple[int, int] = (0, 0)
+    ) -> Alignment:
+        return cls(author_ends, reader_ends, _counts(author_ends), _counts(reader_ends), exact, edits, unpaired)
 
     @property
     def exact_tokens(self) -> Mask:
         """`exact` for each token of the reader."""
-        mask: Mask = np.repeat(self.exact, self.reader_counts)
+        mask: Mask = self.exact.repeat(self.reader_counts)
         return mask
 
     @property
@@ -62,14 +63,15 @@ class Alignment:
 
     def chunk_sums(self, values: Floats, side: Side = "author") -> Floats:
         """The sum of each chunk in float64. `values` is one number for each token of that side."""
-        ends = self.author_ends if side == "author" else self.reader_ends
+        mine = side == "author"
+        ends, counts = (self.author_ends, self.author_counts) if mine else (self.reader_ends, self.reader_counts)
         values = np.asarray(values, np.float64)
         expected = int(ends[-1]) if ends.size else 0
         if values.shape != (expected,):
             raise MisalignedError.of("chunk_sums values", f"the {side}'s tokens", expected, values.size)
-        if not ends.size or not values.size:
+        if not values.size:
             return np.zeros(ends.size)
-        return np.add.reduceat(values, ends - np.diff(ends, prepend=0))
+        return np.add.reduceat(values, ends - counts)
 
     def carry(self, logprobs: Floats, own: Floats | None = None) -> tuple[Floats, Mask]:
         """The author's log-probabilities on the reader's tokens, and which of those lie in exact chunks.
@@ -80,7 +82,7 @@ class Alignment:
         sums = self.chunk_sums(logprobs, "author")
         counts = self.reader_counts
         if own is None:
-            return np.repeat(sums / np.maximum(counts, 1), counts), self.exact_tokens
+            return (sums / np.maximum(counts, 1)).repeat(counts), self.exact_tokens
         totals = self.chunk_sums(own, "reader")
         if not np.all(np.isfinite(totals)):
             raise InvalidInputError("own log-probabilities must be finite: spread evenly instead (own=None)")
@@ -90,44 +92,86 @@ class Alignment:
         return np.repeat(sums, counts) * share, self.exact_tokens
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """One side: its ids, how many bytes each stands for, and which are control tokens."""
+
+    tokenizer: Tokenizer
+    ids: Ids
+    lengths: Ints
+    controls: Ints
+
+    @classmethod
+    def of(cls, ids: Sequence[int] | Ids, tokenizer: Tokenizer) -> Tokens:
+        array = np.asarray(ids, np.int32)
+        lengths = tokenizer.byte_lengths(array)
+        return cls(tokenizer, array, lengths, (lengths == 0).nonzero()[0])
+
+    def role(self, index: int) -> Role:
+        """The role of the control token at this index; the two that end a completion count as one."""
+        role = self.tokenizer.specials.get(int(self.ids[index]), "other")
+        return "eos" if role in STOP_ROLES else role
+
+    @property
+    def only_stops(self) -> bool:
+        """Its one control token is a stop token at the end."""
+        at = self.controls
+        return at.size == 1 and int(at[0]) == self.ids.size - 1 and self.role(-1) == "eos"
+
+
 def align(
     author_ids: Sequence[int] | Ids, author: Tokenizer, reader_ids: Sequence[int] | Ids, reader: Tokenizer
 ) -> Alignment:
     """Align what the author sampled with what the reader trains on. Ids outside a vocabulary raise."""
-    ids_a, ids_r = np.asarray(author_ids, np.int32), np.asarray(reader_ids, np.int32)
-    if author.fingerprint == reader.fingerprint and np.array_equal(ids_a, ids_r):
-        author.byte_lengths(ids_a)  # refuses ids outside the vocabulary
-        return aligned_to_itself(ids_a.size)
-    edits = edits_between(
-        author.token_bytes(ids_a), reader.token_bytes(ids_r), declaration_of(author), declaration_of(reader)
-    )
-    return align_with_edits(ids_a, author, ids_r, reader, edits)
+    side_a, side_r = Tokens.of(author_ids, author), Tokens.of(reader_ids, reader)
+    if author.fingerprint == reader.fingerprint and np.array_equal(side_a.ids, side_r.ids):
+        return aligned_to_itself(side_a.ids.size)
+    data_a, data_r = author.token_bytes(side_a.ids), reader.token_bytes(side_r.ids)
+    return align_tokens(side_a, side_r, edits_between(data_a, data_r, declaration_of(author), declaration_of(reader)))
 
 
 def aligned_to_itself(size: int) -> Alignment:
     ends = np.arange(1, size + 1)
-    return Alignment(ends, ends, np.ones(size, np.bool_), NO_EDITS, (0, 0))
+    ones = np.ones(size, np.int64)
+    return Alignment(ends, ends, ones, ones, np.ones(size, np.bool_), NO_EDITS, (0, 0))
 
 
-def align_with_edits(ids_a: Ids, author: Tokenizer, ids_r: Ids, reader: Tokenizer, edits: Edits) -> Alignment:
+def align_tokens(author: Tokens, reader: Tokens, edits: Edits) -> Alignment:
     """`align` where it is known already how the bytes of the two sides differ."""
-    lengths_a, lengths_r = author.byte_lengths(ids_a), reader.byte_lengths(ids_r)
-    if not ids_a.size or not ids_r.size:
-        return _one_sided(lengths_a, lengths_r, edits)
-    at_a, at_r = lengths_a.cumsum(), lengths_r.cumsum()
-    control_a, control_r = np.flatnonzero(lengths_a == 0), np.flatnonzero(lengths_r == 0)
+    if not author.ids.size or not reader.ids.size:
+        return _one_sided(author, reader, edits)
+    at_a, at_r = author.lengths.cumsum(), reader.lengths.cumsum()
+    plain = not author.controls.size and not reader.controls.size
+    if not len(edits) and (plain or (author.only_stops and reader.only_stops)):
+        if not plain:  # the two stop tokens are a last byte of their own
+            at_a[-1] += 1
+            at_r[-1] += 1
+        ends_a, ends_r = _equal_ends(at_a, at_r)
+        return Alignment.of(ends_a, ends_r, np.ones(ends_a.size, np.bool_), edits)
     paired_a, paired_r = _pair_controls(
-        _Controls(control_a, at_a[control_a], [_pair_class(author, ids_a[i]) for i in control_a]),
-        _Controls(control_r, edits.to_author(at_r[control_r]), [_pair_class(reader, ids_r[i]) for i in control_r]),
+        _Controls(author.controls, at_a[author.controls], [author.role(i) for i in author.controls.tolist()]),
+        _Controls(
+            reader.controls, edits.to_author(at_r[reader.controls]), [reader.role(i) for i in reader.controls.tolist()]
+        ),
     )
     ends_a, ends_r = _borders(at_a, at_r, paired_a, paired_r, edits)
     exact = np.ones(ends_a.size, np.bool_)
     if len(edits):
         exact[_chunks_of_edits(edits, at_a[ends_a - 1], at_r[ends_r - 1])] = False
-    lonely_a, lonely_r = np.setdiff1d(control_a, paired_a), np.setdiff1d(control_r, paired_r)
-    exact[np.searchsorted(ends_a, lonely_a, side="right")] = False
-    exact[np.searchsorted(ends_r, lonely_r, side="right")] = False
-    return Alignment(ends_a, ends_r, exact, edits, (lonely_a.size, lonely_r.size))
+    for controls, paired, ends in ((author.controls, paired_a, ends_a), (reader.controls, paired_r, ends_r)):
+        if controls.size > paired.size:
+            exact[ends.searchsorted(np.setdiff1d(controls, paired), side="right")] = False
+    unpaired = author.controls.size - paired_a.size, reader.controls.size - paired_r.size
+    return Alignment.of(ends_a, ends_r, exact, edits, unpaired)
+
+
+def _equal_ends(at_a: Ints, at_r: Ints) -> tuple[Ints, Ints]:
+    """The borders of two rising sequences of byte ends with the same last: through a table over bytes, in linear
+    time."""
+    index = np.zeros(int(at_a[-1]) + 1, np.int64)
+    index[at_a] = np.arange(1, at_a.size + 1)
+    found = index[at_r]
+    return found[found > 0], found.nonzero()[0] + 1
 
 
 def _borders(at_a: Ints, at_r: Ints, paired_a: Ints, paired_r: Ints, edits: Edits) -> tuple[Ints, Ints]:
@@ -148,10 +192,10 @@ def _borders(at_a: Ints, at_r: Ints, paired_a: Ints, paired_r: Ints, edits: Edit
         instead = np.searchsorted(at_a, before, side="right") - 1
         use = ~common & (instead >= 0) & (at_a[instead] == before)
         found, common = np.where(use, instead, found), common | use
-    common[:-1] &= mapped[1:] != mapped[:-1]
     common[-1], found[-1] = True, at_a.size - 1
-    ends_r = np.flatnonzero(common) + 1
-    return found[common] + 1, ends_r
+    ends_a, ends_r = found[common] + 1, np.flatnonzero(common) + 1
+    last = np.append(ends_a[1:] != ends_a[:-1], True)  # of several reader tokens that end there
+    return ends_a[last], ends_r[last]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,11 +205,6 @@ class _Controls:
     index: Ints
     at: Ints
     kind: list[Role]
-
-
-def _pair_class(tokenizer: Tokenizer, token_id: int) -> Role:
-    role = tokenizer.specials.get(int(token_id), "other")
-    return "eos" if role in STOP_ROLES else role
 
 
 def _pair_controls(author: _Controls, reader: _Controls) -> tuple[Ints, Ints]:
@@ -194,9 +233,14 @@ def _chunks_of_edits(edits: Edits, ends_a: Ints, ends_r: Ints) -> Ints:
     return np.where(a0 < a1, by_author, by_reader)
 
 
-def _one_sided(lengths_a: Ints, lengths_r: Ints, edits: Edits) -> Alignment:
+def _one_sided(author: Tokens, reader: Tokens, edits: Edits) -> Alignment:
     """One side has no tokens: a single chunk that is not exact, or none at all."""
-    some = int(lengths_a.size + lengths_r.size > 0)
-    unpaired = int((lengths_a == 0).sum()), int((lengths_r == 0).sum())
-    ends_a, ends_r = np.full(some, lengths_a.size), np.full(some, lengths_r.size)
-    return Alignment(ends_a, ends_r, np.zeros(some, np.bool_), edits, unpaired)
+    some = int(author.ids.size + reader.ids.size > 0)
+    ends_a, ends_r = np.full(some, author.ids.size), np.full(some, reader.ids.size)
+    return Alignment.of(ends_a, ends_r, np.zeros(some, np.bool_), edits, (author.controls.size, reader.controls.size))
+
+
+def _counts(ends: Ints) -> Ints:
+    counts = ends.copy()
+    counts[1:] -= ends[:-1]
+    return counts

@@ -9,13 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from mutual_env.errors import IdentityMismatchError, MutualEnvError
-from mutual_env.types import Completion, Ids
-from tokenizers_bridge.align import Alignment, align_with_edits, aligned_to_itself
+from mutual_env.types import Completion, Floats, Ids
+from tokenizers_bridge.align import Alignment, Tokens, align_tokens, aligned_to_itself
 from tokenizers_bridge.cache import ByteBudgetCache
 from tokenizers_bridge.declaration import NOTHING, Declaration, declaration_of
-from tokenizers_bridge.edits import Edits, edits_between, trimmed_tail
+from tokenizers_bridge.edits import Edits, edits_between, edits_by_piece, trimmed_tail
 from tokenizers_bridge.protocol import Role, Tokenizer
-from tokenizers_bridge.source import NOT_FINITE, Control, Piece, Source, Truncation, source_of_text, source_of_trace
+from tokenizers_bridge.source import (
+    NOT_FINITE,
+    Control,
+    Piece,
+    Source,
+    Truncation,
+    piece_bytes,
+    source_of_text,
+    source_of_trace,
+)
 from tokenizers_bridge.types import ACTIONS, Action, Residual, Translation, Verdict
 
 _REPLACEMENT = "\ufffd"
@@ -135,25 +144,24 @@ class TokenizerBridge:
     def _finish(
         self, completion: Completion, source: Source, reader: _Reader, encodings: Mapping[str, Ids | str]
     ) -> Translation:
-        ids, notes = reader.assemble(source, encodings)
-        if ids is None:
-            return Translation.failed(notes[0], self._actions["failed"])
-        author = self._tokenizers[completion.tokenizer] if completion.has_trace else None
-        says = declaration_of(author) if author is not None else NOTHING
-        edits = edits_between(source.data[: source.kept], reader.tokenizer.token_bytes(ids), says, reader.says)
+        parts = reader.parts(source, encodings)
+        if isinstance(parts, str):
+            return Translation.failed(parts, self._actions["failed"])
+        ids = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, np.int32)
+        into = Tokens.of(ids, reader.tokenizer)
+        author = source.tokens
+        edits = _edits(source, parts, into, NOTHING if author is None else declaration_of(author.tokenizer), reader)
         if author is None:
-            return self._without_trace(ids, source, edits, reader, notes)
+            return self._without_trace(ids, source, edits, reader)
         whole = edits
         if source.kept < len(source.data):
-            whole = trimmed_tail(edits, source.kept, len(source.data), int(reader.tokenizer.byte_lengths(ids).sum()))
-        alignment = align_with_edits(completion.token_ids, author, ids, reader.tokenizer, whole)
-        verdict, reason = _verdict(source, edits, alignment.unpaired, notes, reader)
+            whole = trimmed_tail(edits, source.kept, len(source.data), int(into.lengths.sum()))
+        alignment = align_tokens(author, into, whole)
+        verdict, reason = _verdict(source, edits, alignment.unpaired, reader)
         return self._translation(ids, completion, alignment, verdict, reason)
 
-    def _without_trace(
-        self, ids: Ids, source: Source, edits: Edits, reader: _Reader, notes: Sequence[str]
-    ) -> Translation:
-        verdict, reason = _verdict(source, edits, (0, 0), notes, reader)
+    def _without_trace(self, ids: Ids, source: Source, edits: Edits, reader: _Reader) -> Translation:
+        verdict, reason = _verdict(source, edits, (0, 0), reader)
         nothing = np.empty(0, np.int64)
         return Translation(
             ids, np.zeros(ids.size), np.zeros(ids.size, np.bool_), nothing, nothing, np.empty(0, np.bool_),
@@ -167,7 +175,8 @@ class TokenizerBridge:
         logprobs, exact = alignment.carry(completion.logprobs)
         return Translation(
             ids, logprobs, exact, alignment.author_ends, alignment.reader_ends, alignment.exact,
-            _residual(alignment, completion), verdict, self._actions[verdict], has_logprobs=True, reason=reason,
+            _residual(alignment, completion.logprobs), verdict, self._actions[verdict],
+            has_logprobs=True, reason=reason,
         )  # fmt: skip
 
 
@@ -192,29 +201,21 @@ class _Reader:
         spelled = frozenset(t for i, t in says.control_texts.items() if t and i in tokenizer.specials)
         return cls(tokenizer, tokenizer.fingerprint, says, spelled, by_role, byte_ids)
 
-    def assemble(self, source: Source, encodings: Mapping[str, Ids | str]) -> tuple[Ids | None, list[str]]:
-        """The reader's ids, and notes on what could not be said; or None and the sentence that says why not."""
+    def parts(self, source: Source, encodings: Mapping[str, Ids | str]) -> list[Ids] | str:
+        """The reader's ids for each piece, and its stop token where the author stopped; or why there are none."""
         parts: list[Ids] = []
-        notes: list[str] = []
         for piece in source.pieces:
-            got = self._ids(piece, encodings, notes)
-            if isinstance(got, str):
-                return None, [got]
-            parts.append(got)
-        if source.stopped:
-            parts.append(np.array([self.tokenizer.stop_id], np.int32))
-        if not parts:
-            return np.empty(0, np.int32), notes
-        return parts[0] if len(parts) == 1 else np.concatenate(parts), notes
+            ids = self._ids(piece, encodings)
+            if isinstance(ids, str):
+                return ids
+            parts.append(ids)
+        return [*parts, np.array([self.tokenizer.stop_id], np.int32)] if source.stopped else parts
 
-    def _ids(self, piece: Piece, encodings: Mapping[str, Ids | str], notes: list[str]) -> Ids | str:
+    def _ids(self, piece: Piece, encodings: Mapping[str, Ids | str]) -> Ids | str:
         if isinstance(piece, str):
             return encodings[piece]
         if isinstance(piece, Control):
             return np.array([self.by_role[piece.role]] if piece.role in self.by_role else [], np.int32)
-        lacking = sorted({b for b in piece if b not in self.byte_ids})
-        if lacking:
-            notes.append(f"the reader has no token for byte 0x{lacking[0]:02x}, which is no valid UTF-8 here")
         return np.array([self.byte_ids[b] for b in piece if b in self.byte_ids], np.int32)
 
     def spelled_control(self, text: str) -> str | None:
@@ -236,29 +237,44 @@ def _encode_isolated(texts: Sequence[str], tokenizer: Tokenizer) -> list[Ids | s
         return [row for text in texts for row in _encode_isolated([text], tokenizer)]
 
 
-def _residual(alignment: Alignment, completion: Completion) -> Residual:
-    reader_tokens = int(alignment.reader_ends[-1]) if alignment.reader_ends.size else 0
+def _residual(alignment: Alignment, logprobs: Floats) -> Residual:
     author_counts, reader_counts = alignment.author_counts, alignment.reader_counts
-    mass = np.abs(completion.logprobs)
-    total, lost = float(mass.sum()), 0.0
+    if not author_counts.size:
+        return Residual()
+    longest = np.maximum(author_counts, reader_counts)
+    paired, lost = int(np.count_nonzero(longest == 1)), 0.0
     if not alignment.exact.all():
-        lost = float(mass[~np.repeat(alignment.exact, author_counts)].sum())
-    paired = int((alignment.exact & (author_counts == 1) & (reader_counts == 1)).sum())
+        paired = int(np.count_nonzero((longest == 1) & alignment.exact))
+        mass = np.abs(logprobs)
+        total = float(mass.sum())
+        lost = float(mass[~alignment.exact.repeat(author_counts)].sum()) / total if total else 0.0
+    reader_tokens = int(alignment.reader_ends[-1])
     return Residual(
         token_share=1 - paired / reader_tokens if reader_tokens else 0.0,
-        mass_share=lost / total if total else 0.0,
+        mass_share=lost,
         unmatched_bytes=alignment.edits.unmatched_bytes,
-        largest_chunk=int(max(author_counts.max(), reader_counts.max())) if author_counts.size else 0,
+        largest_chunk=int(longest.max()),
     )
 
 
-def _verdict(
-    source: Source, edits: Edits, unpaired: tuple[int, int], notes: Sequence[str], reader: _Reader
-) -> tuple[Verdict, str]:
-    if notes or not edits.declared:
-        return "failed", "; ".join(
-            notes
-        ) or f"{edits.unmatched_bytes} bytes differ by no change that a tokenizer declares"
+def _edits(source: Source, parts: Sequence[Ids], into: Tokens, author_says: Declaration, reader: _Reader) -> Edits:
+    data = reader.tokenizer.token_bytes(into.ids)
+    kept = source.data[: source.kept]
+    if len(source.pieces) < 2 or kept == data:
+        return edits_between(kept, data, author_says, reader.says)
+    pairs = [
+        (piece_bytes(piece), reader.tokenizer.token_bytes(part))
+        for piece, part in zip(source.pieces, parts[: len(source.pieces)], strict=True)
+    ]
+    return edits_by_piece(pairs, source.data[: source.skipped], author_says, reader.says)
+
+
+def _verdict(source: Source, edits: Edits, unpaired: tuple[int, int], reader: _Reader) -> tuple[Verdict, str]:
+    if not edits.declared:
+        differing = b"".join(source.data[a0:a1] for a0, a1, _, _ in edits.rows.tolist())
+        lacking = [f"0x{b:02x}" for b in sorted(set(differing) - set(reader.byte_ids))]
+        cause = f": the reader has no token for byte {', '.join(lacking[:8])}" if lacking else ""
+        return "failed", f"{edits.unmatched_bytes} bytes differ by no change that a tokenizer declares{cause}"
     if unpaired[0]:
         return "injected-special", f"{unpaired[0]} control tokens of the author have no counterpart in the reader"
     for piece in source.pieces:

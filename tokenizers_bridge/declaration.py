@@ -7,7 +7,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, TypeAlias
 
 from tokenizers_bridge.protocol import Tokenizer
 
@@ -46,13 +46,7 @@ class Declaration:
 NOTHING = Declaration()
 
 
-@runtime_checkable
-class Declares(Protocol):
-    """A tokenizer that has something to declare. One that hasn't need not implement this."""
-
-    @property
-    def declaration(self) -> Declaration: ...
-
-
 def declaration_of(tokenizer: Tokenizer) -> Declaration:
-    return tokenizer.declaration if isinstance(tokenizer, Declares) else NOTHING
+    """The tokenizer's attribute `declaration`. One that has nothing to declare need not have it."""
+    declared = getattr(tokenizer, "declaration", NOTHING)
+    return declared if isinstance(declared, Declaration) else NOTHING

@@ -12,7 +12,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 
@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenizers_bridge.declaration import Declaration, Form
+
+ESCAPED = re.compile("([\udc80-\udcff]+)")  # bytes that are no UTF-8, as "surrogateescape" decodes them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +78,24 @@ def edits_between(author: bytes, reader: bytes, author_says: Declaration, reader
     return Edits(np.array([_middle(author, reader)], np.int64), declared=False)
 
 
+def edits_by_piece(
+    pairs: Sequence[tuple[bytes, bytes]], skipped: bytes, author_says: Declaration, reader_says: Declaration
+) -> Edits:
+    """The same for texts that were encoded piece by piece: (author's bytes, reader's bytes) of each piece. `skipped`
+    are the author's bytes in front of the first piece."""
+    rows: list[tuple[int, ...]] = [(0, len(skipped), 0, 0)] if skipped else []
+    declared, at_a, at_r = True, len(skipped), 0
+    inner = replace(author_says, prefix_space=False)
+    for author, reader in pairs:
+        edits = edits_between(author, reader, inner, reader_says)
+        rows += [(a0 + at_a, a1 + at_a, r0 + at_r, r1 + at_r) for a0, a1, r0, r1 in edits.rows.tolist()]
+        declared, at_a, at_r = declared and edits.declared, at_a + len(author), at_r + len(reader)
+    author, reader = skipped + b"".join(a for a, _ in pairs), b"".join(r for _, r in pairs)
+    merged = _merged(rows)
+    kept = [row for row in merged.tolist() if author[row[0] : row[1]] != reader[row[2] : row[3]]]
+    return Edits(_merged(kept), declared)
+
+
 def trimmed_tail(edits: Edits, author_kept: int, author_size: int, reader_size: int) -> Edits:
     """`edits` hold for the first `author_kept` bytes; the rest of the author's bytes was left out at the end."""
     row = np.array([[author_kept, author_size, reader_size, reader_size]], np.int64)
@@ -88,27 +108,50 @@ def _prefixes(data: bytes, says: Declaration) -> tuple[int, ...]:
 
 def _formed(
     author: bytes, reader: bytes, author_form: Form | None, reader_form: Form | None
-) -> list[tuple[int, ...]] | None:
+) -> list[tuple[int, int, int, int]] | None:
     """The edits that a declared form makes; None where no declared form explains the difference."""
     if author == reader:
         return []
-    for source, target, form, flip in ((author, reader, reader_form, False), (reader, author, author_form, True)):
-        if form is None:
-            continue
-        text = _text(source)
-        if text is None or form(text).encode("utf-8", "replace") != target:
-            continue
-        rows = _segment_edits(text, form)
-        if b"".join(_replay(source, rows)) != target:
-            rows_found = [_middle(source, target)]
+    if reader_form is not None:
+        found = _form_edits(author, reader, reader_form)
+        if found is not None:
+            return found
+    found = None if author_form is None else _form_edits(reader, author, author_form)
+    return None if found is None else [(t0, t1, s0, s1) for s0, s1, t0, t1 in found]
+
+
+def _form_edits(source: bytes, target: bytes, form: Form) -> list[tuple[int, int, int, int]] | None:
+    """The edits by which `form` turns source into target, segment by segment; None where it does not."""
+    runs = valid_runs(source)
+    if b"".join(_apply(form, run) for run in runs) != target:
+        return None
+    rows: list[tuple[int, int, int, bytes]] = []
+    at_s = at_t = 0
+    for run in runs:
+        if isinstance(run, str):
+            found, size_s, size_t = _segment_edits(run, form)
+            rows += [(s0 + at_s, s1 + at_s, t0 + at_t, new) for s0, s1, t0, new in found]
         else:
-            rows_found = [(s0, s1, t0, t0 + len(new)) for s0, s1, t0, new in rows]
-        return [(t0, t1, s0, s1) if flip else (s0, s1, t0, t1) for s0, s1, t0, t1 in rows_found]
-    return None
+            size_s = size_t = len(run)
+        at_s, at_t = at_s + size_s, at_t + size_t
+    if b"".join(_replay(source, rows)) != target:
+        return [_middle(source, target)]
+    return [(s0, s1, t0, t0 + len(new)) for s0, s1, t0, new in rows]
 
 
-def _segment_edits(text: str, form: Form) -> list[tuple[int, int, int, bytes]]:
-    """(start, end, start in the result, new bytes) of each segment that `form` changes."""
+def valid_runs(data: bytes) -> list[str | bytes]:
+    """Valid UTF-8 as text, the rest as bytes, in order."""
+    parts = ESCAPED.split(data.decode("utf-8", "surrogateescape"))
+    return [p.encode("utf-8", "surrogateescape") if i % 2 else p for i, p in enumerate(parts) if p]
+
+
+def _apply(form: Form, run: str | bytes) -> bytes:
+    return form(run).encode("utf-8", "replace") if isinstance(run, str) else run
+
+
+def _segment_edits(text: str, form: Form) -> tuple[list[tuple[int, int, int, bytes]], int, int]:
+    """(start, end, start in the result, new bytes) of each segment that `form` changes; bytes before and after in
+    all."""
     rows: list[tuple[int, int, int, bytes]] = []
     at = shift = 0
     for segment in _segments().findall(text):
@@ -118,7 +161,7 @@ def _segment_edits(text: str, form: Form) -> list[tuple[int, int, int, bytes]]:
             rows.append((at, at + len(old), at + shift, new))
             shift += len(new) - len(old)
         at += len(old)
-    return rows
+    return rows, at, at + shift
 
 
 def _replay(source: bytes, rows: list[tuple[int, int, int, bytes]]) -> Iterator[bytes]:
@@ -149,13 +192,6 @@ def _merged(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.int64]:
         else:
             out.append(list(row))
     return np.array(out, np.int64).reshape(-1, 4)
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
 
 
 @cache

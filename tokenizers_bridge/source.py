@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -11,9 +9,11 @@ import numpy as np
 
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion
+from tokenizers_bridge.align import Tokens
 from tokenizers_bridge.declaration import declaration_of
+from tokenizers_bridge.edits import valid_runs
 from tokenizers_bridge.protocol import Role, Tokenizer
-from tokenizers_bridge.roles import CONTENT_ROLES, STOP_ROLES
+from tokenizers_bridge.roles import CONTENT_ROLES
 
 Truncation: TypeAlias = Literal["trim", "carry"]
 
@@ -28,43 +28,38 @@ class Control:
 Piece: TypeAlias = str | bytes | Control
 
 NOT_FINITE = "Completion.logprobs must be finite: NaN or infinity cannot be carried over"
-_ESCAPED = re.compile("([\udc80-\udcff]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`data` is every byte the author wrote; the pieces spell its first `kept` bytes. `notes` say what was met on the
-    way.
-    """
+    """`data` is every byte the author wrote; the pieces spell data[skipped:kept]. `tokens` are None for text alone."""
 
     pieces: tuple[Piece, ...]
     data: bytes
+    skipped: int
     kept: int
     stopped: bool
     truncated: bool
-    notes: tuple[str, ...] = ()
+    tokens: Tokens | None
 
 
 def source_of_text(completion: Completion) -> Source:
     """A completion that came as text alone."""
     data = _utf8(completion.text)
-    return Source(_text_pieces(completion.text), data, len(data), completion.finish_reason == "stop", truncated=False)
+    return Source(_text_pieces(completion.text), data, 0, len(data), completion.finish_reason == "stop", False, None)
 
 
 def source_of_trace(completion: Completion, author: Tokenizer, truncation: Truncation) -> Source:
     """A completion with its sampled ids: they are what is translated; its text only has to agree with them."""
-    ids = completion.token_ids
     if not np.isfinite(completion.logprobs).all():
         raise InvalidInputError(NOT_FINITE)
-    lengths = author.byte_lengths(ids)
-    controls = np.flatnonzero(lengths == 0)
+    tokens = Tokens.of(completion.token_ids, author)
+    data = author.token_bytes(tokens.ids)
     stopped = completion.finish_reason == "stop"
-    if stopped and controls.size and author.specials.get(int(ids[-1]), "other") in STOP_ROLES and lengths[-1] == 0:
-        controls = controls[:-1]
-    data = author.token_bytes(ids)
-    if not controls.size and _plain(completion.text) == data:
-        return Source(_text_pieces(completion.text), data, len(data), stopped, truncated=False)
-    if _plain(completion.text) != data and completion.text != author.decode(ids):
+    agrees = _plain(completion.text) == data
+    if agrees and (not tokens.controls.size or (stopped and tokens.only_stops)):
+        return Source(_text_pieces(completion.text), data, 0, len(data), stopped, False, tokens)
+    if not agrees and completion.text != author.decode(tokens.ids):
         raise InvalidInputError(
             "Completion.text is not what its token_ids decode to: pass on the text that was sampled"
         )
@@ -72,32 +67,29 @@ def source_of_trace(completion: Completion, author: Tokenizer, truncation: Trunc
     truncated = kept < len(data) and completion.finish_reason == "length"
     if not truncated or truncation == "carry":
         kept = len(data)
-    roles = {i: author.specials.get(int(ids[i]), "other") for i in controls.tolist()}
-    ends = {i: int(end) for i, end in zip(controls.tolist(), lengths.cumsum()[controls].tolist(), strict=True)}
     start = 1 if declaration_of(author).prefix_space and data[:1] == b" " else 0
-    return Source(_pieces(data, start, kept, roles, ends), data, kept, stopped, truncated)
+    pieces = _pieces(data, start, kept, tokens)
+    return Source(pieces, data, min(start, kept), kept, stopped, truncated, tokens)
 
 
-def _pieces(
-    data: bytes, start: int, kept: int, roles: Mapping[int, Role], ends: Mapping[int, int]
-) -> tuple[Piece, ...]:
+def _pieces(data: bytes, start: int, kept: int, tokens: Tokens) -> tuple[Piece, ...]:
     pieces: list[Piece] = []
     at = start
-    for index, role in roles.items():
+    ends = tokens.lengths.cumsum()[tokens.controls]
+    for index, position in zip(tokens.controls.tolist(), ends.tolist(), strict=True):
+        role = tokens.role(index)
         if role not in CONTENT_ROLES:
             continue
-        end = max(at, min(ends[index], kept))
-        pieces += _byte_pieces(data[at:end])
+        end = max(at, min(position, kept))
+        pieces += valid_runs(data[at:end])
         pieces.append(Control(role))
         at = end
-    pieces += _byte_pieces(data[at:kept])
+    pieces += valid_runs(data[at:kept])
     return tuple(pieces)
 
 
-def _byte_pieces(data: bytes) -> list[Piece]:
-    """Valid UTF-8 as text, the rest as bytes."""
-    parts = _ESCAPED.split(data.decode("utf-8", "surrogateescape"))
-    return [p.encode("utf-8", "surrogateescape") if i % 2 else p for i, p in enumerate(parts) if p]
+def piece_bytes(piece: Piece) -> bytes:
+    return b"" if isinstance(piece, Control) else piece if isinstance(piece, bytes) else _plain(piece)
 
 
 def _text_pieces(text: str) -> tuple[Piece, ...]:

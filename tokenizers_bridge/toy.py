@@ -13,18 +13,18 @@ prompt with it is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
-from mutual_env.errors import InvalidInputError
+from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.types import Ids, Prompt
 from tokenizers_bridge.adapted import AdaptedTokenizer, Encoder, PromptFormat
 from tokenizers_bridge.declaration import Declaration
-from tokenizers_bridge.protocol import Role
+from tokenizers_bridge.protocol import Role, Tokenizer
 from tokenizers_bridge.vocabulary import Vocabulary
 
 BOS, EOS = "<bos>", "<eos>"
@@ -71,6 +71,23 @@ class WordTokenizer(AdaptedTokenizer):
         encoder = _WordEncoder({w: i for i, w in enumerate(kept, start=first_word)}, len(_SPECIALS))
         pieces = [bytes([b]) for b in range(256)] + [w.encode() for w in kept]
         super().__init__(name=f"word({len(kept)})", definition=("word", *kept), **_toy(encoder, pieces, None))
+
+
+def toy_tokenizer(spec: Mapping[str, Any]) -> Tokenizer:
+    """From a configuration: `{kind: char, alphabet: abc}`, `{kind: pair, alphabet: abc, merges: [ab]}` or
+    `{kind: word, words: [...]}`."""
+    kinds = {"char": CharTokenizer, "pair": PairTokenizer, "word": WordTokenizer}
+    settings = dict(spec)
+    kind = settings.pop("kind", None)
+    if kind not in kinds:
+        raise UnknownNameError.of("tokenizer kind", kind, kinds)
+    if "merges" in settings:
+        settings["merges"] = [tuple(pair) for pair in settings["merges"]]
+    make: Callable[..., Tokenizer] = kinds[kind]
+    try:
+        return make(**settings)
+    except TypeError as error:
+        raise InvalidInputError(f"tokenizer of kind {kind!r}: {error}") from error
 
 
 class _ToyParts(TypedDict):

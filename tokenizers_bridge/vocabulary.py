@@ -45,24 +45,32 @@ class Vocabulary:
         return int(self.lengths.size)
 
     def lengths_of(self, ids: Sequence[int] | Ids) -> npt.NDArray[np.int64]:
-        return self.lengths[self._checked(ids)]
+        return self._take(self.lengths, _unsigned(ids))
 
     def bytes_of(self, ids: Sequence[int] | Ids) -> bytes:
-        at = self._checked(ids)
-        lengths = self.lengths[at]
+        at = _unsigned(ids)
+        lengths = self._take(self.lengths, at)
         ends = lengths.cumsum()
-        total = int(ends[-1]) if ends.size else 0
         # Byte k of the result is blob[k + (start of its id in the blob) - (start of its id in the result)].
-        index = np.repeat(self.starts[at] - ends + lengths, lengths)
-        index += np.arange(total)
+        shift = self.starts[at]
+        shift -= ends
+        shift += lengths
+        index = shift.repeat(lengths)
+        index += np.arange(index.size)
         data: bytes = self.blob[index].tobytes()
         return data
 
-    def _checked(self, ids: Sequence[int] | Ids) -> npt.NDArray[np.int64]:
-        at = np.asarray(ids, dtype=np.int64)
-        if at.size and (int(at.min()) < 0 or int(at.max()) >= self.lengths.size):
-            wrong = int(at[(at < 0) | (at >= self.lengths.size)][0])
+    def _take(self, table: npt.NDArray[np.int64], at: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        try:
+            return table[at]
+        except IndexError:
+            wrong = int(at[at >= table.size][0])
+            shown = wrong - 2**32 if wrong >= 2**31 else wrong
             raise IdentityMismatchError(
-                f"token id {wrong} is outside this vocabulary of {self.lengths.size}: use the tokenizer that made it"
-            )
-        return at
+                f"token id {shown} is outside this vocabulary of {table.size}: use the tokenizer that made it"
+            ) from None
+
+
+def _unsigned(ids: Sequence[int] | Ids) -> npt.NDArray[np.uint32]:
+    """Ids as unsigned numbers, so that a negative one is out of range and does not count from the end."""
+    return np.ascontiguousarray(ids, dtype=np.int32).view(np.uint32)
