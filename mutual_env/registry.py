@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, TypeAlias
 
@@ -46,7 +46,7 @@ def make(
     group_size: int = 8,
     prompts_per_round: int = 8,
     seed: int = 0,
-    verifier: VerifierSpec | str | None = None,
+    verifier: VerifierSpec | str | Mapping[str, Any] | None = None,
     pool: VerifierPool | None = None,
     on_unscored: UnscoredPolicy = "drop",
     unscored_limit: float = 0.05,
@@ -59,7 +59,8 @@ def make(
     group_size         completions for each prompt
     prompts_per_round  tasks of one round
     seed               of the task stream: envs of the same seed draw the same tasks, whoever acts in them
-    verifier           what checks the answers; None: the family's own
+    verifier           what checks the answers: a name, a spec, or a mapping with its `name` and `kwargs`; None: the
+                       family's own
     pool               the verifier processes to use; None: the env owns some, started when first needed
     on_unscored        what becomes of a completion that got no verdict: "drop", "zero" or "raise"
     unscored_limit     the share of a round that may go unscored before `step` raises
@@ -112,7 +113,7 @@ def build(
     env_id: str,
     task_source: SourceFactory,
     agents: int | Sequence[str] = 2,
-    verifier: VerifierSpec | str | None = None,
+    verifier: VerifierSpec | str | Mapping[str, Any] | None = None,
     pool: VerifierPool | None = None,
     group_size: int = 8,
     prompts_per_round: int = 8,
@@ -126,7 +127,7 @@ def build(
     factory = _load(task_source)
     _check_options(env_id, factory, task_kwargs)
     source = factory(**task_kwargs)
-    checked_by = source.verifier if verifier is None else as_spec(verifier)
+    checked_by = source.verifier if verifier is None else _verifier_spec(verifier)
     verifiers.make(checked_by)  # a wrong name or option is refused here, not in the first round
     spec = EnvSpec(
         id=env_id,
@@ -141,6 +142,14 @@ def build(
         task=task_kwargs,
     )
     return ReasoningEnv(spec, source, pool)
+
+
+def _verifier_spec(given: VerifierSpec | str | Mapping[str, Any]) -> VerifierSpec:
+    if not isinstance(given, Mapping):
+        return as_spec(given)
+    if "name" not in given or given.keys() - {"name", "kwargs"}:
+        raise InvalidInputError(f"verifier must be a name, or have a 'name' and perhaps 'kwargs', got {dict(given)!r}")
+    return VerifierSpec(given["name"], given.get("kwargs", {}))
 
 
 def _load(source: SourceFactory) -> Callable[..., TaskSource]:

@@ -79,6 +79,8 @@ def test_an_unknown_option_is_answered_with_the_nearest(option: dict[str, int], 
         ({"unscored_limit": 1.5}, "unscored_limit"),
         ({"unscored_limit": float("nan")}, "unscored_limit"),
         ({"on_unscored": "dropp"}, "did you mean 'drop'"),
+        ({"verifier": {"kwargs": {}}}, "'name'"),
+        ({"verifier": {"name": "exact", "kwarg": {}}}, "'kwarg'"),
         ({"verifier": "numerik"}, "did you mean 'numeric'"),
         ({"verifier": VerifierSpec("numeric", {"abstol": 1})}, "abs_tol"),
     ],
@@ -158,6 +160,14 @@ def test_installed_plug_ins_are_found_by_both_makes_and_a_broken_one_only_warns(
         "['policy_0', 'policy_1']",
         "['gladiator_0']",
     ]
+
+
+def test_a_verifier_is_a_name_a_spec_or_a_mapping_as_a_configuration_file_has_it() -> None:
+    spec = VerifierSpec("exact", {"ignore_case": True})
+    for given in (spec, {"name": "exact", "kwargs": {"ignore_case": True}}):
+        assert mutual_env.make("mutual/arithmetic-v0", verifier=given).spec.verifier == spec
+    assert mutual_env.make("mutual/arithmetic-v0", verifier="exact").verifier_id == "exact"
+    assert mutual_env.make("mutual/arithmetic-v0", verifier={"name": "exact"}).verifier_id == "exact"
 
 
 def test_a_spec_survives_json_and_makes_the_same_env_again() -> None:
