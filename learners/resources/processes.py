@@ -17,7 +17,7 @@ from learners.resources.demand import Demand, Patience, Supply
 from learners.resources.leased import LeasedCalls
 from learners.resources.record import Record
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
-from learners.resources.worker import Call, Reply, Worker
+from learners.resources.worker import Call, Reply, Worker, portable
 from mutual_env.errors import WorkerLostError
 
 T = TypeVar("T")
@@ -70,14 +70,25 @@ class ProcessExecutor:
             demand = self._demands.get(name)
             limits = {phase: needs.limit for phase, needs in demand.phases.items()} if demand else {}
             patience = self._calls.patience
-            try:
-                host.wait_until_ready(patience.restart_limit)
-            except (WorkerDiedError, WorkerHungError) as error:
-                raise WorkerLostError(str(error)) from error
+            self._wait_for(host)
             self._hosted[name] = RemoteLearner(
                 name, host, self._calls.note, patience=patience, limits=limits, keep=self._keep
             )
         return {name: self._hosted[name] for name in makers}
+
+    def _wait_for(self, host: ProcessHost) -> None:
+        patience = self._calls.patience
+        for attempt in range(patience.restarts + 1):
+            try:
+                if attempt:
+                    host.restart(patience.restart_limit)
+                else:
+                    host.wait_until_ready(patience.restart_limit)
+                return
+            except (WorkerDiedError, WorkerHungError) as error:
+                self._calls.note("died", host.name, str(error))
+                last = error
+        raise WorkerLostError(f"{last}; it was tried {patience.restarts + 1} times") from last
 
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         return self._calls.map(phase, calls)
@@ -96,7 +107,7 @@ class ProcessHost:
     shares_files = True
 
     def __init__(self, name: str, make: Callable[[], Learner], threads: int) -> None:
-        self._name, self._make, self._threads = name, make, threads
+        self.name, self._make, self._threads = name, make, threads
         self._start()
 
     @property
@@ -136,12 +147,12 @@ class ProcessHost:
     def wait_until_ready(self, limit: float) -> None:
         try:
             if not self._pipe.poll(limit):
-                raise WorkerHungError(f"policy {self._name!r} was not built within {limit:.0f} s")
+                raise WorkerHungError(f"policy {self.name!r} was not built within {limit:.0f} s")
             built = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(timeout=PATIENCE_FOR_EXIT)
             code = self._process.exitcode
-            raise WorkerDiedError(f"process of policy {self._name!r} ended with code {code} while starting") from error
+            raise WorkerDiedError(f"process of policy {self.name!r} ended with code {code} while starting") from error
         if built != READY:
             raise built
 
@@ -157,7 +168,7 @@ class ProcessHost:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(
-            target=_serve, args=(theirs, self._make, self._threads), name=f"mutual-env {self._name}", daemon=True
+            target=_serve, args=(theirs, self._make, self._threads), name=f"mutual-env {self.name}", daemon=True
         )
         with _thread_count(self._threads):
             self._process.start()
@@ -189,16 +200,13 @@ def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
     try:
         worker = Worker(make)
     except Exception as error:  # a boundary: it is raised again on the other side
-        pipe.send(error)
+        pipe.send(portable(error))
         return
     if threads and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-    pipe.send(READY)
-    while True:
-        try:
-            if not pipe.poll(60.0):
-                continue
-            call: Call = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(worker.serve(call))
+    with contextlib.suppress(EOFError, OSError):  # whoever started this process is gone
+        pipe.send(READY)
+        while True:
+            if pipe.poll(60.0):
+                call: Call = pipe.recv()
+                pipe.send(worker.serve(call))

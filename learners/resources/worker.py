@@ -77,7 +77,7 @@ class Worker:
         try:
             return self._serve(call)
         except Exception as error:  # a boundary: it is raised again on the other side
-            return Failed(_portable(error), traceback.format_exc())
+            return Failed(portable(error), traceback.format_exc())
 
     def _serve(self, call: Call) -> Reply:
         if call.method == "restore":
@@ -109,7 +109,7 @@ class Worker:
         return Done(None, self._learner.version)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error itself where it can be built again from its arguments, as it must be on the other side."""
     try:
         copy.copy(error)

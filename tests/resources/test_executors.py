@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from toy import Fragile, makers, run_rounds
 
 from learners.resources.clock import SteadyClock
 from learners.resources.demand import Demand, Needs, Node, Patience, Supply
@@ -17,6 +16,7 @@ from learners.resources.executor import Executor, SerialExecutor
 from learners.resources.processes import ProcessExecutor
 from learners.resources.threads import ThreadExecutor
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, WorkerLostError
+from tests.resources.toy import Fragile, makers, run_rounds
 
 TWO_CORES = Supply((Node("local", 2.0),))
 QUICK = Patience(reserve=5.0, limit=60.0, restarts=2, restart_limit=60.0)
