@@ -142,12 +142,8 @@ def align_tokens(author: Tokens, reader: Tokens, edits: Edits) -> Alignment:
         return _one_sided(author, reader, edits)
     at_a, at_r = author.lengths.cumsum(), reader.lengths.cumsum()
     plain = not author.controls.size and not reader.controls.size
-    if not len(edits) and (plain or (author.only_stops and reader.only_stops)):
-        if not plain:  # the two stop tokens are a last byte of their own
-            at_a[-1] += 1
-            at_r[-1] += 1
-        ends_a, ends_r = _equal_ends(at_a, at_r)
-        return Alignment.of(ends_a, ends_r, np.ones(ends_a.size, np.bool_), edits)
+    if edits.in_front is not None and (plain or (author.only_stops and reader.only_stops)):
+        return _align_equal(at_a, at_r, edits.in_front, edits, 0 if plain else 1)
     paired_a, paired_r = _pair_controls(
         _Controls(author.controls, at_a[author.controls], [author.role(i) for i in author.controls.tolist()]),
         _Controls(
@@ -165,13 +161,22 @@ def align_tokens(author: Tokens, reader: Tokens, edits: Edits) -> Alignment:
     return Alignment.of(ends_a, ends_r, exact, edits, unpaired)
 
 
-def _equal_ends(at_a: Ints, at_r: Ints) -> tuple[Ints, Ints]:
-    """The borders of two rising sequences of byte ends with the same last: through a table over bytes, in linear
-    time."""
+def _align_equal(at_a: Ints, at_r: Ints, in_front: tuple[int, int], edits: Edits, stops: int) -> Alignment:
+    """Bytes that are equal but for an edit in front: borders through a table over bytes, in linear time."""
+    if len(edits):
+        np.maximum(at_a - in_front[0], 0, out=at_a)
+        np.maximum(at_r - in_front[1], 0, out=at_r)
+    at_a[-1] += stops  # the two stop tokens are a last byte of their own
+    at_r[-1] += stops
     index = np.zeros(int(at_a[-1]) + 1, np.int64)
     index[at_a] = np.arange(1, at_a.size + 1)
+    index[0] = 0
     found = index[at_r]
-    return found[found > 0], found.nonzero()[0] + 1
+    found[-1] = at_a.size
+    ends_a, ends_r = found[found > 0], found.nonzero()[0] + 1
+    exact = np.ones(ends_a.size, np.bool_)
+    exact[0] = not len(edits)
+    return Alignment.of(ends_a, ends_r, exact, edits)
 
 
 def _borders(at_a: Ints, at_r: Ints, paired_a: Ints, paired_r: Ints, edits: Edits) -> tuple[Ints, Ints]:

@@ -39,6 +39,15 @@ class Edits:
         """Bytes on either side that have no equal on the other."""
         return int((self.rows[:, 1] - self.rows[:, 0] + self.rows[:, 3] - self.rows[:, 2]).sum())
 
+    @property
+    def in_front(self) -> tuple[int, int] | None:
+        """How many bytes of the author and of the reader differ at the very beginning, if nothing differs behind
+        them."""
+        if not len(self.rows):
+            return 0, 0
+        a0, a1, r0, r1 = self.rows[0].tolist()
+        return (a1, r1) if len(self.rows) == 1 and a0 == r0 == 0 else None
+
     def to_author(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Reader byte offsets as author byte offsets; -1 strictly inside an edit. Where the reader lacks bytes: behind
         them.
