@@ -10,19 +10,25 @@ from dataclasses import dataclass, field
 
 from mutual_env.types import JSON, Task, Verdict
 from mutual_env.verifiers.spec import VerifierSpec
+from mutual_env.verifiers.stragglers import UNKNOWN, Schedule
 from mutual_env.verifiers.wire import Records, frame, task_as_json
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Items of one call that need a worker. `pending` and `alone` are indices of items that nobody works on; those in
-    `alone` brought a worker down that had done others before, and are tried once more in a fresh one."""
+    """Items of one call that need a worker, and the indices of those that nobody works on.
+
+    pending  not tried yet
+    alone    brought a worker down that had done others before: tried once more, in a fresh one
+    later    set back: tried once more, when nothing is pending
+    """
 
     spec: VerifierSpec
     items: Sequence[tuple[Task, str]]
     future: Future[list[Verdict]] = field(default_factory=Future)
     pending: deque[int] = field(init=False)
     alone: deque[int] = field(default_factory=deque)
+    later: deque[int] = field(default_factory=deque)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -30,7 +36,7 @@ class Job:
 
     @property
     def waiting(self) -> int:
-        return len(self.pending) + len(self.alone)
+        return len(self.pending) + len(self.alone) + len(self.later)
 
     def conclude(self, index: int, verdict: Verdict) -> None:
         self.verdicts[index] = verdict
@@ -40,6 +46,7 @@ class Job:
     def fail(self, cause: BaseException) -> None:
         self.pending.clear()
         self.alone.clear()
+        self.later.clear()
         if not self.future.done():
             self.future.set_exception(cause)
 
@@ -59,9 +66,14 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One worker process, as the supervisor sees it. `batch` are the indices it still owes, the first being verified
-    `since`; `waited` is how long it had waited for a core when it was first found slow; `fault` is why the pool itself
-    ended it."""
+    """One worker process, as the supervisor sees it.
+
+    batch   the indices it still owes, the first being verified `since`; `alone`, `last`: it is that item's second try
+    before  what it had had of the machine when it got the batch
+    seen    the same when it was last looked at, and when that was
+    asleep  whether it used no core lately
+    fault   why the pool itself ended it
+    """
 
     connection: socket.socket
     generation: int
@@ -71,11 +83,12 @@ class Worker:
     job: Job | None = None
     batch: deque[int] = field(default_factory=deque)
     alone: bool = False
+    last: bool = False
     served: int = 0
     since: float = 0.0
-    waited: float | None = None
-    aside: bool = False
-    demoted: bool = False
+    before: Schedule = UNKNOWN
+    seen: tuple[float, Schedule] = (0.0, UNKNOWN)
+    asleep: bool = False
     fault: str = ""
 
     @property
@@ -100,4 +113,4 @@ class Counters:
     crashes: int = 0
     errors: int = 0
     retries: int = 0
-    put_aside: int = 0
+    set_back: int = 0

@@ -158,7 +158,7 @@ def _load(name: str, target: str) -> Callable[..., object]:
 
 
 def _check_options(spec: VerifierSpec, factory: Callable[..., object]) -> None:
-    parameters = inspect.signature(factory).parameters
+    parameters = inspect.signature(factory).parameters if spec.kwargs else {}
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     for option in spec.kwargs:

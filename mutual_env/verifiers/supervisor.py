@@ -18,13 +18,14 @@ from mutual_env.verifiers.confinement import Limits
 from mutual_env.verifiers.jobs import Counters, Job, Worker
 from mutual_env.verifiers.nursery import ForkServer
 from mutual_env.verifiers.spec import VerifierSpec
-from mutual_env.verifiers.stragglers import Pace, demote, seconds_waiting
+from mutual_env.verifiers.stragglers import Pace, schedule_of
 from mutual_env.verifiers.wire import MEMORY, RETIRE, VERDICT
 
 _TICK = 1.0
 _ANSWER_SECONDS = 120.0
 _LOSSES = 3
-_OVERTIME = 4.0
+_OVERTIME = 60.0
+_ASLEEP, _GLANCE, _CROWD = 0.2, 0.1, 8
 
 
 class Supervisor:
@@ -39,7 +40,7 @@ class Supervisor:
         self._target, self._deadline, self._batch, self._lifetime = workers, deadline, batch, lifetime
         self._limits = limits
         self._counters = counters
-        self._pace = Pace(workers, deadline)
+        self._pace = Pace(deadline)
         self._inbox: deque[Job] = deque()
         self._stopping = threading.Event()
         self._wake, self._bell = socket.socketpair()
@@ -111,10 +112,9 @@ class Supervisor:
         wait = _TICK
         for worker in self._workers:
             if worker.batch:
-                slow = worker.waited is not None
-                remaining = worker.since + (self._deadline if slow else patience) - now
-                wait = min(wait, max(remaining, 0.02 if slow else 0.0))
-        return wait
+                due = worker.since + patience - now
+                wait = min(wait, due if due > 0 else _GLANCE / 4)
+        return max(wait, 0.0)
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
@@ -142,19 +142,22 @@ class Supervisor:
         fresh = next((w for w in able if w.fresh), None)
         if job.alone and fresh is not None:
             self._give(fresh, job, [job.alone.popleft()], alone=True)
-            return True
-        if job.pending and able:
+        elif job.pending and able:
             share = math.ceil(len(job.pending) / (2 * self._target))
-            batch = [job.pending.popleft() for _ in range(min(self._batch, share))]
-            self._give(able[0], job, batch, alone=False)
-            return True
-        self._make_room(job)
-        return False
+            self._give(able[0], job, [job.pending.popleft() for _ in range(min(self._batch, share))])
+        elif job.later and able and not job.pending:
+            self._give(able[0], job, [job.later.popleft()], last=True)
+        else:
+            self._make_room(job)
+            return False
+        return True
 
     def _make_room(self, job: Job) -> None:
-        """Start workers for what waits, ending idle ones that cannot do it."""
+        """Start workers for what waits, ending idle ones that cannot do it. One that sleeps leaves its core to
+        another."""
         wanted = min(job.waiting, self._target) - len(self._unborn)
-        room = self._target - sum(not w.aside for w in self._workers)
+        busy = sum(not w.asleep for w in self._workers)
+        room = min(self._target - busy, _CROWD * self._target - len(self._workers))
         for worker in [w for w in self._workers if w.idle][: max(0, wanted - room)]:
             self._end(worker)
             room += 1
@@ -172,9 +175,11 @@ class Supervisor:
             worker.connection, selectors.EVENT_READ, lambda events: self._hear_worker(worker, events)
         )
 
-    def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool) -> None:
-        worker.job, worker.batch, worker.alone = job, deque(batch), alone
-        worker.since, worker.waited = time.monotonic(), None
+    def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool = False, last: bool = False) -> None:
+        assert worker.pid is not None
+        worker.job, worker.batch, worker.alone, worker.last = job, deque(batch), alone, last
+        worker.since, worker.before = time.monotonic(), schedule_of(worker.pid)
+        worker.seen = worker.since, worker.before
         worker.outbox = job.message(batch)
         self._send(worker)
 
@@ -188,9 +193,8 @@ class Supervisor:
             self._selector.modify(worker.connection, events, key.data)
 
     def _retire_surplus(self) -> None:
-        idle = [w for w in self._workers if w.idle]
-        surplus = sum(not w.aside for w in self._workers) - self._target
-        for worker in idle[: max(0, surplus)]:
+        surplus = sum(not w.asleep for w in self._workers) - self._target
+        for worker in [w for w in self._workers if w.idle][: max(0, surplus)]:
             self._end(worker)
 
     # -- hearing -----------------------------------------------------------------------------------------------------
@@ -209,10 +213,10 @@ class Supervisor:
         except BlockingIOError:
             return
         except ConnectionResetError:
-            self._end(worker)
+            self._end(worker, suspect=True)
         except VerificationError as cause:  # hostile text has taken the worker over
             worker.fault = str(cause)
-            self._end(worker)
+            self._end(worker, suspect=True)
 
     def _note(self, worker: Worker, kind: int, verdict: Verdict | None) -> None:
         if worker.job is None or (kind in (VERDICT, MEMORY)) != bool(worker.batch):
@@ -231,13 +235,11 @@ class Supervisor:
     def _conclude(self, worker: Worker, verdict: Verdict) -> None:
         assert worker.job is not None
         now = time.monotonic()
-        self._pace.finished(now - worker.since, put_aside=worker.waited is not None)
+        self._pace.finished(now - worker.since)
         worker.job.conclude(worker.batch.popleft(), verdict)
         worker.served += 1
-        worker.since, worker.waited = now, None
+        worker.since, worker.asleep = now, False
         self._losses = 0
-        if worker.aside:  # it goes on with items that others have by now
-            self._end(worker)
 
     def _hear_server(self, _: int) -> None:
         assert self._server is not None
@@ -277,47 +279,47 @@ class Supervisor:
             wall = now - worker.since
             if not worker.batch or wall < patience or worker.pid is None:
                 continue
-            if worker.waited is None:
-                worker.waited = seconds_waiting(worker.pid)
-            age = wall if worker.demoted else wall - (seconds_waiting(worker.pid) - worker.waited)
-            if age >= self._deadline or wall >= _OVERTIME * self._deadline:
+            seen = schedule_of(worker.pid)
+            age = wall - (seen.waiting - worker.before.waiting)
+            if age >= self._deadline or wall >= self._deadline + _OVERTIME:
                 self._time_out(worker, wall)
-            elif not worker.aside:
-                self._put_aside(worker)
+            elif age >= patience and self._others_wait(worker) and self._pace.may_set_back():
+                self._set_back(worker)
+            elif now - worker.seen[0] >= _GLANCE:
+                worker.asleep = seen.running - worker.seen[1].running < _ASLEEP * (now - worker.seen[0])
+                worker.seen = now, seen
 
     def _time_out(self, worker: Worker, seconds: float) -> None:
         assert worker.job is not None
         detail = f"no verdict within the deadline of {self._deadline:g} s"
         worker.job.conclude(worker.batch.popleft(), Verdict.unscored("timeout", elapsed=seconds, detail=detail))
         self._counters.timeouts += 1
-        self._pace.hung()
         self._end(worker)
 
-    def _put_aside(self, worker: Worker) -> None:
-        others = len(worker.batch) > 1 or any(job.waiting for job in self._jobs)
-        if not others or sum(w.aside for w in self._workers) >= self._pace.spares():
-            return
-        worker.aside = True
-        self._counters.put_aside += 1
-        self._give_back(worker, keep=1)
-        if self._pace.suspicious:
-            assert worker.pid is not None
-            worker.demoted = True
-            demote(worker.pid)
+    def _others_wait(self, worker: Worker) -> bool:
+        return not worker.last and (len(worker.batch) > 1 or any(job.pending for job in self._jobs))
 
-    def _give_back(self, worker: Worker, *, keep: int) -> None:
-        while len(worker.batch) > keep:
+    def _set_back(self, worker: Worker) -> None:
+        assert worker.job is not None
+        worker.job.later.append(worker.batch.popleft())
+        self._counters.set_back += 1
+        self._pace.set_back()
+        self._end(worker)
+
+    def _give_back(self, worker: Worker, *, suspect: bool) -> None:
+        """What the worker owes waits again, but for the item in flight where that is a `suspect`."""
+        while len(worker.batch) > suspect:
             assert worker.job is not None
             worker.job.pending.appendleft(worker.batch.pop())
 
-    def _end(self, worker: Worker) -> None:
-        """End the process. What it was working on is settled when the fork server says how it ended."""
+    def _end(self, worker: Worker, *, suspect: bool = False) -> None:
+        """End the process. A suspect is judged when the fork server says how the process ended."""
         if worker not in self._workers:
             return
         self._workers.remove(worker)
         self._selector.unregister(worker.connection)
         worker.connection.close()
-        self._give_back(worker, keep=1)
+        self._give_back(worker, suspect=suspect)
         self._bury(worker)
 
     def _bury(self, worker: Worker) -> None:
@@ -371,6 +373,6 @@ class Supervisor:
         self._loaded.clear()
         self._loading.clear()
         for worker in lost:
-            self._give_back(worker, keep=1)
+            self._give_back(worker, suspect=True)
             if worker.batch:
                 self._blame(worker, Verdict.unscored("crash", detail="the fork server ended while this was verified"))

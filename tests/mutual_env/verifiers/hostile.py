@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -110,10 +111,8 @@ def _fork_children(count: str) -> Verdict:
     """A bounded bomb: at most 50 children, each in a session of its own if it can, asleep for 30 s."""
     for _ in range(min(50, int(count))):
         if os.fork() == 0:
-            try:
+            with contextlib.suppress(OSError):
                 os.setsid()
-            except OSError:
-                pass
             time.sleep(30)
             os._exit(0)
     return _told("forked")
