@@ -229,14 +229,14 @@ def test_what_we_build_on_is_there_in_the_installed_version() -> None:
     }
     assert parameters(cluster_library.RayActorGroup.async_run_method) >= {"method_name", "args", "kwargs"}
     assert issubclass(SharingPolicyActor, cluster_library.PolicyModelActor)
-    assert parameters(cluster_library.PolicyModelActor.__init__) == {
+    assert parameters(cluster_library.PolicyModelActor.__init__) - {"_ray_trace_ctx"} == {
         "self",
         "world_size",
         "rank",
         "master_addr",
         "master_port",
     }
-    assert parameters(cluster_library.PolicyModelActor._setup_distributed) == {"self", "strategy"}
+    assert parameters(cluster_library.PolicyModelActor._setup_distributed) >= {"self", "strategy"}
     for method in ("setup_distributed", "prepare", "backward", "optimizer_step", "get_grad_norm", "is_rank_0"):
         assert callable(getattr(cluster_library.DeepspeedStrategy, method))
     assert parameters(library.Actor.forward) >= {"sequences", "action_mask", "attention_mask"}

@@ -1,0 +1,109 @@
+"""A learner wrapped by the vLLM sampler, with an engine that is not vLLM: what goes where, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from learners.example import Example
+from learners.seeds import sample_seeds
+from learners.tabular import TabularLearner
+from learners.vllm import Sample, Sampling, VllmSampled, make_transport
+from learners.vllm.engine import Weights
+from learners.vllm.server import _flags
+from learners.vllm.transport import untied
+from mutual_env.errors import InvalidInputError
+from mutual_env.types import Ids
+from tokenizers_bridge import CharTokenizer
+
+TOKENIZER = CharTokenizer("ab=")
+A = 2  # ids 0 and 1 are bos and eos
+
+
+class Policy(TabularLearner):
+    """With one weight to export: its version."""
+
+    def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield "version", torch.tensor(float(self.version))
+
+
+class Recorder:
+    """Writes "a" and as many more as the seed says, then stops; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.weights: list[tuple[int, float]] = []
+        self.asked: list[tuple[list[int], int]] = []
+        self.closed = 0
+
+    def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
+        self.asked += [(prompt.tolist(), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        lengths = [1 + seed % sampling.max_new_tokens for seed in seeds]
+        ids = [np.array([A] * n + [sampling.stop_id] * (n < sampling.max_new_tokens), np.int32) for n in lengths]
+        return [Sample(i, np.full(i.size, -0.5)) for i in ids]
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        self.weights += [(version, float(tensor)) for _, tensor in weights]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_samples_carry_the_seeds_of_the_protocol_and_the_version_of_the_weights() -> None:
+    engine = Recorder()
+    learner = VllmSampled(Policy(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id, max_new_tokens=3))
+    groups = learner.act(["a=", "b=", "a="], 2, seed=9)
+    expected = [s for seeds in sample_seeds(9, "p", ["a=", "b=", "a="], 2) for s in seeds]
+    assert [seed for _, seed in engine.asked] == expected
+    assert [prompt for prompt, _ in engine.asked[:3]] == [[0, 2, 4], [0, 2, 4], [0, 3, 4]]
+    for completion, seed in zip((c for group in groups for c in group), expected, strict=True):
+        full = 1 + seed % 3 == 3
+        assert completion.finish_reason == ("length" if full else "stop")
+        assert completion.text == "a" * (1 + seed % 3)
+        assert (completion.policy_version, completion.tokenizer) == (0, TOKENIZER.fingerprint)
+
+
+def test_the_engine_gets_the_weights_at_the_start_after_each_update_and_after_load(tmp_path: Path) -> None:
+    engine = Recorder()
+    learner = VllmSampled(Policy(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    example = Example(TOKENIZER.render_prompt("a="), np.array([A], np.int32), np.ones(1, np.bool_), np.ones(1))
+    learner.update([example])
+    learner.save(tmp_path)
+    learner.update([])
+    learner.load(tmp_path)
+    assert engine.weights == [(0, 0.0), (1, 1.0), (2, 2.0), (1, 1.0)]
+    assert learner.version == 1
+    learner.close()
+    assert engine.closed == 1
+
+
+def test_a_learner_without_weights_to_export_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="has no export_weights"):
+        VllmSampled(TabularLearner(TOKENIZER), Recorder(), Sampling(TOKENIZER.stop_id))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_new_tokens", 0), ("temperature", 0.0), ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1)]
+)
+def test_a_distribution_that_cannot_be_sampled_is_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(InvalidInputError, match=f"{field} must"):
+        Sampling(1, **{field: value})
+
+
+def test_a_tied_tensor_travels_once() -> None:
+    shared, other = torch.ones(2, 2), torch.zeros(2, 2)
+    sent = dict(untied([("embed", shared), ("head", shared), ("other", other)]))
+    assert list(sent) == ["embed", "other"]
+
+
+def test_transports_are_named() -> None:
+    with pytest.raises(InvalidInputError, match="transport must be 'file', 'ipc' or 'nccl', got 'smoke'"):
+        make_transport("smoke")
+
+
+def test_server_arguments_become_flags() -> None:
+    settings = {"max_model_len": 256, "enforce_eager": True, "enable_prefix_caching": False}
+    assert _flags(settings) == ["--max-model-len", "256", "--enforce-eager", "--no-enable-prefix-caching"]
