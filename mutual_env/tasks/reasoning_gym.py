@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -20,6 +21,7 @@ from typing import Any
 
 from mutual_env.errors import DeadlineExceededError, InvalidInputError, MissingExtraError, UnknownNameError
 from mutual_env.seeding import derive_seed
+from mutual_env.spec import EnvSpec
 from mutual_env.tasks import reasoning_gym_items
 from mutual_env.tasks.reasoning_gym_names import DATASET_NAMES
 from mutual_env.tasks.source import check_split, split_of, take_distinct
@@ -114,6 +116,8 @@ class ItemProcess:
         except TypeError as e:
             raise InvalidInputError(f"options of reasoning_gym/{dataset}-v0 must be JSON values: {e}") from e
         with self._lock:
+            if self._running and self._running[0].has_ended():
+                self._running.pop().end()
             if not self._running:
                 self._running.append(_Running())
             try:
@@ -122,7 +126,8 @@ class ItemProcess:
                 self._running.pop().end()
                 raise
         if "unknown" in reply:
-            raise UnknownNameError.of(f"option of reasoning_gym/{dataset}-v0", reply["unknown"], reply["known"])
+            known = [*reply["known"], "split", "pool", *(set(EnvSpec.__dataclass_fields__) - {"id", "task"})]
+            raise UnknownNameError.of(f"option of reasoning_gym/{dataset}-v0", reply["unknown"], known)
         if "refused" in reply:
             raise InvalidInputError(f"options of reasoning_gym/{dataset}-v0 {dict(options)!r}: {reply['refused']}")
         entries: list[dict[str, Any] | None] = reply["entries"]
@@ -142,7 +147,8 @@ class _Running:
     def __init__(self) -> None:
         directory = tempfile.mkdtemp(prefix="mutual-env-items-")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(reasoning_gym_items.__file__).resolve())],
+            [sys.executable, "-P", "-W", "ignore", str(Path(reasoning_gym_items.__file__).resolve())],
+            start_new_session=True,  # an interrupt at the terminal is the caller's to handle
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=directory,
@@ -157,6 +163,9 @@ class _Running:
         )
         self.end = weakref.finalize(self, _end, self._process, directory)
 
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def ask(self, line: str, deadline: float) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -164,8 +173,9 @@ class _Running:
         buffer = bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # reading its output will say the same, with its exit status
+                self._process.stdin.write(line.encode() + b"\n")
+                self._process.stdin.flush()
             while not buffer.endswith(b"\n"):
                 if not selector.select(max(0.0, until - time.monotonic())):
                     raise DeadlineExceededError(f"the items of {line:.120} were not made within {deadline:g} s")

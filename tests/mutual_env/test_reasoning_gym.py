@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -109,6 +110,7 @@ def test_composite_takes_its_parts_as_plain_mappings_and_scores_each_by_its_own(
     [
         ("chain_sums", {}, UnknownNameError, "chain_sum"),
         ("chain_sum", {"max_term": 3}, UnknownNameError, "max_terms"),
+        ("chain_sum", {"group_sise": 3}, UnknownNameError, "group_size"),
         ("chain_sum", {"size": 3}, UnknownNameError, "size"),
         ("chain_sum", {"min_terms": 9, "max_terms": 3}, InvalidInputError, "AssertionError"),
         ("chain_sum", {"min_terms": "many"}, InvalidInputError, "'min_terms': 'many'"),
@@ -129,11 +131,10 @@ def test_a_generator_that_hangs_or_died_is_started_anew() -> None:
         process.make("sokoban", {}, seed=1, count=50)
     process._deadline = 100.0
     assert len(process.make("gcd", {}, seed=1, count=2)) == 2
+    before = process.make("gcd", {}, seed=1, count=2)
     process._running[0]._process.kill()
     process._running[0]._process.wait()
-    with pytest.raises((InvalidInputError, BrokenPipeError)):
-        process.make("gcd", {}, seed=1, count=2)
-    assert len(process.make("gcd", {}, seed=1, count=2)) == 2
+    assert process.make("gcd", {}, seed=1, count=2) == before
     process.close()
     process.close()
 
@@ -169,3 +170,13 @@ def test_verdicts_do_not_depend_on_the_number_of_workers_and_nothing_is_imported
     rewards = set(ast.literal_eval(done.stdout).values())
     assert len(rewards) == 1
     assert 1 / 3 <= rewards.pop() < 0.5  # one of three is right; a wrong one that can be read is worth a little
+
+
+def test_a_generator_that_dies_at_its_work_is_named_with_its_status() -> None:
+    process = ItemProcess()
+    process.make("gcd", {}, seed=1, count=1)
+    running = process._running[0]._process
+    threading.Timer(0.3, running.kill).start()
+    with pytest.raises(InvalidInputError, match=r"ended with status -9 at .*sokoban"):
+        process.make("sokoban", {}, seed=1, count=500)
+    process.close()
