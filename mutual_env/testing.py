@@ -30,7 +30,8 @@ MakeEnv: TypeAlias = Callable[[], Env]
 
 
 def check_env(make_env: MakeEnv, *, seed: int = 0) -> None:
-    """Play one round with sampled actions and hold every part of it against the contract of `ReasoningEnv`."""
+    """Play one round with sampled actions and hold every part of it against the contract of `ReasoningEnv`: beside
+    PettingZoo's interface an env has `tasks`, those of the round, in the order of the prompts."""
     before = _global_generators()
     env = make_env()
     _check_identity(env)
