@@ -22,6 +22,8 @@ _targets: dict[str, str | LearnerFactory] = {
     "torch": "learners.torch.learner:make_torch",
     "tiny": "learners.tiny:make_tiny",
     "openrlhf": "learners.openrlhf:make_openrlhf",
+    "openrlhf_ray": "learners.openrlhf.cluster:make_openrlhf_ray",
+    "vllm": "learners.vllm.make:make_vllm",
 }
 
 

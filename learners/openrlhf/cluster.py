@@ -16,6 +16,7 @@ from learners.example import Example
 from learners.openrlhf.cluster_actor import PolicySpec, SharingPolicyActor
 from learners.openrlhf.cluster_library import RayActorGroup
 from learners.openrlhf.strategy import ClusterOptions, ClusterStrategy
+from learners.registry import takes
 from learners.seeds import sample_seeds
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import Sample, Sampling
@@ -176,6 +177,8 @@ class RayOpenRlhfLearner:
         )
 
 
+@takes(ClusterOptions)
+@takes(TorchOptions)
 def make_openrlhf_ray(
     path: str, *, name: str = "openrlhf", tokenizer: Tokenizer | None = None, **options: Any
 ) -> RayOpenRlhfLearner:

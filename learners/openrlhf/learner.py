@@ -41,7 +41,7 @@ class OptimizerSteps:
         self._optimizer.zero_grad()
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def step(self, loss: float) -> float:
         return self._optimizer.step(loss)

