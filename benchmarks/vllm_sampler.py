@@ -2,8 +2,8 @@
 
     .venv-vllm/bin/python -m benchmarks.vllm_sampler --model models/smollm2     writes docs/figures/data/vllm.json
 
-`sync` is one whole update of every weight, after which the engine holds them and its caches are empty: our file transfer
-through memory and through the disk, beside vLLM's own reload of the model's directory (which would need a
+`sync` is one whole update of every weight, after which the engine holds them and its caches are empty: our file
+transfer through memory and through the disk, beside vLLM's own reload of the model's directory (which would need a
 `save_pretrained` before it, timed apart). `sample` is 16 prompts x 8 samples x 48 tokens, all to the limit.
 """
 

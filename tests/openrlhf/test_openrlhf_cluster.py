@@ -191,10 +191,12 @@ def test_adapters_train_on_the_cluster_too(build: Callable[..., Any]) -> None:
     ours, theirs = torch_learner(**options), build(**options)
     try:
         examples = examples_of(ours)
-        first, second = ours.update(examples), theirs.update(examples)
-        assert len(dict(theirs.export_weights())) == len(dict(ours.export_weights()))
-        assert first["trained_tokens"] == second["trained_tokens"]
-        assert np.isfinite(second["loss"])
+        for _ in range(3):
+            first, second = ours.update(examples), theirs.update(examples)
+            assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+        merged, expected = dict(theirs.export_weights()), dict(ours.export_weights())
+        assert merged.keys() == expected.keys()
+        assert all(np.allclose(merged[n].numpy(), expected[n].numpy(), atol=1e-4) for n in expected)
     finally:
         theirs.close()
 
