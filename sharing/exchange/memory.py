@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import TypeAlias
@@ -24,7 +25,7 @@ class InMemoryExchange:
         if keep_rounds is not None and keep_rounds < 1:
             raise InvalidInputError(f"keep_rounds must be at least 1, got {keep_rounds}: None keeps everything")
         self._keep_rounds = keep_rounds
-        self._cells: dict[_Cell, dict[_Batch, dict[int, Stored]]] = {}
+        self._cells: dict[_Cell, dict[_Batch, list[Stored]]] = {}
         self._rounds: dict[int, set[tuple[_Cell, _Batch]]] = {}
         self._ids = itertools.count(1)
         self._lock = Lock()
@@ -59,13 +60,12 @@ class InMemoryExchange:
                     if chosen is None:
                         outside += 1
                         continue
-                    batch = cell[author, chosen]
-                    found.extend(batch[i] for i in sorted(batch))
+                    found.extend(cell[author, chosen])
         return Reading(tuple(found), outside)
 
     def scan(self) -> Iterator[Record]:
         with self._lock:
-            stored = [s for cell in self._cells.values() for batch in cell.values() for s in batch.values()]
+            stored = [s for cell in self._cells.values() for batch in cell.values() for s in batch]
         return (s.record for s in sorted(stored, key=lambda s: s.id))
 
     def close(self) -> None:
@@ -77,15 +77,18 @@ class InMemoryExchange:
         cell = self._cells.get(key)
         if cell is None:
             cell = self._cells[key] = {}
+        stored = Stored(next(self._ids), record)
         members = cell.get(batch)
         if members is None:
-            members = cell[batch] = {}
+            cell[batch] = [stored]
             if self._keep_rounds is not None:
                 held = self._rounds.pop(origin.round, set())
                 held.add((key, batch))
                 self._rounds[origin.round] = held  # dictionaries keep order: last published, last in line
-        stored = Stored(next(self._ids), record)
-        members[record.index] = stored
+        elif record.index > members[-1].record.index:
+            members.append(stored)
+        else:
+            _place(members, stored)
         return stored.id
 
     def _forget(self, keep: int) -> None:
@@ -97,8 +100,16 @@ class InMemoryExchange:
                     del self._cells[key]
 
 
+def _place(members: list[Stored], stored: Stored) -> None:
+    """Among records in the order of their index, in the place of one with the same."""
+    index = stored.record.index
+    at = bisect_left(members, index, key=lambda s: s.record.index)
+    same = at < len(members) and members[at].record.index == index
+    members[at : at + same] = [stored]
+
+
 def _rounds_by_author(
-    cell: dict[_Batch, dict[int, Stored]],
+    cell: dict[_Batch, list[Stored]],
     reader: str,
     authors: Sequence[str] | None,
     round: int,
