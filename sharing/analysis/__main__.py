@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sharing.analysis.claims import baselines, headline, pooled_authors, rescues
 from sharing.analysis.closed_form import Options
@@ -36,6 +37,19 @@ def compute(size: int, draws: int, steps: int, options: Options) -> dict[str, ob
     }
 
 
+def rounded(value: Any) -> Any:
+    """The same with six significant digits: what a reader of the file can use."""
+    match value:
+        case float():
+            return float(f"{value:.6g}")
+        case dict():
+            return {key: rounded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [rounded(item) for item in value]
+        case _:
+            return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sharing.analysis", description="The stability-support analysis.")
     parser.add_argument(
@@ -49,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.out / "data").mkdir(parents=True, exist_ok=True)
     target = given.out / "data" / "bandit.json"
     computed = compute(given.group_size, given.draws, given.steps, Options())
-    target.write_text(json.dumps(computed, indent=1) + "\n")
+    target.write_text(json.dumps(rounded(computed), indent=1) + "\n")
     data = json.loads(target.read_text())
     written = [target, *draw_all(data, given.out, given.formats)]
     found = data["agreement"]
