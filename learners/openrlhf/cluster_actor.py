@@ -66,6 +66,7 @@ class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
         """This rank's share of the groups, by the index of their prompt."""
         if self._spec.cluster.zero_stage == 3:
             raise ConfigError("zero_stage 3 cuts the weights, and our sampler needs them whole: sample with vLLM")
+        self._model.require_parts()
         mine = [index for index in self._ranks.mine(range(len(prompts))) if index is not None]
         with memory_errors(self._spec.name):
             groups = sample_groups(self._model, [prompts[i] for i in mine], [seeds_PG[i] for i in mine], sampling)

@@ -99,6 +99,7 @@ class TorchLearner:
             raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
         rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
         check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
+        self._model.require_parts()
         seeds_PG = sample_seeds(seed, self._name, prompts, n)
         with memory_errors(self._name):
             groups = sample_groups(self._model, rendered, seeds_PG, self.sampling)

@@ -97,7 +97,12 @@ class LanguageModel:
             if self.lora:
                 model.enable_input_require_grads()
         self.adapted.train(options.gradient_checkpointing)
-        self._self_check()
+        self._refusal = self._self_check()
+
+    def require_parts(self) -> None:
+        """Raise unless decoder and head, put together, are the model."""
+        if self._refusal is not None:
+            raise self._refusal
 
     def hidden(self, ids: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
         """The last hidden states of (B, L) tokens at these positions: call inside `layouts(self.config)`."""
@@ -119,8 +124,8 @@ class LanguageModel:
                 weight = weight + self.base.get_submodule(module_name).get_delta_weight("default").detach()
             yield (f"{module_name}.{leaf}" if leaf else name), weight
 
-    def _self_check(self) -> None:
-        """The parts, put together, must be the model: architectures with something else in between are refused."""
+    def _self_check(self) -> InvalidInputError | None:
+        """Why the parts, put together, are not the model: some architectures have something else in between."""
         ids = torch.arange(1, 7, device=self.device)[None] % self.config.vocab_size
         try:
             with torch.no_grad():
@@ -128,15 +133,17 @@ class LanguageModel:
             with torch.no_grad(), layouts(self.config):
                 got = self.head.logits(self.hidden(ids, torch.arange(6, device=self.device)[None], CausalRows())[0])
         except TypeError as error:
-            raise self._unsupported(str(error)) from error
+            return self._unsupported(str(error))
         spread = float((expected - got).abs().max())
         tolerance = SELF_CHECK_TOLERANCE if self.dtype == torch.float32 else 0.05
         if not spread <= tolerance * max(1.0, float(expected.abs().max())):
-            raise self._unsupported(f"its logits differ by {spread:.2g} when computed in parts")
+            return self._unsupported(f"its logits differ by {spread:.2g} when computed in parts")
+        return None
 
     def _unsupported(self, why: str) -> InvalidInputError:
         return InvalidInputError(
-            f"{type(self.base).__name__} is not supported by the torch learner ({why}): use learner 'openrlhf' instead"
+            f"{type(self.base).__name__} cannot be sampled or trained by learner 'torch' ({why}): train it with "
+            "learner 'openrlhf' and sample it with 'vllm'"
         )
 
 

@@ -39,6 +39,7 @@ class Trainer:
     """Scores and trains one model."""
 
     def __init__(self, model: LanguageModel, optimizer: Optimizer, options: TorchOptions, name: str) -> None:
+        model.require_parts()
         self._model = model
         self._optimizer = optimizer
         self._options = options

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,34 @@ class LocalEngine:
         """One sample for each prompt and its seed."""
         requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
         parameters = [self._parameters(**sampling.parameters(seed), detokenize=False) for seed in seeds]
-        results = self._llm.generate(requests, parameters, use_tqdm=False)
+        with self._engine_errors():
+            results = self._llm.generate(requests, parameters, use_tqdm=False)
         return [_sample(result.outputs[0]) for result in results]
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace every weight; what was cached under the old ones is forgotten."""
-        self._transport.send(self._client, weights, version)
-        if not self._llm.reset_prefix_cache():
+        with self._engine_errors():
+            self._transport.send(self._client, weights, version)
+            emptied = self._llm.reset_prefix_cache()
+        if not emptied:
             raise TrainingError("vLLM could not empty its prefix cache after a weight update: a request still runs")
 
     def close(self) -> None:
         """Stop the engine core. Safe to call twice."""
         self._llm.llm_engine.engine_core.shutdown()
         self._transport.close()
+
+    @contextmanager
+    def _engine_errors(self) -> Iterator[None]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
+        except EngineDeadError as error:
+            raise TrainingError(
+                "vLLM's engine process died; the trainer's weights are intact. Was it out of memory? Lower "
+                "gpu_memory_utilization, kv_cache_memory_bytes or max_num_seqs, and resume the run"
+            ) from error
 
 
 class _LocalClient:

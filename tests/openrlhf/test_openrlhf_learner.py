@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from learners import registry
 from learners.example import Example
@@ -228,3 +229,31 @@ def test_the_actor_is_openrlhfs_own_and_no_stand_in_stays() -> None:
     from transformers.utils import is_flash_attn_2_available
 
     assert not is_flash_attn_2_available()
+
+
+class Louder(LlamaForCausalLM):
+    """Does something between its decoder and its logits that nobody can see from outside."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        output.logits = output.logits * 2.0
+        return output
+
+
+def test_an_architecture_that_the_torch_learner_refuses_is_trained_here_and_sampled_elsewhere() -> None:
+    def louder() -> Louder:
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        return Louder(LlamaConfig(vocab_size=TOKENIZER.vocab_size, **sizes, initializer_range=0.2))
+
+    settings = {"name": "toy", "tokenizer": TOKENIZER, "device": "cpu", "learning_rate": 1e-2}
+    with pytest.raises(InvalidInputError, match="Louder cannot be sampled or trained by learner 'torch'"):
+        registry.make("torch", model=louder(), **settings)
+    learner = registry.make("openrlhf", model=louder(), **settings)
+    prompt, response = TOKENIZER.render_prompt("1+2="), TOKENIZER.encode_batch(["3"])[0]
+    example = Example(prompt, response, np.ones(1, np.bool_), np.zeros(1), CrossEntropy())
+    before = learner.score([prompt], [response])[0]
+    learner.update([example])
+    assert learner.score([prompt], [response])[0] > before
+    with pytest.raises(InvalidInputError, match="sample it with 'vllm'"):
+        learner.act(["1+2="], 1, seed=1)

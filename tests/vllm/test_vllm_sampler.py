@@ -11,11 +11,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import learners
 from learners.example import Example
 from learners.testing import check_learner
 from learners.torch.learner import TorchLearner, make_torch
 from learners.vllm import LocalEngine, Sample, Sampling, SamplingEngine, VllmSampled, make_transport
 from learners.vllm.engine import Weights
+from learners.vllm.plugin import BACKEND
 from learners.vllm.server import Server, ServerEngine
 from mutual_env.errors import ConfigError, InvalidInputError, TrainingError
 from mutual_env.types import Completion, CrossEntropy, Ids
@@ -93,17 +95,19 @@ def local(model_path: Path) -> Iterator[KeptOpen]:
 
 
 @pytest.fixture(scope="module")
-def served(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptOpen]:
-    transport = make_transport("file")
-    server = Server(model_path, transport.backend, log=tmp_path_factory.mktemp("server") / "log", **ENGINE)
-    try:
-        engine = ServerEngine(server.url, transport, api_key=server.api_key)
-        yield KeptOpen(engine)
-        engine.close()
-        engine.close()
-    finally:
-        server.close()
-        server.close()
+def server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(model_path, BACKEND, log=tmp_path_factory.mktemp("server") / "log", **ENGINE)
+    yield started
+    started.close()
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def served(server: Server) -> Iterator[KeptOpen]:
+    engine = ServerEngine(server.url, make_transport("file"), api_key=server.api_key)
+    yield KeptOpen(engine)
+    engine.close()
+    engine.close()
 
 
 @pytest.fixture(scope="module", params=["local", "served"])
@@ -279,3 +283,30 @@ def test_the_transfers_of_vllm_that_need_a_gpu_fit_the_installed_version(name: s
     [meta] = source.metadata()
     assert (meta.name, meta.dtype, meta.shape) == ("a", torch.float32, (2, 3))
     assert [name for name, _ in source] == ["a"]
+
+
+def test_a_configuration_names_it(model_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", server.api_key)
+    settings = {"device": "cpu", "max_new_tokens": 3, "learning_rate": 1e-2}
+    learner = learners.make("vllm", name="p", path=str(model_path), trainer="torch", server=server.url, **settings)
+    assert isinstance(learner, VllmSampled)
+    assert {len(c.token_ids) for c in flat(learner.act(PROMPTS, 4, seed=1))} <= {1, 2, 3}
+    learner.update(lesson(learner, "ok"))
+    assert {c.policy_version for c in flat(learner.act(PROMPTS, 4, seed=1))} == {1}
+    learner.close()
+
+
+def test_a_key_that_is_wrong_is_refused(server: Server) -> None:
+    with pytest.raises(InvalidInputError, match="401"):
+        ServerEngine(server.url, make_transport("file"), api_key="wrong")
+
+
+def test_an_engine_that_was_killed_is_an_error_that_says_so(model_path: Path, local: KeptOpen) -> None:
+    """The last one: there is no engine afterwards."""
+    import psutil
+
+    learner = sampled(model_path, local)
+    [core] = [child for child in psutil.Process().children() if "EngineCore" in child.name()]
+    core.kill()
+    with pytest.raises(TrainingError, match="engine process died"):
+        learner.act(PROMPTS, 4, seed=1)
