@@ -1,0 +1,53 @@
+"""The reference update of lessons is what the learners' own corrections and losses make of them."""
+
+import numpy as np
+import pytest
+
+from learners.corrections import Draft, Drop, Scores, correct
+from learners.example import Example
+from learners.losses import example_loss, scales
+from mutual_env.seeding import generator
+from mutual_env.types import Floats, Lesson, TeacherDivergence, TeacherMixture
+from sharing.analysis.bandit import Bools, Context, contexts
+from sharing.analysis.shipped import arm_of, shipped_lessons, update_of
+from sharing.analysis.simulation import draw
+from tests.sharing.analysis.test_shipped import SHIPPED, make
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("strategy", SHIPPED)
+def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(strategy: str, tokens: int) -> None:
+    for context in contexts(0.7, 0.4, tokens=tokens):
+        rollouts = draw(context, 6, 3, generator("lessons", strategy, context.name))
+        wrapper = make(strategy, context, 6)
+        for arms_AG, aligned_AG in zip(rollouts.arms_DAG, rollouts.aligned_DAG, strict=True):
+            lessons = shipped_lessons(wrapper, arms_AG)
+            ours = update_of(lessons, context, aligned_AG)
+            np.testing.assert_allclose(ours, learnt(lessons, context, aligned_AG), rtol=0, atol=1e-12)
+
+
+def learnt(lessons: tuple[Lesson, ...], context: Context, aligned_AG: Bools) -> Floats:
+    """-∇ of one optimizer step's loss. A token carries 1/T of its response's score, but a response counts as one: × T."""
+    made = [example_of(lesson, context, aligned_AG) for lesson in lessons]
+    kept = [(lesson, example) for lesson, example in zip(lessons, made, strict=True) if isinstance(example, Example)]
+    total = np.zeros(context.reader_K.size)
+    for (lesson, example), scale in zip(kept, scales([example for _, example in kept]), strict=True):
+        arm = arm_of(lesson.experience)
+        old = np.full(context.tokens, np.log(context.reader_K[arm]) / context.tokens)
+        _, gradient = example_loss(example, old, old if example.anchor is None else example.anchor)
+        total -= scale * gradient.sum() * context.scores_KK[arm]
+    return total
+
+
+def example_of(lesson: Lesson, context: Context, aligned_AG: Bools) -> Example | Drop:
+    """The lesson through the learners' correction, an unaligned copy having no exact token."""
+    row = int(lesson.experience.author.removeprefix("agent_"))
+    aligned = bool(aligned_AG[row, int(lesson.experience.completion.text.split("#")[1])])
+    log_A = np.log(context.policies_AK[:, arm_of(lesson.experience)]) / context.tokens
+    ids, prompt = np.arange(context.tokens, dtype=np.int32), np.zeros(1, dtype=np.int32)
+    exact = np.full(context.tokens, aligned or row == 0)
+    author = np.full(context.tokens, log_A[row])
+    draft = Draft(lesson, prompt, ids, author, float(log_A[row]), exact, is_borrowed=row != 0)
+    taught = isinstance(lesson.correction, TeacherMixture | TeacherDivergence)
+    teacher = np.full(context.tokens, log_A[1] if aligned else np.nan) if taught else None
+    return correct(draft, Scores(np.full(context.tokens, log_A[0]), teacher))
