@@ -163,9 +163,15 @@ def _segment_edits(text: str, form: Form) -> tuple[list[tuple[int, int, int, byt
     all."""
     rows: list[tuple[int, int, int, bytes]] = []
     at = shift = 0
-    for segment in _segments().findall(text):
+    segments = _segments().findall(text)
+    for index, segment in enumerate(segments):
         old = segment.encode()
-        new = form(segment).encode("utf-8", "replace")
+        if segment.isspace():  # a form may treat white space at the ends of a text in its own way
+            left, right = "a" * (index > 0), "a" * (index < len(segments) - 1)
+            formed = form(f"{left}{segment}{right}")
+            new = formed[len(left) : len(formed) - len(right)].encode("utf-8", "replace")
+        else:
+            new = form(segment).encode("utf-8", "replace")
         if new != old:
             rows.append((at, at + len(old), at + shift, new))
             shift += len(new) - len(old)

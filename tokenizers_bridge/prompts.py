@@ -50,14 +50,12 @@ class ChatFormat:
     start: tuple[str, ...]
     turns: Mapping[str, tuple[str, ...]]
     generation: tuple[str, ...]
-    strip: bool = False
 
     def pieces(self, messages: Sequence[Message]) -> list[str | tuple[str]]:
         """In order: a control token as a 1-tuple, text as it is."""
         out: list[str | tuple[str]] = [*map(_control_or_text, self.start)]
         for message in messages:
             role, content = message["role"], message["content"]
-            content = content.strip() if self.strip else content
             pieces = self.turns.get(role) or self.turns.get("*")
             if pieces is None:
                 known = ", ".join(self.turns)
@@ -119,13 +117,11 @@ LLAMA_3 = ChatFormat(
     start=("<|begin_of_text|>",),
     turns={"*": ("<|start_header_id|>", "{role}", "<|end_header_id|>", "\n\n{content}", "<|eot_id|>")},
     generation=("<|start_header_id|>", "assistant", "<|end_header_id|>", "\n\n"),
-    strip=True,
 )
 LLAMA_4 = ChatFormat(
     start=("<|begin_of_text|>",),
     turns={"*": ("<|header_start|>", "{role}", "<|header_end|>", "\n\n{content}", "<|eot|>")},
     generation=("<|header_start|>", "assistant", "<|header_end|>", "\n\n"),
-    strip=True,
 )
 DEEPSEEK = ChatFormat(
     start=("<｜begin▁of▁sentence｜>",),

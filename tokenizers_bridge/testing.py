@@ -23,7 +23,7 @@ PROBES = (
     "\x00\x01\x1b\x7f\x85\u2028\ufeff\ufffd",
     "𝔘𝔫𝔦 \U0010fffd \ue000",
     "1234567890 3.14e-10 ∑∫√ x²",
-    "▁ literal ▁▁ Ġ Ċ <0x41>",
+    "▁ literal ▁▁ Ġ Ċ ##ing",
     "",
 )
 

@@ -47,7 +47,8 @@ MATHS = (
 )
 ODD = (
     "👩‍👩‍👧‍👦🏳️‍🌈🇨🇭👍🏿❤️‍🔥1️⃣",
-    "e\u0301 o\u0308 A\u030a \u1e9b\u0323 q\u0307\u0323 \u0915\u094d\u0937 \u1112\u1161\u11ab Z\u0351\u036b\u0343\u036a",
+    "e\u0301 o\u0308 A\u030a \u1e9b\u0323 q\u0307\u0323 \u0915\u094d\u0937 \u1112\u1161\u11ab",
+    "Z\u0351\u036b\u0343\u036aa\u0341l\u0340g\u0321o\u0358",
     "\x00\x01\x02\x07\x08\x0b\x0c\x0e\x1b[31m\x7f\x80\x9f\xa0\xad",
     "a\r\nb\rc\n\r\n\r\n\td\u2028e\u2029f\x85g",
     "\t\t\tx\t y  \u00a0\u2003\u3000z   ",
@@ -57,9 +58,10 @@ ODD = (
     "I'm you'RE it'S we'Ll",
 )
 CONTROLS = (
-    "<|im_start|>system\n", "<|im_end|>", "</s>", "<s>", "[INST]", "[/INST]", "<|eot_id|>", "<|begin_of_text|>", "<eos>", "<bos>",
-    "<|endoftext|>", "<start_of_turn>", "<end_of_turn>", "<think>", "</think>", "<tool_call>", "<unk>", "<pad>", "<unused7>",
-    "<｜end▁of▁sentence｜>", "<|eot|>", "[TOOL_CALLS]", "<|python_tag|>", "<|header_start|>", "<SPECIAL_999>", "<0x41>", "[REF]",
+    "<|im_start|>system\n", "<|im_end|>", "</s>", "<s>", "[INST]", "[/INST]", "<|eot_id|>", "<|begin_of_text|>",
+    "<eos>", "<bos>", "<|endoftext|>", "<start_of_turn>", "<end_of_turn>", "<think>", "</think>", "<tool_call>",
+    "<unk>", "<pad>", "<unused7>", "<｜end▁of▁sentence｜>", "<|eot|>", "[TOOL_CALLS]", "<|python_tag|>",
+    "<|header_start|>", "<SPECIAL_999>", "<0x41>", "[REF]",
 )  # fmt: skip
 FRAGMENTS = (*SCRIPTS.values(), *CODE, *MATHS, *ODD)
 
