@@ -130,16 +130,15 @@ class TabularLearner:
         try:
             state = json.loads((directory / "state.json").read_text())
             table = np.load(directory / "table.npy", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StorageError(f"{directory} holds no whole tabular checkpoint: {error}") from error
-        if state.get("format") != FORMAT or table.shape != (len(state["keys"]), self._initial.size):
-            raise StorageError(
-                f"{directory}/state.json does not describe table.npy {table.shape}: use a directory that `save` wrote"
-            )
-        if state["tokenizer"] != self._tokenizer.fingerprint:
-            raise IdentityMismatchError(
-                f"{directory} was saved with tokenizer {state['tokenizer']}, learner has {self._tokenizer.fingerprint}"
-            )
+        if state.get("format") != FORMAT:
+            raise StorageError(f"{directory}/state.json has format {state.get('format')!r}, this code reads {FORMAT!r}")
+        own = self._tokenizer.fingerprint
+        if state["tokenizer"] != own:
+            raise IdentityMismatchError(f"{directory} was saved with tokenizer {state['tokenizer']}, learner has {own}")
+        if table.shape != (len(state["keys"]), self._initial.size):
+            raise StorageError(f"{directory}/table.npy has shape {table.shape}, state.json speaks of another table")
         self._table = {tuple(key): row.copy() for key, row in zip(state["keys"], table, strict=True)}
         self._version = int(state["version"])
 

@@ -210,6 +210,7 @@ def test_every_loss_trains(loss: Loss) -> None:
     assert np.concatenate(policy.score(*asked)).mean() > before
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> None:
     policy = learner(llama())
     example = examples_of(policy, PolicyGradient())[0]

@@ -1,0 +1,251 @@
+"""Lessons to examples: own ids kept, peers translated, every correction applied, what was lost counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import learners
+from learners import Batch, build_batch, make, register
+from learners.tabular import TabularLearner
+from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError, TrainingError, UnknownNameError
+from mutual_env.types import (
+    AuthorMean,
+    AuthorPolicy,
+    CompatibilityGate,
+    Completion,
+    Correction,
+    CrossEntropy,
+    Experience,
+    Floats,
+    Ids,
+    Lesson,
+    OldPolicy,
+    Task,
+    TeacherDivergence,
+    TeacherMixture,
+    Verdict,
+)
+from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, TokenizerBridge
+
+ALPHABET = "0123456789+="
+CHARS = CharTokenizer(ALPHABET)
+PAIRS = PairTokenizer(ALPHABET, [("1", "2"), ("12", "3")])
+BRIDGE = TokenizerBridge([CHARS, PAIRS])
+TASK = Task("t", "1+2=", "3")
+
+
+class Counting(TabularLearner):
+    """Remembers how often it was asked to score, and what."""
+
+    def __init__(self, tokenizer: Tokenizer, name: str) -> None:
+        super().__init__(tokenizer, name=name, alphabet="0123456789", max_new_tokens=6)
+        self.asked: list[int] = []
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
+        self.asked.append(len(response_ids))
+        return super().score(prompt_ids, response_ids)
+
+
+def reader() -> Counting:
+    return Counting(CHARS, "reader")
+
+
+def written(author: str, text: str, tokenizer: Tokenizer, logprobs: list[float] | None = None) -> Experience:
+    """A completion of this text that stopped by itself, each token at log-probability -1 unless said."""
+    ids = np.append(tokenizer.encode_batch([text])[0], tokenizer.stop_id)
+    values = np.full(ids.size, -1.0) if logprobs is None else np.array(logprobs)
+    completion = Completion(text, ids, values, "stop", 0, tokenizer.fingerprint)
+    return Experience(TASK, author, completion, Verdict.scored(1.0, correct=True), 0)
+
+
+def batch_of(policy: Counting, *lessons: Lesson, **teachers: Counting) -> Batch:
+    return build_batch(lessons, policy, BRIDGE, teachers)
+
+
+def test_own_experience_keeps_the_ids_that_were_sampled() -> None:
+    # "12" as two characters is not how PAIRS would write it: text would turn 2 ids into 1.
+    policy = Counting(PAIRS, "reader")
+    ids = np.array([*PAIRS.encode_batch(["1"])[0], *PAIRS.encode_batch(["2"])[0], PAIRS.stop_id], np.int32)
+    completion = Completion("12", ids, np.full(3, -2.0), "stop", 0, PAIRS.fingerprint)
+    own = Experience(TASK, "reader", completion, Verdict.scored(1.0, correct=True), 0)
+    (example,) = batch_of(policy, Lesson(own, 0.5)).examples
+    assert example.response_ids.tolist() == ids.tolist()
+    assert example.prompt_ids.tolist() == PAIRS.render_prompt("1+2=").tolist()
+    assert (example.anchor, example.mask.all(), example.advantages.tolist()) == (None, True, [0.5] * 3)
+    assert policy.asked == []
+
+
+def test_own_experience_of_another_tokenizer_or_without_a_trace_is_refused() -> None:
+    with pytest.raises(IdentityMismatchError, match="sampled with tokenizer"):
+        batch_of(reader(), Lesson(written("reader", "3", PAIRS), 1.0))
+    bare = replace(written("reader", "3", CHARS), completion=Completion.from_text("3"))
+    with pytest.raises(InvalidInputError, match="no token trace"):
+        batch_of(reader(), Lesson(bare, 1.0))
+
+
+def test_a_peers_success_is_learnt_in_the_readers_tokens() -> None:
+    lesson = Lesson(written("peer", "123", PAIRS), 0.0, CrossEntropy(), weight=0.1, order=1)
+    batch = batch_of(reader(), lesson)
+    (example,) = batch.examples
+    # One token "123" and the stop token become three characters and the stop token.
+    assert example.response_ids.tolist() == [*CHARS.encode_batch(["123"])[0], CHARS.stop_id]
+    assert (example.weight, example.order, example.mask.sum()) == (0.1, 1, 4)
+    assert batch.metrics["batch/borrowed_share"] == 1.0
+    assert batch.metrics["bridge/token_share"] == pytest.approx(3 / 4)
+
+
+def test_the_authors_policy_is_the_anchor_and_its_sums_are_kept() -> None:
+    # -3 for "123" is spread over three characters, -0.5 goes with the stop token.
+    policy = reader()
+    lesson = Lesson(written("peer", "123", PAIRS, [-3.0, -0.5]), 1.0, correction=AuthorPolicy())
+    batch = batch_of(policy, lesson)
+    assert batch.examples[0].anchor == pytest.approx([-1.0, -1.0, -1.0, -0.5])
+    # The reader is uniform over ten digits and the stop token: log-ratio of the sequence is 4 log(1/11) + 3.5.
+    old = policy.score([batch.examples[0].prompt_ids], [batch.examples[0].response_ids])[0]
+    ratios = np.exp(old - batch.examples[0].anchor)
+    assert batch.metrics["batch/ratio_variance"] == pytest.approx(float(ratios.var()))
+    assert batch.metrics["batch/effective_sample_size"] == 1.0
+
+
+def test_the_effective_sample_size_is_that_of_the_sequence_weights() -> None:
+    # The reader gives both the same probability; the authors differ by log 3, so the weights are 3 to 1: 16 / 10 of 2.
+    lessons = [
+        Lesson(written("peer", "5", CHARS, [total / 2, total / 2]), 1.0, correction=AuthorPolicy())
+        for total in (-2.0 - math.log(3), -2.0)
+    ]
+    assert batch_of(reader(), *lessons).metrics["batch/effective_sample_size"] == pytest.approx(16 / 10 / 2)
+
+
+def test_the_reader_scores_once_for_all_that_need_it() -> None:
+    policy, teacher = reader(), Counting(PAIRS, "teacher")
+    corrections: list[Correction] = [
+        OldPolicy(),
+        AuthorPolicy(),
+        AuthorMean(),
+        CompatibilityGate(floor=0.0),
+        TeacherMixture("teacher", 0.5),
+        TeacherDivergence("teacher", 0.1),
+    ]
+    lessons = [Lesson(written("peer", "123", PAIRS), 1.0, correction=c) for c in corrections]
+    batch = batch_of(policy, *lessons, teacher=teacher)
+    assert len(batch.examples) == 6
+    # Author policy, gate and mixture need the reader's own; mixture and divergence the teacher's.
+    assert (policy.asked, teacher.asked) == ([3], [2])
+
+
+def test_far_samples_that_are_not_good_are_dropped_by_their_divergence() -> None:
+    far, near = written("peer", "5", CHARS, [-9.0, -9.0]), written("peer", "5", CHARS, [math.log(1 / 11)] * 2)
+    correction = AuthorPolicy(max_kl=0.5)
+    lessons = [Lesson(e, advantage, correction=correction) for e in (far, near) for advantage in (1.0, -1.0)]
+    batch = batch_of(reader(), *lessons)
+    assert [float(e.advantages[0]) for e in batch.examples] == [1.0, 1.0, -1.0]
+    assert batch.metrics["batch/dropped_too_far_from_author"] == 1.0
+
+
+def test_only_means_are_compared_where_lengths_differ() -> None:
+    (example,) = batch_of(
+        reader(), Lesson(written("peer", "123", PAIRS, [-3.0, -1.0]), 1.0, correction=AuthorMean())
+    ).examples
+    assert example.anchor == pytest.approx([-2.0] * 4)
+
+
+def test_the_gate_weighs_by_compatibility_and_shuts_below_its_floor() -> None:
+    # The reader's mean is log(1/11). An author at the same mean + log(1/0.9) gives s = 0.9; + log(1/0.5) gives 0.5.
+    mean = math.log(1 / 11)
+    lessons = [
+        Lesson(written("peer", "5", CHARS, [mean - math.log(s)] * 2), 1.0, correction=CompatibilityGate(), weight=2.0)
+        for s in (0.9, 0.5, 1.5)
+    ]
+    batch = batch_of(reader(), *lessons)
+    assert [e.weight for e in batch.examples] == pytest.approx([2 * 0.9, 2 * 1.0], abs=1e-6)
+    assert all(e.anchor is None for e in batch.examples)
+    assert batch.metrics["batch/dropped_gate_closed"] == 1.0
+    assert batch.metrics["batch/gate_kept"] == pytest.approx(2 / 3)
+    assert batch.metrics["batch/gate_mean"] == pytest.approx(0.95, abs=1e-6)
+
+
+def test_a_teacher_of_another_tokenizer_mixes_into_the_anchor() -> None:
+    policy, teacher = reader(), Counting(PAIRS, "teacher")
+    own = written("reader", "123", CHARS)
+    half, none = (Lesson(own, 1.0, correction=TeacherMixture("teacher", alpha)) for alpha in (0.5, 1.0))
+    mixed, plain = batch_of(policy, half, none, teacher=teacher).examples
+    old = policy.score([mixed.prompt_ids], [mixed.response_ids])[0]
+    taught = teacher.score([PAIRS.render_prompt("1+2=")], [np.append(PAIRS.encode_batch(["123"])[0], PAIRS.stop_id)])[0]
+    expected = 0.5 * old + 0.5 * np.array([*[taught[0] / 3] * 3, taught[1]])
+    assert mixed.anchor == pytest.approx(expected)
+    assert plain.anchor is None  # alpha = 1 is GRPO to the last bit
+
+
+def test_divergence_from_a_teacher_is_a_reference_on_aligned_tokens() -> None:
+    teacher = Counting(CHARS, "teacher")
+    lesson = Lesson(written("reader", "5", CHARS), 1.0, correction=TeacherDivergence("teacher", 0.3))
+    (example,) = batch_of(reader(), lesson, teacher=teacher).examples
+    assert example.kl_weight == 0.3
+    assert example.reference == pytest.approx([math.log(1 / 11)] * 2, abs=1e-6)
+    with pytest.raises(UnknownNameError, match="teacher"):
+        batch_of(reader(), lesson)
+
+
+def test_what_has_no_trace_or_no_translation_is_dropped_and_counted() -> None:
+    bare = replace(written("peer", "5", CHARS), completion=Completion.from_text("5"))
+    foreign = written("peer", "5", CharTokenizer("5"))  # a tokenizer the bridge does not know
+    lessons = [
+        Lesson(bare, 1.0, correction=c) for c in (AuthorPolicy(), AuthorMean(), CompatibilityGate(), OldPolicy())
+    ]
+    batch = batch_of(reader(), *lessons, Lesson(foreign, 1.0))
+    assert len(batch.examples) == 1
+    assert batch.metrics["batch/dropped_no_author_logprobs"] == 3.0
+    assert batch.metrics["batch/dropped_translation_failed"] == 1.0
+
+
+def test_the_tabular_policy_learns_a_task_from_its_reward() -> None:
+    policy = TabularLearner(CHARS, name="p", alphabet="0123456789", max_new_tokens=3)
+    for round_index in range(60):
+        (group,) = policy.act([TASK.prompt], 16, seed=round_index)
+        rewards = np.array([float(c.text == "3") for c in group])
+        advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+        lessons = [
+            Lesson(Experience(TASK, "p", c, Verdict.scored(r, correct=r > 0), round_index), float(a))
+            for c, r, a in zip(group, rewards, advantages, strict=True)
+        ]
+        policy.update(build_batch(lessons, policy, BRIDGE).examples)
+    assert np.mean([c.text == "3" for c in policy.act([TASK.prompt], 100, seed=999)[0]]) > 0.8
+
+
+def test_a_tabular_checkpoint_of_another_tokenizer_or_torn_is_refused(tmp_path: Path) -> None:
+    TabularLearner(CHARS).save(tmp_path)
+    with pytest.raises(IdentityMismatchError):
+        TabularLearner(PAIRS).load(tmp_path)
+    (tmp_path / "table.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(StorageError, match="no whole tabular checkpoint"):
+        TabularLearner(CHARS).load(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_an_update_that_is_not_finite_leaves_the_table_alone() -> None:
+    policy = TabularLearner(CHARS, name="p")
+    (example,) = build_batch([Lesson(written("p", "5", CHARS), 1.0)], policy, BRIDGE).examples
+    with pytest.raises(TrainingError, match="weights were not touched"):
+        policy.update([replace(example, advantages=np.full(2, 1e308), weight=1e10)])
+    assert policy.version == 0
+
+
+def test_learners_are_made_by_name_and_registered_from_outside() -> None:
+    assert isinstance(make("tabular", name="a"), TabularLearner)
+    with pytest.raises(UnknownNameError, match="'tabular'"):
+        make("tabulr")
+    with pytest.raises(UnknownNameError, match="'temperature'"):
+        make("tabular", temprature=2.0)
+    register("mine", lambda **options: TabularLearner(CHARS, **options))
+    register("mine_too", "learners.tabular:TabularLearner")
+    assert make("mine", name="b").name == "b"
+    assert make("mine_too", name="c").name == "c"
+    assert {"mine", "mine_too", "tabular", "torch"} <= set(learners.names())
+    with pytest.raises(InvalidInputError, match="module:attribute"):
+        register("bad", "learners.tabular")
