@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 
 from mutual_env.types import JSON, Task, Verdict
 from mutual_env.verifiers.spec import VerifierSpec
-from mutual_env.verifiers.stragglers import UNKNOWN, Schedule
 from mutual_env.verifiers.wire import Records, frame, task_as_json
 
 
@@ -30,6 +30,7 @@ class Job:
     alone: deque[int] = field(default_factory=deque)
     later: deque[int] = field(default_factory=deque)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.pending = deque(range(len(self.items)))
@@ -71,8 +72,8 @@ class Worker:
     batch   the indices it still owes, the first being verified `since`; `alone`, `last`: it is that item's second try
     before  what it had had of the machine when it got the batch
     seen    the same when it was last looked at, and when that was
-    asleep  whether it used no core lately
-    fault   why the pool itself ended it
+    asleep  whether it used no core lately, so that another worker may run beside it; the rest of its batch is given
+    away trimmed whether others have what it still means to do fault   why the pool itself ended it
     """
 
     connection: socket.socket
@@ -86,9 +87,9 @@ class Worker:
     last: bool = False
     served: int = 0
     since: float = 0.0
-    before: Schedule = UNKNOWN
-    seen: tuple[float, Schedule] = (0.0, UNKNOWN)
+    waited: float = 0.0
     asleep: bool = False
+    trimmed: bool = False
     fault: str = ""
 
     @property

@@ -1,9 +1,9 @@
 """When an item takes much longer than its like, and what its deadline counts.
 
 An item that outlasts the pool's patience while others wait behind it is set back: its worker is replaced, the others go
-on, and it starts anew, with its whole deadline, when nothing else waits. This changes when an item is verified, never
-what its verdict is. To keep a round of slow items from being started twice over, only a small share of the items can be
-set back.
+on, and it starts anew, with its whole deadline, when nothing else waits. One that sleeps is left to sleep, and another
+worker runs beside it. This changes when an item is verified, never what its verdict is. To keep a round of slow items
+from being started twice over, only a small share of the items can be set back.
 
 The deadline counts the seconds in which an item ran or slept, not those in which it waited for a core (where Linux
 tells them apart), so neither the machine's load nor the number of workers decides whether it is met.
@@ -47,21 +47,17 @@ class Pace:
         self.credit -= 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """What a process has had of the machine: seconds on a core, and seconds ready to run while others ran."""
-
-    running: float
-    waiting: float
-
-
-UNKNOWN = Schedule(0.0, 0.0)
-
-
-def schedule_of(pid: int) -> Schedule:
-    """UNKNOWN where the system does not say: all time then counts."""
+def seconds_waiting(pid: int) -> float:
+    """How long the process was ready to run while others ran; 0 where the system does not say."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, ValueError, IndexError):
-            running, waiting = Path(f"/proc/{pid}/schedstat").read_text().split()[:2]
-            return Schedule(int(running) / 1e9, int(waiting) / 1e9)
-    return UNKNOWN
+            return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
+def is_asleep(pid: int) -> bool:
+    """Does it wait for something other than a core, and does the system say so?"""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] in ("S", "D")
+    return False

@@ -18,14 +18,14 @@ from mutual_env.verifiers.confinement import Limits
 from mutual_env.verifiers.jobs import Counters, Job, Worker
 from mutual_env.verifiers.nursery import ForkServer
 from mutual_env.verifiers.spec import VerifierSpec
-from mutual_env.verifiers.stragglers import Pace, schedule_of
+from mutual_env.verifiers.stragglers import Pace, is_asleep, seconds_waiting
 from mutual_env.verifiers.wire import MEMORY, RETIRE, VERDICT
 
 _TICK = 1.0
 _ANSWER_SECONDS = 120.0
 _LOSSES = 3
 _OVERTIME = 60.0
-_ASLEEP, _GLANCE, _CROWD = 0.2, 0.1, 8
+_GLANCE, _SLEEPERS = 0.02, 64
 
 
 class Supervisor:
@@ -113,7 +113,7 @@ class Supervisor:
         for worker in self._workers:
             if worker.batch:
                 due = worker.since + patience - now
-                wait = min(wait, due if due > 0 else _GLANCE / 4)
+                wait = min(wait, due if due > 0 else _GLANCE)
         return max(wait, 0.0)
 
     # -- handing out -------------------------------------------------------------------------------------------------
@@ -145,19 +145,25 @@ class Supervisor:
         elif job.pending and able:
             share = math.ceil(len(job.pending) / (2 * self._target))
             self._give(able[0], job, [job.pending.popleft() for _ in range(min(self._batch, share))])
-        elif job.later and able and not job.pending:
+        elif job.later and able and self._is_time_for_the_slow(job):
             self._give(able[0], job, [job.later.popleft()], last=True)
         else:
             self._make_room(job)
             return False
         return True
 
+    def _is_time_for_the_slow(self, job: Job) -> bool:
+        """When nothing else waits; but the calls of other threads do not put it off for ever."""
+        return not any(other.pending for other in self._jobs) or (
+            not job.pending and time.monotonic() - job.begun > 2 * self._deadline
+        )
+
     def _make_room(self, job: Job) -> None:
         """Start workers for what waits, ending idle ones that cannot do it. One that sleeps leaves its core to
         another."""
         wanted = min(job.waiting, self._target) - len(self._unborn)
         busy = sum(not w.asleep for w in self._workers)
-        room = min(self._target - busy, _CROWD * self._target - len(self._workers))
+        room = min(self._target - busy, self._target + _SLEEPERS - len(self._workers))
         for worker in [w for w in self._workers if w.idle][: max(0, wanted - room)]:
             self._end(worker)
             room += 1
@@ -178,8 +184,7 @@ class Supervisor:
     def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool = False, last: bool = False) -> None:
         assert worker.pid is not None
         worker.job, worker.batch, worker.alone, worker.last = job, deque(batch), alone, last
-        worker.since, worker.before = time.monotonic(), schedule_of(worker.pid)
-        worker.seen = worker.since, worker.before
+        worker.since, worker.waited = time.monotonic(), seconds_waiting(worker.pid)
         worker.outbox = job.message(batch)
         self._send(worker)
 
@@ -240,6 +245,8 @@ class Supervisor:
         worker.served += 1
         worker.since, worker.asleep = now, False
         self._losses = 0
+        if worker.trimmed:
+            self._end(worker)
 
     def _hear_server(self, _: int) -> None:
         assert self._server is not None
@@ -279,15 +286,16 @@ class Supervisor:
             wall = now - worker.since
             if not worker.batch or wall < patience or worker.pid is None:
                 continue
-            seen = schedule_of(worker.pid)
-            age = wall - (seen.waiting - worker.before.waiting)
+            age = wall - (seconds_waiting(worker.pid) - worker.waited)
+            worker.asleep = is_asleep(worker.pid)
             if age >= self._deadline or wall >= self._deadline + _OVERTIME:
                 self._time_out(worker, wall)
-            elif age >= patience and self._others_wait(worker) and self._pace.may_set_back():
-                self._set_back(worker)
-            elif now - worker.seen[0] >= _GLANCE:
-                worker.asleep = seen.running - worker.seen[1].running < _ASLEEP * (now - worker.seen[0])
-                worker.seen = now, seen
+            elif age >= patience and self._others_wait(worker):
+                if worker.asleep:
+                    self._give_back(worker, suspect=True)
+                    worker.trimmed = True
+                elif self._pace.may_set_back():
+                    self._set_back(worker)
 
     def _time_out(self, worker: Worker, seconds: float) -> None:
         assert worker.job is not None
@@ -297,7 +305,9 @@ class Supervisor:
         self._end(worker)
 
     def _others_wait(self, worker: Worker) -> bool:
-        return not worker.last and (len(worker.batch) > 1 or any(job.pending for job in self._jobs))
+        if worker.last or worker.trimmed:
+            return False
+        return len(worker.batch) > 1 or any(job.pending for job in self._jobs)
 
     def _set_back(self, worker: Worker) -> None:
         assert worker.job is not None

@@ -112,13 +112,15 @@ INJECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("name", sorted(LITERAL_SCORERS | SYMBOLIC_SCORERS))
-def test_no_answer_is_run_as_a_program(pool: MakePool, tmp_path: Path, name: str) -> None:
+def test_no_answer_is_run_as_a_program(pool: MakePool, tmp_path: Path) -> None:
     target = tmp_path / "injected"
     texts = [text.format(path=str(target), bare=target) for text in INJECTIONS]
-    verdicts = pool(1).verify("reasoning_gym", [(task(name), text) for text in texts])
+    items = [(task(name), text) for name in sorted(LITERAL_SCORERS | SYMBOLIC_SCORERS) for text in texts]
+    verdicts = pool(2).verify("reasoning_gym", items)
     assert not target.exists()
-    paid = {text: v.reward for text, v in zip(texts, verdicts, strict=True) if v.reward is None or v.reward > 0.01}
+    paid = {
+        (t.id, text): v for (t, text), v in zip(items, verdicts, strict=True) if v.reward is None or v.reward > 0.01
+    }
     assert paid == {}
 
 
