@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import sharing
 from mutual_env.types import Lesson, PolicyGradient
 from sharing import InMemoryExchange
+from sharing.advantages import Moments, group_advantages
 from tests.sharing.toys import BAD, GOOD, ScriptedEnv, play
 
 AGENTS = ["policy_0", "policy_1", "policy_2"]
@@ -72,11 +73,15 @@ def test_switched_off_is_grpo(answers: Answers) -> None:
     assert lessons("kdrl", answers, teacher="policy_1", coefficient=0.0) == grpo
 
 
-@given(answers=st.fixed_dictionaries(dict.fromkeys(AGENTS, _groups)))
-@settings(max_examples=40, deadline=None)
-def test_no_mixing_weight_is_grpo_even_where_the_peers_statistics_are_read(answers: Answers) -> None:
-    # 1e-300 is not 0, so that the statistics are asked for and mixed; it is 0 next to any mean.
-    assert lessons("xgrpo", answers, eta=1e-300) == lessons("grpo", answers)
+_rewards = st.lists(st.sampled_from([0.0, 1.0, 0.1, 0.25, 0.7]), min_size=1, max_size=8)
+
+
+@given(own=_rewards, peers=_rewards)
+def test_mixing_with_weight_zero_changes_no_bit_of_the_moments(own: list[float], peers: list[float]) -> None:
+    mine, theirs = Moments.of(own), Moments.of(peers)
+    mixed = mine.mixed(theirs, 0.0)
+    assert (mixed.mean, mixed.variance) == (mine.mean, mine.variance)
+    assert mixed.advantages(own) == group_advantages(own)
 
 
 @pytest.mark.parametrize("name", ["sgt", "graft"])
