@@ -182,12 +182,23 @@ class Allocator:
         for policy, home in list(self._homes.items()):
             if any(device.startswith(f"{name}/") for device in home):
                 del self._homes[policy]
-                self._forget(policy, home)
-                self._settle_home(self.demands[policy])
+                if not self.demands[policy].movable:
+                    self._forget(policy, home)
+                    self._settle_home(self.demands[policy])
         stuck = [request for request in self._arrivals.values() if not self._fits_empty(request)]
         for request in stuck:
             self.withdraw(request.policy)
         return lost, [self._refusal(request) for request in stuck]
+
+    def keep_to(self, policy: str, devices: frozenset[str]) -> None:
+        """The policy lives on these devices, and is leased no others (nothing: it may live anywhere again)."""
+        if devices == self._homes.get(policy, frozenset()):
+            return
+        self._homes.pop(policy, None)
+        if devices:
+            self._homes[policy] = devices
+        self._feasible = {key: fits for key, fits in self._feasible.items() if key[0] != policy}
+        self._changed = True
 
     def add_node(self, node: Node) -> None:
         if node.name in self._machines.hosts:
@@ -286,7 +297,7 @@ class Allocator:
 
     def _fits_empty(self, request: Request) -> bool:
         demand = self.demands[request.policy]
-        key = (request.policy if not demand.movable else demand.kind, request.needs)
+        key = (request.policy if request.policy in self._homes or not demand.movable else demand.kind, request.needs)
         if key not in self._feasible:
             home = self._homes.get(request.policy)
             slots = self._empty.claim(request.policy, request.needs, kind=demand.kind, home=home)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from learners.resources.allocate import Allocator
 from learners.resources.clock import SteadyClock
-from learners.resources.demand import Demand, Lease, Patience, Refusal, Supply, even_share
+from learners.resources.demand import Demand, Lease, Needs, Node, Patience, Refusal, Supply, even_share
 from learners.resources.record import Event, Incident, Record
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, WorkerLostError
 
@@ -73,6 +73,21 @@ class LeasedCalls:
             for demand in even_share([p for p in policies if p not in self._allocator.demands], self._supply):
                 self._allocator.demands[demand.policy] = demand
 
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        with self._condition:
+            return self._allocator.nodes
+
+    def widest(self, policy: str) -> Needs:
+        """The needs of its phase that takes most."""
+        phases = self._allocator.demands[policy].phases.values()
+        return max(phases, key=lambda needs: (needs.gang * needs.gpus, needs.gang * needs.cpus))
+
+    def keep_to(self, policy: str, devices: Iterable[str]) -> None:
+        """Lease only these to the policy from now on: it lives there."""
+        with self._condition:
+            self._allocator.keep_to(policy, frozenset(devices))
+
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         if threading.get_ident() in self._threads:
             raise InvalidInputError(f"map({phase!r}) was called from inside a call under a lease: call it after that")
@@ -107,7 +122,7 @@ class LeasedCalls:
             self._refuse(refusals)
             self._decide()
 
-    def add_node(self, node: Any) -> None:
+    def add_node(self, node: Node) -> None:
         with self._condition:
             self._allocator.add_node(node)
             self.note("device added", "", node.name)

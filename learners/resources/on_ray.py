@@ -1,0 +1,259 @@
+"""Policies on a Ray cluster: each learner is an actor in a placement group of its own.
+
+Ray places, transports, restarts and retries. What is ours: the leases (the allocator that every executor uses), and
+giving a restarted actor its last state back, which Ray does not keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from learners.protocol import Learner
+from learners.resources.demand import Demand, Needs, Node, Patience, Supply
+from learners.resources.leased import LeasedCalls
+from learners.resources.record import Record
+from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
+from learners.resources.worker import Call, Reply, Worker
+from mutual_env.errors import ConfigError, MissingExtraError, WorkerLostError
+
+T = TypeVar("T")
+
+SLICE = 2.0  # seconds between two looks at whether an actor that does not answer still has a place
+DISPLACED = 10.0  # seconds that Ray may take to place an actor of a lost node again, before it is asked for less
+CONNECT = 60.0  # seconds to find the cluster's nodes
+
+
+class RayExecutor:
+    """`address`: of a running cluster ("auto" for the one started on this machine with `ray start`); empty: a cluster
+    of this machine alone, for as long as the executor lives.
+
+    Where policies together need more than the cluster has, each reserves its part of it with Ray, and leases let them
+    take turns on the whole.
+    """
+
+    def __init__(
+        self,
+        demands: Iterable[Demand] = (),
+        patience: Patience | None = None,
+        *,
+        address: str = "",
+        keep: int = 10,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ray = _connect(address)
+        self._demands = {demand.policy: demand for demand in demands}
+        self._owns_cluster = not address
+        self._keep = keep
+        self._calls = LeasedCalls(self._demands.values(), Supply(_nodes(self._ray)), patience, clock)
+        self._hosts: dict[str, ActorHost] = {}
+        self._hosted: dict[str, RemoteLearner] = {}
+
+    @property
+    def record(self) -> Record:
+        return self._calls.record
+
+    @property
+    def parked(self) -> Mapping[str, str]:
+        return self._calls.parked
+
+    @property
+    def hosts(self) -> Mapping[str, ActorHost]:
+        return self._hosts
+
+    def host(self, makers: Mapping[str, Callable[[], Learner]]) -> dict[str, Learner]:
+        self._calls.know(makers)
+        needs = {name: self._calls.widest(name) for name in makers}
+        patience = self._calls.patience
+        for name, make in makers.items():
+            self._hosts[name] = ActorHost(self._ray, name, make, needs[name], tuple(needs.values()))
+        for name in makers:
+            demand = self._demands.get(name)
+            limits = {phase: need.limit for phase, need in demand.phases.items()} if demand else {}
+            try:
+                self._hosts[name].wait_until_ready(patience.restart_limit)
+            except (WorkerDiedError, WorkerHungError) as error:
+                raise WorkerLostError(f"policy {name!r} could not be placed: {error}") from error
+            self._hosted[name] = RemoteLearner(
+                name, self._hosts[name], self._calls.note, patience=patience, limits=limits, keep=self._keep
+            )
+        return {name: self._hosted[name] for name in makers}
+
+    def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        self._follow_cluster()
+        return self._calls.map(phase, calls)
+
+    def close(self) -> None:
+        self._calls.close()
+        while self._hosted:
+            self._hosted.popitem()[1].close()
+        self._hosts.clear()
+        if self._owns_cluster:
+            self._ray.shutdown()
+
+    def _follow_cluster(self) -> None:
+        """Leases are for the nodes that are there, and each policy's for those where Ray has put it."""
+        there = {node.name: node for node in _nodes(self._ray)}
+        known = {node.name for node in self._calls.nodes}
+        for name in sorted(known - there.keys()):
+            self._calls.remove_node(name)
+        for name in sorted(there.keys() - known):
+            self._calls.add_node(there[name])
+        for policy, host in self._hosts.items():
+            nodes = [there[name] for name in host.nodes() if name in there]
+            self._calls.keep_to(policy, [device for node in nodes for device in Supply((node,)).devices])
+
+
+class ActorHost:
+    """A worker in a Ray actor. Ray restarts the actor and repeats a call that was in flight; the worker then says that
+    it is at an older version, and is given its state."""
+
+    shares_files = False
+
+    def __init__(
+        self, ray: Any, name: str, make: Callable[[], Learner], needs: Needs, everybody: tuple[Needs, ...]
+    ) -> None:
+        self._ray, self._make, self._needs, self._everybody = ray, make, needs, everybody
+        self.name = name
+        self._place()
+
+    def call(self, call: Call, limit: float) -> Reply:
+        reply: Reply = self._get(self._actor.serve.remote(call), limit, call.method)
+        return reply
+
+    def restart(self, limit: float) -> None:
+        """Ray does it, where it can; where it has no place for as much, the actor is placed anew with less."""
+        try:
+            self._get(self._actor.place.remote(), limit / 2, "starting")
+        except (WorkerDiedError, WorkerHungError):
+            self.close()
+            self._place()
+            self._get(self._actor.place.remote(), limit / 2, "starting")
+
+    def wait_until_ready(self, limit: float) -> None:
+        self._get(self._actor.place.remote(), limit, "starting")
+
+    def nodes(self) -> list[str]:
+        """Where its placement group is now."""
+        table = self._ray.util.placement_group_table(self._group)
+        return sorted(set(table["bundles_to_node_id"].values()) - {"", None})
+
+    def pid(self, limit: float = 30.0) -> int:
+        """The process of the actor, as it is now."""
+        pid: int = self._get(self._actor.place.remote(), limit, "place")[1]
+        return pid
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):  # a boundary: the actor, its node or the cluster may be gone already
+            self._ray.kill(self._actor)
+        with contextlib.suppress(Exception):
+            self._ray.util.remove_placement_group(self._group)
+
+    def _place(self) -> None:
+        bundle = _bundle(self._needs, self._everybody, _nodes(self._ray))
+        strategy = "STRICT_PACK" if self._needs.together else "PACK"
+        self._group = self._ray.util.placement_group([bundle] * self._needs.gang, strategy=strategy)
+        scheduling = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
+            self._group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        )
+        actor = self._ray.remote(_Actor).options(
+            num_cpus=bundle.get("CPU", 0),
+            num_gpus=bundle.get("GPU", 0),
+            scheduling_strategy=scheduling,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        self._actor = actor.remote(self._make)
+
+    def _get(self, reference: Any, limit: float, what: str) -> Any:
+        errors = self._ray.exceptions
+        ends = time.monotonic() + limit
+        displaced = 0.0
+        while True:
+            try:
+                return self._ray.get(reference, timeout=max(0.01, min(SLICE, ends - time.monotonic())))
+            except errors.GetTimeoutError:
+                displaced = 0.0 if self._placed() else displaced + SLICE
+                if displaced >= DISPLACED:
+                    raise WorkerDiedError("the cluster has no place for its placement group") from None
+                if time.monotonic() >= ends:
+                    with contextlib.suppress(errors.RayError):
+                        self._ray.kill(self._actor, no_restart=False)
+                    raise WorkerHungError(f"no answer to {what} within {limit:.0f} s") from None
+            except errors.RayTaskError as error:
+                raise error.as_instanceof_cause() from error
+            except errors.RayError as error:
+                raise WorkerDiedError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+    def _placed(self) -> bool:
+        state: str = self._ray.util.placement_group_table(self._group).get("state", "")
+        return state == "CREATED"
+
+
+class _Actor(Worker):
+    """The worker, where Ray runs it."""
+
+    def place(self) -> tuple[str, int]:
+        """Node and process."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+
+def _connect(address: str) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise MissingExtraError.of("RayExecutor", "ray") from error
+    if not ray.is_initialized():
+        try:
+            alone = {} if address else {"include_dashboard": False}
+            ray.init(address=address or "local", namespace="mutual-env", log_to_driver=False, **alone)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"no Ray cluster answers at {address!r}: start one with `ray start --head`, or leave address empty"
+            ) from error
+    return ray
+
+
+def _nodes(ray: Any) -> tuple[Node, ...]:
+    """The nodes that are alive and have something to compute on."""
+    ends = time.monotonic() + CONNECT
+    while time.monotonic() < ends:
+        found = [
+            Node(item["NodeID"], float(r.get("CPU", 0.0)), int(r.get("GPU", 0)), memory=int(r.get("memory", 0)))
+            for item in ray.nodes()
+            if item["Alive"] and (r := item["Resources"]) and r.get("CPU", 0.0) + r.get("GPU", 0.0) > 0
+        ]
+        if found:
+            return tuple(sorted(found, key=lambda node: node.name))
+        time.sleep(SLICE)
+    raise ConfigError(
+        f"the Ray cluster has had no node with CPUs or GPUs for {CONNECT:.0f} s: add one with `ray start`"
+    )
+
+
+def _bundle(needs: Needs, everybody: tuple[Needs, ...], nodes: Iterable[Node]) -> dict[str, float]:
+    """What a member reserves with Ray: all it needs, or its part of it where all together need more than there is.
+
+    Ray counts in ten-thousandths; a part is rounded down to hundredths, so that the parts do fit."""
+    supply = Supply(tuple(nodes))
+    bundle = {}
+    for kind, one, there in (
+        ("CPU", [n.cpus for n in everybody], supply.cpus),
+        ("GPU", [n.gpus for n in everybody], float(supply.gpus)),
+    ):
+        wanted = needs.cpus if kind == "CPU" else needs.gpus
+        total = sum(amount * n.gang for amount, n in zip(one, everybody, strict=True))
+        if wanted:
+            largest = max((node.cpus if kind == "CPU" else node.gpus) for node in supply.nodes)
+            part = min(1.0, 0.9 * there / total) if total > there else 1.0
+            amount = min(wanted * part, float(largest))
+            bundle[kind] = amount if part == 1.0 and amount == wanted else max(0.01, math.floor(amount * 100) / 100)
+    return bundle

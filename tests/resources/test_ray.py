@@ -1,0 +1,131 @@
+"""On a real Ray cluster of several nodes (`make test-ray`): the numbers of one process, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learners.resources.demand import Demand, Needs, Patience
+from learners.resources.executor import SerialExecutor
+from learners.resources.on_ray import RayExecutor
+from mutual_env.errors import ConfigError
+from tests.resources.toy import Fragile, makers, run_rounds
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+KILLS = int(os.environ.get("RAY_KILLS", "6"))  # `make test-ray-kills` tries 30
+PATIENT = Patience(reserve=30.0, limit=300.0, restarts=10, restart_limit=120.0)
+
+
+class Ours:
+    """A cluster whose nodes can be killed and added while it runs. The head holds no policy, so that it stays."""
+
+    def __init__(self) -> None:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        self._ray = ray
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.nodes: list[Any] = []
+        self.grow()
+        self.grow()
+        ray.init(address=self.cluster.address, namespace="mutual-env", log_to_driver=False)
+
+    def grow(self) -> None:
+        self.nodes.append(self.cluster.add_node(num_cpus=2))
+
+    def lose_node(self) -> None:
+        self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+        self.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Ours]:
+    cluster = Ours()
+    yield cluster
+    cluster.close()
+
+
+def demands(*policies: str, limit: float = 60.0) -> list[Demand]:
+    needs = Needs(seconds=0.1, limit=limit)
+    return [Demand(policy, {"act": needs, "update": needs}) for policy in policies]
+
+
+def test_a_cluster_gives_the_numbers_of_one_process_bit_for_bit(ours: Ours) -> None:
+    executor = RayExecutor(demands("a", "b", "c"), PATIENT, address=ours.cluster.address)
+    assert run_rounds(executor, makers("a", "b", "c"), 4) == run_rounds(SerialExecutor(), makers("a", "b", "c"), 4)
+    assert executor.record.policies()["a"].leases == 8
+
+
+def test_more_policies_than_cores_take_turns(ours: Ours) -> None:
+    names = tuple("abcdefg")  # seven that want a core each, and there are four
+    executor = RayExecutor(demands(*names), PATIENT, address=ours.cluster.address)
+    assert run_rounds(executor, makers(*names), 2) == run_rounds(SerialExecutor(), makers(*names), 2)
+
+
+@pytest.mark.parametrize("how", ["dies after", "hangs"])
+def test_an_actor_that_dies_or_hangs_is_restarted_with_its_state(ours: Ours, how: str, tmp_path: Path) -> None:
+    fuse = tmp_path / "fuse"
+    fuse.touch()
+    executor = RayExecutor(demands("a", "b", limit=8.0), PATIENT, address=ours.cluster.address, keep=3)
+    policies = {"a": partial(Fragile, "a", how, 4, str(fuse)), **makers("b")}
+    expected = run_rounds(SerialExecutor(), {"a": partial(Fragile, "a", how, -1), **makers("b")}, 6)
+    assert run_rounds(executor, policies, 6) == expected
+    assert not fuse.exists()
+
+
+def test_a_demand_that_no_node_can_serve_is_a_sentence(ours: Ours) -> None:
+    with pytest.raises(ConfigError, match="cpus=2 instead of 64"):
+        RayExecutor([Demand("a", {"act": Needs(cpus=64)})], PATIENT, address=ours.cluster.address)
+
+
+def test_workers_and_nodes_killed_at_random_moments_change_no_number(ours: Ours) -> None:
+    dice = random.Random(int(os.environ.get("RAY_SEED", "0")))
+    rounds = 12 * KILLS
+    expected = run_rounds(SerialExecutor(), makers("a", "b"), rounds)
+    patience = Patience(reserve=30.0, limit=600.0, restarts=10 + KILLS, restart_limit=120.0)
+    executor = RayExecutor(demands("a", "b"), patience, address=ours.cluster.address, keep=4)
+    over = threading.Event()
+    killed: list[str] = []
+
+    def kill_now_and_then() -> None:
+        while len(killed) < KILLS and not over.wait(timeout=dice.uniform(0.2, 2.0)):
+            hosts = dict(executor.hosts)
+            if len(hosts) < 2:
+                continue
+            try:
+                if len(killed) % 3 == 2:
+                    ours.grow()  # as many nodes as before: the new one first, so that there is always a place
+                    ours.lose_node()
+                    killed.append("node")
+                else:
+                    name = dice.choice(sorted(hosts))
+                    os.kill(hosts[name].pid(), signal.SIGKILL)
+                    killed.append(name)
+            except Exception as error:  # it was being restarted: try another moment
+                print("no kill:", type(error).__name__, error)
+
+    killer = threading.Thread(target=kill_now_and_then, daemon=True)
+    killer.start()
+    started = time.monotonic()
+    try:
+        assert run_rounds(executor, makers("a", "b"), rounds) == expected
+    finally:
+        over.set()
+        killer.join(timeout=120.0)
+        print(f"killed {killed} in {rounds} rounds, {time.monotonic() - started:.0f} s: {dict(executor.record.counts)}")
+    assert len(killed) >= KILLS // 2
+    assert executor.parked == {}
