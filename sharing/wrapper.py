@@ -156,7 +156,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         taught: dict[str, AgentInfo] = {}
         versions: list[Mapping[str, tuple[int, int]]] = [self._seen]
         for agent, info in infos.items():
-            taught[agent], met = self._teach(agent, info, sent.get(agent, Counter()), standing)
+            taught[agent], met = self._teach(agent, info, sent.get(agent, _SENT_NOTHING), standing)
             versions.append(met)
         self._seen = {a: max(v[a] for v in versions if a in v) for a in sorted(set().union(*versions))}
         return taught
@@ -180,7 +180,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         return sizes
 
     def _teach(
-        self, reader: str, info: AgentInfo, sent: Counter[str], standing: Standing
+        self, reader: str, info: AgentInfo, sent: Mapping[str, int], standing: Standing
     ) -> tuple[AgentInfo, Mapping[str, tuple[int, int]]]:
         groups = tuple(tuple(e for e in group if e.verdict.reward is not None) for group in info["groups"])
         reading, admitted = self._listen(reader, info["round"], groups, standing)
@@ -198,19 +198,22 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         metrics = dict(info["metrics"])
         for key, value in (_traffic(reading, admitted, sent, len(groups)) if self.kinds or sent else {}).items():
             metrics[f"share/{key}"] = metrics.get(f"share/{key}", 0.0) + value
-        metrics.update({f"share/{key}": value for key, value in _outcomes(reader, groups, shared.lessons).items()})
-        metrics.update({f"share/{key}": value for key, value in shared.metrics.items()})
+        metrics.update(_outcomes(reader, groups, shared.lessons))
+        for key, value in shared.metrics.items():
+            metrics[f"share/{key}"] = value
         taught: AgentInfo = {**info, "lessons": shared.lessons, "metrics": metrics}
         return taught, admitted.versions
 
     def _listen(
         self, reader: str, round_: int, groups: Sequence[Group], standing: Standing
     ) -> tuple[Reading, Admitted]:
-        wanted = set(self.asks(groups)) if self.kinds else set()
+        if not self.kinds:
+            return _HEARD_NOTHING
+        wanted = set(self.asks(groups))
         tasks = {g[0].task.id: g[0].task for g in groups if g and g[0].task.id in wanted}
         authors = self._authors(reader)
         if not tasks or authors == ():
-            return Reading(()), Admitted({}, {}, {})
+            return _HEARD_NOTHING
         if self._wait and authors is not None:
             self._wait_for(reader, list(tasks), round_, authors)
         reading = self.exchange.read(
@@ -327,7 +330,7 @@ def _verify(env: Any, common: Common) -> Verify:
     return refuse
 
 
-def _traffic(reading: Reading, admitted: Admitted, sent: Counter[str], prompts: int) -> Metrics:
+def _traffic(reading: Reading, admitted: Admitted, sent: Mapping[str, int], prompts: int) -> Metrics:
     """What went through the exchange, bytes for each prompt, and what was turned away."""
     metrics = {f"sent_bytes/{kind}": n / max(prompts, 1) for kind, n in sorted(sent.items())}
     received: Counter[str] = Counter()
@@ -346,11 +349,21 @@ def _traffic(reading: Reading, admitted: Admitted, sent: Counter[str], prompts: 
 
 def _outcomes(reader: str, groups: Sequence[Group], lessons: Sequence[Lesson]) -> Metrics:
     """How many prompts teach the reader nothing by themselves, and how much of its lessons is borrowed."""
-    solved = [sum(e.verdict.correct for e in group) for group in groups if group]
-    n = max(len(solved), 1)
+    tried = failed = passed = 0
+    for group in groups:
+        if group:
+            right = sum(e.verdict.correct for e in group)
+            tried += 1
+            failed += right == 0
+            passed += right == len(group)
+    borrowed = sum(lesson.experience.author != reader for lesson in lessons)
     return {
-        "all_fail": sum(k == 0 for k in solved) / n,
-        "all_pass": sum(k == len(g) for k, g in zip(solved, (g for g in groups if g), strict=True)) / n,
-        "lessons": float(len(lessons)),
-        "borrowed": sum(lesson.experience.author != reader for lesson in lessons) / max(len(lessons), 1),
+        "share/all_fail": failed / max(tried, 1),
+        "share/all_pass": passed / max(tried, 1),
+        "share/lessons": float(len(lessons)),
+        "share/borrowed": borrowed / max(len(lessons), 1),
     }
+
+
+_SENT_NOTHING: Mapping[str, int] = {}
+_HEARD_NOTHING = (Reading(()), Admitted({}, {}, {}))
