@@ -90,6 +90,9 @@ def make(name: str, env: Any, *, exchange: Exchange | None = None, **options: An
         _refuse_unknown(name, options, {*mine, *options_of(Independent)})
         env = Independent(env, exchange=exchange, **below)
     _refuse_unknown(name, options, mine)
+    for option in _required(cls):
+        if option not in options:
+            raise ConfigError(f"strategy {name!r} needs the option {option!r}: see the docstring of {cls.__name__}")
     return cls(env, exchange=exchange, **options)
 
 
@@ -98,6 +101,11 @@ def options_of(cls: type[SharingWrapper]) -> set[str]:
     parameters = inspect.signature(cls.__init__).parameters.values()
     own = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     return own | set(Common.__annotations__)
+
+
+def _required(cls: type[SharingWrapper]) -> list[str]:
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
 
 
 def _refuse_unknown(name: str, options: dict[str, Any], known: set[str]) -> None:

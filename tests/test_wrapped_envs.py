@@ -13,6 +13,7 @@ from pettingzoo.utils.conversions import parallel_to_aec
 
 import mutual_env
 import sharing
+from mutual_env.errors import ConfigError
 from mutual_env.testing import check_wrapper, fuzz_actions
 
 TEACHER = {"teacher": "policy_2"}
@@ -39,7 +40,7 @@ def strict() -> Iterator[None]:
 def strategy_of(name: str) -> type:
     try:
         return type(sharing.make(name, arithmetic()))
-    except TypeError:  # it needs a teacher
+    except ConfigError:  # it needs a teacher
         return type(sharing.make(name, arithmetic(), **TEACHER))
 
 

@@ -153,6 +153,11 @@ def test_a_wrong_name_or_option_is_answered_with_the_nearest() -> None:
         sharing.make("independent", ScriptedEnv(["a", "b"]), max_stalenes=1)
 
 
+def test_an_option_that_a_strategy_cannot_do_without_is_asked_for_by_name() -> None:
+    with pytest.raises(ConfigError, match="'trrd' needs the option 'teacher'"):
+        sharing.make("trrd", ScriptedEnv())
+
+
 def test_options_of_the_strategy_below_go_below() -> None:
     infos = play(sharing.make("sgt", ScriptedEnv(["a"], prompts=1), std=False), {"a": [[GOOD, BAD]]})
     assert [lesson.advantage for lesson in infos["a"]["lessons"]] == [0.5, -0.5]
