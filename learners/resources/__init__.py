@@ -1,13 +1,41 @@
 """Multi-Worker Resource Allocation: who runs what, where and when.
 
-demand.py     what each policy needs in each phase, and what the machines have
-allocate.py   the allocation policy: pure code that grants all-or-nothing leases
-simulate.py   a discrete-event simulator over that same code
-record.py     what happened, or what is predicted
-executor.py   the seam a training loop sees, and the serial executor
+demand.py      what each policy needs in each phase, and what the machines have
+machines.py    what is free where
+allocate.py    the allocation policy: pure code that grants all-or-nothing leases
+remedy.py      why a demand does not fit, and the nearest change with which it would
+simulate.py    a discrete-event simulator over that same code;  fleets.py  random cases for it
+record.py      what happened, or what is predicted;  gantt.py  the picture;  plan.py  the `plan` command
+executor.py    the seam a training loop sees, and the serial executor
+leased.py      calls under leases, which the next three share
+threads.py     policies in threads of this process
+processes.py   in processes of this machine;  on_ray.py  on a Ray cluster
+worker.py      the side of the worker;  remote.py  the side of the loop: restarts, and state given back
+pace.py        asynchronous rounds, within a staleness
 """
 
+from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
 from learners.resources.executor import Executor, SerialExecutor
+from learners.resources.on_ray import RayExecutor
+from learners.resources.pace import run_at_own_pace
+from learners.resources.processes import ProcessExecutor
 from learners.resources.record import Event, Record, Span
+from learners.resources.threads import ThreadExecutor
 
-__all__ = ["Event", "Executor", "Record", "SerialExecutor", "Span"]
+__all__ = [
+    "Demand",
+    "Event",
+    "Executor",
+    "Needs",
+    "Node",
+    "Patience",
+    "ProcessExecutor",
+    "RayExecutor",
+    "Record",
+    "Rounds",
+    "SerialExecutor",
+    "Span",
+    "Supply",
+    "ThreadExecutor",
+    "run_at_own_pace",
+]

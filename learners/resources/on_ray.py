@@ -7,6 +7,7 @@ giving a restarted actor its last state back, which Ray does not keep.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import time
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Needs, Node, Patience, Supply
 from learners.resources.leased import LeasedCalls
+from learners.resources.machines import Machines
 from learners.resources.record import Record
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
 from learners.resources.worker import Call, Reply, Worker
@@ -25,6 +27,7 @@ T = TypeVar("T")
 
 SLICE = 2.0  # seconds between two looks at whether an actor that does not answer still has a place
 DISPLACED = 10.0  # seconds that Ray may take to place an actor of a lost node again, before it is asked for less
+SPARE = 0.05  # of every node's CPUs: what is not reserved
 CONNECT = 60.0  # seconds to find the cluster's nodes
 
 
@@ -131,7 +134,7 @@ class ActorHost:
             self._get(self._actor.place.remote(), limit / 2, "starting")
         except (WorkerDiedError, WorkerHungError):
             self.close()
-            self._place()
+            self._place(anew=True)
             self._get(self._actor.place.remote(), limit / 2, "starting")
 
     def wait_until_ready(self, limit: float) -> None:
@@ -153,8 +156,10 @@ class ActorHost:
         with contextlib.suppress(Exception):
             self._ray.util.remove_placement_group(self._group)
 
-    def _place(self) -> None:
+    def _place(self, *, anew: bool = False) -> None:
         bundle = _bundle(self._needs, self._everybody, _nodes(self._ray))
+        if anew and "CPU" in bundle:
+            bundle["CPU"] = 0.01  # that much is left on every node; who computes when is for the leases to say
         strategy = "STRICT_PACK" if self._needs.together else "PACK"
         self._group = self._ray.util.placement_group([bundle] * self._needs.gang, strategy=strategy)
         scheduling = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
@@ -239,21 +244,26 @@ def _nodes(ray: Any) -> tuple[Node, ...]:
     )
 
 
-def _bundle(needs: Needs, everybody: tuple[Needs, ...], nodes: Iterable[Node]) -> dict[str, float]:
-    """What a member reserves with Ray: all it needs, or its part of it where all together need more than there is.
+def _bundle(needs: Needs, everybody: tuple[Needs, ...], nodes: tuple[Node, ...]) -> dict[str, float]:
+    """What a member reserves with Ray: all it needs, or the same part of it as everybody where that is what fits.
 
-    Ray counts in ten-thousandths; a part is rounded down to hundredths, so that the parts do fit."""
-    supply = Supply(tuple(nodes))
-    bundle = {}
-    for kind, one, there in (
-        ("CPU", [n.cpus for n in everybody], supply.cpus),
-        ("GPU", [n.gpus for n in everybody], float(supply.gpus)),
-    ):
-        wanted = needs.cpus if kind == "CPU" else needs.gpus
-        total = sum(amount * n.gang for amount, n in zip(one, everybody, strict=True))
-        if wanted:
-            largest = max((node.cpus if kind == "CPU" else node.gpus) for node in supply.nodes)
-            part = min(1.0, 0.9 * there / total) if total > there else 1.0
-            amount = min(wanted * part, float(largest))
-            bundle[kind] = amount if part == 1.0 and amount == wanted else max(0.01, math.floor(amount * 100) / 100)
-    return bundle
+    A little of every node's CPUs is left over, so that an actor whose node is lost finds a place on another."""
+    part, machines = 1.0, [dataclasses.replace(node, cpus=(1 - SPARE) * node.cpus) for node in nodes]
+    while part > 0.01 and not _all_fit([_reserved(one, part) for one in everybody], machines):
+        part *= 0.9
+    mine = _reserved(needs, part)
+    return {kind: amount for kind, amount in (("CPU", mine.cpus), ("GPU", mine.gpus)) if amount}
+
+
+def _reserved(needs: Needs, part: float) -> Needs:
+    """Rounded down to hundredths: Ray counts in ten-thousandths, and the sum of the parts must not exceed the whole."""
+    cpus = max(0.01, math.floor(needs.cpus * part * 100) / 100) if needs.cpus else 0.0
+    gpus = needs.gpus * part
+    gpus = float(math.floor(gpus)) if gpus >= 1 else math.floor(gpus * 100) / 100
+    return dataclasses.replace(needs, cpus=cpus, gpus=max(0.01, gpus) if needs.gpus else 0.0, memory=0)
+
+
+def _all_fit(everybody: list[Needs], nodes: list[Node]) -> bool:
+    machines = Machines(nodes)
+    widest_first = sorted(everybody, key=lambda needs: (-needs.width, -needs.cpus))
+    return all(machines.claim(str(index), needs) is not None for index, needs in enumerate(widest_first))
