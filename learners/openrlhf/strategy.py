@@ -159,7 +159,8 @@ def _make_moments(optimizer: Any) -> None:
     By itself DeepSpeed makes them in the first step, group by group, and looks for all of them after the first group.
     """
     inner = optimizer.optimizer
-    for flat in optimizer.single_partition_of_fp32_groups:
+    partitions = getattr(optimizer, "single_partition_of_fp32_groups", None)  # or, in bfloat16 under stage 1:
+    for flat in optimizer.fp32_groups_flat_partition if partitions is None else partitions:
         count = torch.zeros(()) if isinstance(inner, torch.optim.AdamW) else 0
         inner.state[flat] = {"step": count, "exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
     optimizer._lazy_init_hp_params_optimizer_state()

@@ -52,7 +52,7 @@ def build(path: Path) -> Iterator[Callable[..., Any]]:
 
     from learners.openrlhf.cluster import make_openrlhf_ray
 
-    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
 
     def build(**options: Any) -> Any:
         settings = {**OPTIONS, "timeout": 300.0, **options}
@@ -135,6 +135,22 @@ def test_any_number_of_actors_learns_what_the_torch_learner_learns(
             assert all([c.text for c in a] == [c.text for c in b] for a, b in pairs)
     finally:
         theirs.close()
+        theirs.close()
+
+
+def test_bfloat16_has_float32_masters_that_a_checkpoint_keeps(build: Callable[..., Any], tmp_path: Path) -> None:
+    ours = torch_learner(dtype="bfloat16", learning_rate=1e-4)
+    theirs = build(gpus_per_node=2, dtype="bfloat16", learning_rate=1e-4, micro_batch_tokens=40)
+    try:
+        examples = examples_of(ours)
+        for _ in range(3):
+            first, second = ours.update(examples), theirs.update(examples)
+            assert first["loss"] == pytest.approx(second["loss"], rel=0.02)
+        theirs.save(tmp_path)
+        going_on = theirs.update(examples)
+        theirs.load(tmp_path)
+        assert theirs.update(examples) == going_on
+    finally:
         theirs.close()
 
 
