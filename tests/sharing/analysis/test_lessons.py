@@ -27,7 +27,7 @@ def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(strategy: 
 
 
 def learnt(lessons: tuple[Lesson, ...], context: Context, aligned_AG: Bools) -> Floats:
-    """-∇ of one optimizer step's loss. A token carries 1/T of its response's score, but a response counts as one: × T."""
+    """-∇ of one optimizer step's loss, times T: a token carries 1/T of a score, a response counts as one."""
     made = [example_of(lesson, context, aligned_AG) for lesson in lessons]
     kept = [(lesson, example) for lesson, example in zip(lessons, made, strict=True) if isinstance(example, Example)]
     total = np.zeros(context.reader_K.size)
