@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learners.torch.attention import CausalRows, Layout, layouts
+from learners.torch.attention import CausalRows, GroupDecode, Layout, Prefill, layouts
+from learners.torch.lean import lean_decoder
 from learners.torch.options import TorchOptions
 from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError
 
@@ -90,6 +91,7 @@ class LanguageModel:
         self.config = model.config.get_text_config()
         self.decoder = model.get_decoder()
         self.head = Head.of(model, vocab_size)
+        self._lean = lean_decoder(self.decoder)
         if options.gradient_checkpointing:
             # The name changed between transformers 5.x releases.
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -109,6 +111,12 @@ class LanguageModel:
         output = self.decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
         states: torch.Tensor = output.last_hidden_state
         return states
+
+    def next_hidden(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """(R, width): `hidden` of one new token in each of R rows."""
+        if self._lean is not None:
+            return self._lean(tokens, positions, layout)
+        return self.hidden(tokens[:, None], positions[:, None], layout)[:, 0]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.adapted.named_parameters() if p.requires_grad}
@@ -138,7 +146,25 @@ class LanguageModel:
         tolerance = SELF_CHECK_TOLERANCE if self.dtype == torch.float32 else 0.05
         if not spread <= tolerance * max(1.0, float(expected.abs().max())):
             return self._unsupported(f"its logits differ by {spread:.2g} when computed in parts")
+        if self._lean is not None and not self._steps_agree():
+            self._lean = None
+        if not self._steps_agree():
+            return self._unsupported("its hidden states differ when a token is decoded after its prompt")
         return None
+
+    def _steps_agree(self) -> bool:
+        """Whether one token decoded after prompts of two lengths comes out as in a forward of the whole."""
+        ids = torch.arange(1, 13, device=self.device).view(2, 6) % self.config.vocab_size
+        lengths = torch.tensor([5, 3], device=self.device)
+        rows, positions = torch.arange(2, device=self.device), torch.arange(6, device=self.device).expand(2, -1)
+        with torch.no_grad(), layouts(self.config):
+            expected = self.hidden(ids, positions, CausalRows())[rows, lengths].float()
+            prefill = Prefill()
+            self.hidden(ids[:, :5], positions[:, :5], prefill)
+            layout = GroupDecode(prefill, lengths, group=1, new_tokens=1)
+            got = self.next_hidden(ids[rows, lengths], lengths, layout).float()
+        tolerance = SELF_CHECK_TOLERANCE if self.dtype == torch.float32 else 0.05
+        return bool((expected - got).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 
     def _unsupported(self, why: str) -> InvalidInputError:
         return InvalidInputError(

@@ -15,7 +15,7 @@ from mutual_env.errors import TrainingError
 from mutual_env.seeding import generator
 from mutual_env.types import Floats, Ids
 
-BLOCK = 256  # inverse-CDF sampling looks for the block first, then inside it
+BLOCK = 256  # of a large vocabulary: sampling looks for the block first, then inside it
 DROP_SHARE = 16  # finished rows leave once they are one in so many: dropping copies the cache
 
 
@@ -80,8 +80,7 @@ def _decode(
             layout.keep(rows)
             tokens, positions, uniforms_RT = tokens[rows], positions[rows], uniforms_RT[rows]
         layout.begin(step)
-        hidden = model.hidden(tokens[:, None], (positions + step)[:, None], layout)
-        logits = model.head.logits(hidden[:, 0])
+        logits = model.head.logits(model.next_hidden(tokens, positions + step, layout))
     return track.groups(group)
 
 
@@ -145,8 +144,9 @@ def pick(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> tu
     peak = logits.amax(dim=-1, keepdim=True)
     mass = logits.sub_(peak).exp_()
     rows, size = mass.shape
-    spare = -size % BLOCK
-    blocks = (torch.nn.functional.pad(mass, (0, spare)) if spare else mass).view(rows, -1, BLOCK)
+    width = BLOCK if size > 8 * BLOCK else size
+    spare = -size % width
+    blocks = (torch.nn.functional.pad(mass, (0, spare)) if spare else mass).view(rows, -1, width)
     cumulative = blocks.sum(dim=-1).double().cumsum(-1)
     total = cumulative[:, -1:]
     if not bool(torch.isfinite(total).all()):
@@ -161,7 +161,7 @@ def pick(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> tu
     # The last piece of a block's mass can be lost to rounding: then its last token that has any is meant.
     last = torch.searchsorted(inside, inside[:, -1:].contiguous())
     offset = torch.minimum(torch.searchsorted(inside, aim - before, right=True), last)
-    token = block * BLOCK + offset
+    token = block * width + offset
     logprob = mass.gather(1, token).double().log_() - total.log()
     return token[:, 0], logprob[:, 0]
 

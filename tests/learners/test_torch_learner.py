@@ -90,6 +90,20 @@ def catch_gradients(policy: TorchLearner, into: dict[str, torch.Tensor]) -> None
     policy._optimizer.step = catching  # type: ignore[method-assign]
 
 
+@pytest.mark.parametrize(("build", "is_known"), [(llama, True), (neox, True), (gemma, False)])
+def test_the_lean_step_of_known_families_is_taken_where_it_agrees(
+    build: Callable[[], PreTrainedModel], is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (learner(build()).language_model._lean is not None) is is_known
+    monkeypatch.setattr("learners.torch.lean._rotate", lambda x, cos, sin: x)  # a family computed wrongly
+    wrong = learner(build())
+    assert wrong.language_model._lean is None
+    monkeypatch.undo()
+    assert [c.text for c in wrong.act(["1+2="], 4, seed=1)[0]] == [
+        c.text for c in learner(build()).act(["1+2="], 4, seed=1)[0]
+    ]
+
+
 def test_prompts_shared_in_one_row_cost_fewer_tokens_and_change_no_score() -> None:
     shared, plain = learner(llama()), learner(llama(), share_prompts=False)
     prompt = TOKENIZER.render_prompt("0123456789" * 3)
@@ -254,13 +268,13 @@ def sampling(**changes: Any) -> Sampling:
 
 
 def test_tokens_are_drawn_with_their_probabilities() -> None:
-    # 600 tokens, in more than two blocks; evenly spread uniform numbers give each token its share to within 1/N.
+    # 3000 tokens, in many blocks; evenly spread uniform numbers give each token its share to within 1/N.
     torch.manual_seed(0)
-    logits = torch.randn(600)
+    logits = torch.randn(3000)
     draws = 20_000
     uniforms = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
     tokens, logprobs = pick(logits.expand(draws, -1).clone(), uniforms, sampling())
-    shares = torch.bincount(tokens, minlength=600) / draws
+    shares = torch.bincount(tokens, minlength=3000) / draws
     assert torch.allclose(shares, logits.softmax(-1), atol=2 / draws)
     assert torch.allclose(logprobs, logits.double().log_softmax(-1)[tokens], atol=1e-6)
 
@@ -281,11 +295,11 @@ def test_recorded_log_probabilities_are_those_of_the_distribution_sampled_from()
 
 
 def test_a_token_without_probability_is_never_drawn() -> None:
-    logits = torch.full((1, 700), -torch.inf)
-    logits[0, [5, 300, 650]] = 0.0
+    logits = torch.full((1, 2500), -torch.inf)
+    logits[0, [5, 300, 2450]] = 0.0
     for u in (0.0, 0.2, 1 / 3, 0.5, 2 / 3, 0.9, 1 - 2**-53):
         token, _ = pick(logits.clone(), torch.tensor([u], dtype=torch.float64), sampling())
-        assert int(token) in (5, 300, 650)
+        assert int(token) in (5, 300, 2450)
 
 
 def test_a_sample_is_the_same_however_the_call_is_cut() -> None:
