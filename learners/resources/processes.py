@@ -70,13 +70,13 @@ class ProcessExecutor:
             demand = self._demands.get(name)
             limits = {phase: needs.limit for phase, needs in demand.phases.items()} if demand else {}
             patience = self._calls.patience
-            self._wait_for(host)
+            self._start_again_until_ready(host)
             self._hosted[name] = RemoteLearner(
                 name, host, self._calls.note, patience=patience, limits=limits, keep=self._keep
             )
         return {name: self._hosted[name] for name in makers}
 
-    def _wait_for(self, host: ProcessHost) -> None:
+    def _start_again_until_ready(self, host: ProcessHost) -> None:
         patience = self._calls.patience
         for attempt in range(patience.restarts + 1):
             try:

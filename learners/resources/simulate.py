@@ -77,7 +77,7 @@ def simulate(
     """Run the policies through their rounds on the supply."""
     run = _Run(tuple(demands), supply, rounds, Allocator(demands, supply, patience), failures or Failures(), meeting)
     run.go()
-    return run.result()
+    return run.outcome()
 
 
 @dataclass(slots=True)
@@ -324,7 +324,7 @@ class _Run:
         sums = self.segments.setdefault(0 if self.rounds.staleness else segment, {})
         sums[request.policy] = sums.get(request.policy, 0.0) + useful
 
-    def result(self) -> Simulation:
+    def outcome(self) -> Simulation:
         end = self.rounds.count
         stuck = tuple(policy for policy in self.progress.at if self.completed[policy] < end)
         return Simulation(
