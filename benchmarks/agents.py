@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 import mutual_env
 import sharing
@@ -32,7 +33,7 @@ AGENTS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 _FITTED_FROM = 16
 
 
-class Timed(sharing.SharingWrapper):
+class Timed(BaseParallelWrapper):
     """Passes everything on, and notes when the env below was done."""
 
     def __init__(self, env: Any) -> None:
@@ -43,9 +44,6 @@ class Timed(sharing.SharingWrapper):
         result = self.env.step(actions)
         self.verified_at = time.perf_counter()
         return result
-
-    def share(self, situation: sharing.Situation) -> sharing.Shared:
-        return sharing.Shared(situation.lessons, {})
 
 
 def fleet(agents: int, strategy: str) -> tuple[Loop, Timed]:

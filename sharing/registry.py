@@ -20,7 +20,7 @@ from sharing.strategies.sapo import Sapo
 from sharing.strategies.sgt import SuccessGatedTransfer
 from sharing.strategies.trrd import TrustRegionRatioDistillation
 from sharing.strategies.xgrpo import CrossPolicyAdvantageSharing
-from sharing.wrapper import Common, SharingWrapper, sharing_below
+from sharing.wrapper import Common, SharingWrapper, credits_below
 
 ENTRY_POINT_GROUP = "mutual_env.strategies"
 
@@ -85,7 +85,7 @@ def make(name: str, env: Any, *, exchange: Exchange | None = None, **options: An
     """
     cls = strategy(name)
     mine, below = options_of(cls), {}
-    if cls.needs and sharing_below(env) is None:
+    if cls.needs - credits_below(env).keys():
         below = {k: options.pop(k) for k in list(options) if k not in mine and k in options_of(Independent)}
         _refuse_unknown(name, options, {*mine, *options_of(Independent)})
         env = Independent(env, exchange=exchange, **below)

@@ -267,19 +267,24 @@ def verifier_id(env: Any) -> str:
     return str(getattr(env.unwrapped, "verifier_id", ""))
 
 
-def _check_stack(strategy: type[SharingWrapper], env: Any) -> None:
-    stack = []
+def credits_below(env: Any) -> dict[Credit, str]:
+    """What the strategies in a stack give credit to, and which of them does."""
+    given: dict[Credit, str] = {}
     below = sharing_below(env)
     while below is not None:
-        stack.append(below)
+        given.update(dict.fromkeys(type(below).credits, type(below).__name__))
         below = below._below
-    given = {credit: type(s).__name__ for s in stack for credit in type(s).credits}
-    for credit in sorted(strategy.needs - set(given)):
+    return given
+
+
+def _check_stack(strategy: type[SharingWrapper], env: Any) -> None:
+    given = credits_below(env)
+    for credit in sorted(strategy.needs - given.keys()):
         raise ConfigError(
             f"{strategy.__name__} adds to lessons on {credit} and finds none below it: "
             f"{strategy.__name__}(Independent(env)), or sharing.make by name, which does that"
         )
-    for credit in sorted(strategy.credits & set(given)):
+    for credit in sorted(strategy.credits & given.keys()):
         raise ConfigError(
             f"{strategy.__name__} over {given[credit]} would give {credit} credit twice: use one of the two, or put "
             f"{strategy.__name__} over a strategy that leaves {credit} alone"
