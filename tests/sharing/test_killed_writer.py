@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 from sharing import KINDS, Origin, SQLiteExchange, Success
@@ -70,6 +71,8 @@ def test_no_acknowledged_record_is_lost_whenever_the_writer_is_killed(tmp_path: 
             by_batch[stored.record.origin.round] = by_batch.get(stored.record.origin.round, 0) + 1
         assert by_batch == {n: n % 40 + 1 for n in acknowledged}, f"moment {moment}"
         assert found.unreadable == 0
+        sizes = Counter(record.origin.round for record in exchange.scan())
+        assert all(size == n % 40 + 1 for n, size in sizes.items()), "a batch is there as a whole or not at all"
         exchange.close()
     assert len(acknowledged) > MOMENTS // 2  # the writers that were killed did write
 

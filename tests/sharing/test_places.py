@@ -17,7 +17,7 @@ from learners.tabular import TabularLearner
 from mutual_env.errors import ConfigError
 from sharing import Independent, InMemoryExchange, ReplayExchange, Shared, SharingWrapper, Situation, SQLiteExchange
 from sharing.testing import check_strategy
-from tests.sharing.toys import BAD, GOOD, ScriptedEnv, play, rollout, success
+from tests.sharing.toys import BAD, GOOD, REQUIRED, ScriptedEnv, play, rollout, success
 from tokenizers_bridge import TokenizerBridge, WordTokenizer
 
 _SPAWN = multiprocessing.get_context("fork")
@@ -49,6 +49,22 @@ def test_two_processes_learn_through_a_file_what_they_learn_in_one_env(tmp_path:
         for name, info in play(env, ANSWERS, round=r).items():
             told = [(x.experience.author, x.experience.completion.text, x.advantage) for x in info["lessons"]]
             assert apart[name][r] == told
+
+
+@pytest.mark.parametrize("name", ["prp", "xgrpo", "sgt", "graft", "hacpo", "ftis", "luffy", "sapo", "offline"])
+def test_a_file_and_memory_teach_the_same_bit_for_bit(tmp_path: Path, name: str) -> None:
+    options = REQUIRED.get(name, {})
+    exchange = SQLiteExchange(tmp_path / "x.sqlite")
+    envs = [
+        sharing.make(name, ScriptedEnv(list(ANSWERS)), exchange=place, **options)
+        for place in (exchange, InMemoryExchange())
+    ]
+    for r in range(ROUNDS):
+        stored, remembered = (play(env, ANSWERS, round=r) for env in envs)
+        for agent in ANSWERS:
+            assert stored[agent]["lessons"] == remembered[agent]["lessons"]
+            assert stored[agent]["metrics"] == remembered[agent]["metrics"]
+    exchange.close()
 
 
 @pytest.mark.parametrize(("strategy", "options"), [("sgt", {}), ("graft", {"stored": True}), ("prp", {})])
