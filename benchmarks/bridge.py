@@ -1,0 +1,303 @@
+"""The bridge against other aligners, against plain encoding, and over tokens, tokenizers and agents.
+
+    python -m benchmarks.bridge           writes docs/figures/data/bridge.json
+    pytest benchmarks/bridge.py           the same calls under pytest-benchmark
+
+Aligners of other projects are measured on the same pairs of token sequences. TRL's comes with the trl package. Those of
+tokenkit and NeMo-RL are on no package index: give checkouts of their repositories as $TOKENKIT_SOURCE and
+$NEMO_RL_SOURCE, else they are left out. A tokenizer that is quick enough to encode by itself makes the same work look
+large: each `translate` is given beside the plain encoding of the same texts by the tokenizer's own library, in
+wall-clock and in processor seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import random
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.figures import machine, write
+from mutual_env.types import Completion
+from tokenizers_bridge import Alignment, Tokenizer, TokenizerBridge, align, load
+
+TEXTS, CHARACTERS = 24, 14_000
+SHORT_TEXTS, SHORT_CHARACTERS = 1_000, 300
+READERS = ("deepseek", "gemma3", "mistral-spm", "qwen", "llama3")
+FOUR = ("smollm2", "deepseek", "qwen", "mistral-spm")
+AGENTS = (2, 4, 16, 64, 256)
+
+
+def code(characters: int, seed: int) -> str:
+    """Python-like source of this length."""
+    rng = random.Random(seed)
+    names = [
+        "index",
+        "value",
+        "row",
+        "self._cache",
+        "total",
+        "tokens",
+        "result",
+        "x_i",
+        "HTTPServer",
+        "math.sqrt",
+        "n2",
+    ]
+    lines: list[str] = []
+    size = 0
+    while size < characters:
+        a, b, c = (rng.choice(names) for _ in range(3))
+        forms = (
+            f"{a} = {b}[{rng.randint(0, 999)}] + {c}",
+            f"if {a} is not None and {b} >= {rng.random():.3f}:",
+            f"for {a} in range({rng.randint(1, 64)}):  # {b} before {c}",
+            f"    return {a}({b!r}, key=lambda item: item.{c.replace('.', '_')})",
+        )
+        lines.append(" " * (4 * rng.randint(0, 4)) + rng.choice(forms))
+        size += len(lines[-1]) + 1
+    return "\n".join(lines)[:characters]
+
+
+def sampled(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Completion]:
+    rng = np.random.default_rng(0)
+    rows = [np.append(ids, np.int32(tokenizer.stop_id)) for ids in tokenizer.encode_batch(texts)]
+    return [
+        Completion(text, ids, -rng.exponential(1.0, ids.size), "stop", 0, tokenizer.fingerprint)
+        for text, ids in zip(texts, rows, strict=True)
+    ]
+
+
+def best(work: Callable[[], Any], times: int = 7, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The least of some measurements: what other programs on the machine add is not the work's."""
+    taken = []
+    for _ in range(times):
+        start = clock()
+        work()
+        taken.append(clock() - start)
+    return min(taken)
+
+
+def align_all(pairs: Sequence[tuple[Any, Any]], author: Tokenizer, reader: Tokenizer) -> list[Alignment]:
+    """Borders, equality of bytes and the sums of both sides."""
+    out = []
+    for (ids_a, logprobs_a), (ids_r, logprobs_r) in pairs:
+        alignment = align(ids_a, author, ids_r, reader)
+        alignment.chunk_sums(logprobs_a, "author")
+        alignment.chunk_sums(logprobs_r, "reader")
+        out.append(alignment)
+    return out
+
+
+def aligners(author: Tokenizer, reader: Tokenizer, texts: Sequence[str]) -> dict[str, float]:
+    """Microseconds for each token of the author: ours and the others', on the same texts in the same process."""
+    pairs = [
+        tuple((ids, -np.abs(np.sin(np.arange(ids.size)))) for ids in rows)
+        for rows in zip(author.encode_batch(texts), reader.encode_batch(texts), strict=True)
+    ]
+    tokens = sum(ids.size for (ids, _), _ in pairs)
+    figures = {
+        "tokens": float(tokens),
+        "ours_us_per_token": best(lambda: align_all(pairs, author, reader)) / tokens * 1e6,
+    }
+    groups, sums = _trl(author, reader, texts, pairs)
+    figures["trl_groups_us_per_token"] = best(groups, 3) / tokens * 1e6
+    figures["trl_groups_and_sums_us_per_token"] = best(sums, 3) / tokens * 1e6
+    figures["trl_over_ours"] = figures["trl_groups_and_sums_us_per_token"] / figures["ours_us_per_token"]
+    if (folder := os.environ.get("TOKENKIT_SOURCE")) is not None:
+        figures["tokenkit_us_per_token"] = best(_tokenkit(Path(folder), author, reader, texts), 2) / tokens * 1e6
+    if (folder := os.environ.get("NEMO_RL_SOURCE")) is not None:
+        (ids, _), _ = pairs[0]
+        figures["nemo_rl_us_per_token"] = best(_nemo_rl(Path(folder), author, reader, texts[0]), 1) / ids.size * 1e6
+    return figures
+
+
+def _trl(author: Any, reader: Any, texts: Sequence[str], pairs: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """TRL's grouping by byte offsets, and the same with the sum of each group; its own encoding is not counted."""
+    from trl.experimental.gold.gold_trainer import GOLDTrainer
+    from trl.experimental.utils import encode_with_byte_offsets
+
+    offsets = [
+        [row for _, row in encode_with_byte_offsets(tokenizer._encoder.tokenizer, list(texts))]
+        for tokenizer in (author, reader)
+    ]
+
+    def groups() -> list[Any]:
+        return [GOLDTrainer._align_by_byte_offsets(s, t) for s, t in zip(*offsets, strict=True)]
+
+    def sums() -> None:
+        for (groups_a, groups_r), ((_, logprobs_a), (_, logprobs_r)) in zip(groups(), pairs, strict=True):
+            for group in groups_a:
+                logprobs_a[group].sum()
+            for group in groups_r:
+                logprobs_r[group].sum()
+
+    return groups, sums
+
+
+def _tokenkit(folder: Path, author: Any, reader: Any, texts: Sequence[str]) -> Callable[[], Any]:
+    sys.path.insert(0, str(folder))
+    module = importlib.import_module("tokenkit.align")
+    logging.getLogger("tokenkit.align").setLevel(logging.ERROR)
+    kind = SimpleNamespace(model_kind_cls=SimpleNamespace(replacements={}))
+    pieces = [[_pieces(t, text) for text in texts] for t in (author, reader)]
+
+    def work() -> None:
+        for left, right in zip(*pieces, strict=True):
+            module.get_alignment_indices(list(left), list(right), kind, kind)
+
+    return work
+
+
+def _nemo_rl(folder: Path, author: Any, reader: Any, text: str) -> Callable[[], Any]:
+    module = _module_at(folder / "nemo_rl" / "algorithms" / "x_token" / "token_aligner.py")
+    aligner = module.TokenAligner(None, None, "")
+    left, right = _pieces(author, text), _pieces(reader, text)
+    return lambda: aligner._align_single(left, right)
+
+
+def _pieces(tokenizer: Any, text: str) -> list[str]:
+    """Tokens in the byte-level alphabet."""
+    pieces: list[str] = tokenizer._encoder.tokenizer.encode(text, add_special_tokens=False).tokens
+    return pieces
+
+
+def _module_at(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def plain_encoding(tokenizer: Any, texts: list[str]) -> Callable[[], Any]:
+    """The batch call of the tokenizer's own library, ids as Python lists."""
+    encoder = tokenizer._encoder
+    if hasattr(encoder, "encoding"):
+        return lambda: encoder.encoding.encode_ordinary_batch(texts, num_threads=os.cpu_count() or 1)
+    if hasattr(encoder, "processor"):
+        return lambda: encoder.processor.encode(texts, out_type=int, num_threads=os.cpu_count() or 1)
+    return lambda: [e.ids for e in encoder.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[str]) -> dict[str, dict[str, float]]:
+    """A full `translate` without a warm cache, beside the plain encoding of the same texts."""
+    completions = sampled(author, texts)
+    figures = {}
+    for name, reader in readers.items():
+        bridge = TokenizerBridge([author, reader], cache_bytes=0)
+        bridge.translate(completions[:1], reader)
+        plain = plain_encoding(reader, texts)
+
+        def work(bridge: TokenizerBridge = bridge, reader: Tokenizer = reader) -> None:
+            bridge.translate(completions, reader)
+
+        wall = best(plain), best(work)
+        spent = best(plain, clock=time.process_time), best(work, clock=time.process_time)
+        figures[name] = {
+            "encode_ms": wall[0] * 1e3,
+            "translate_ms": wall[1] * 1e3,
+            "ratio_wall": wall[1] / wall[0],
+            "ratio_processor": spent[1] / spent[0],
+            "beyond_encoding_us_per_row": (wall[1] - wall[0]) / len(texts) * 1e6,
+        }
+    return figures
+
+
+def agents(tokenizers: Sequence[Tokenizer], texts: list[str]) -> dict[str, dict[str, float]]:
+    """One round: the same completions, read by every agent; agents share the tokenizers in turn."""
+    completions = [row for i, text in enumerate(texts) for row in sampled(tokenizers[i % len(tokenizers)], [text])]
+    figures = {}
+    for count in AGENTS:
+        readers = [tokenizers[i % len(tokenizers)] for i in range(count)]
+
+        def work(readers: Sequence[Tokenizer] = readers) -> None:
+            bridge = TokenizerBridge(tokenizers)
+            for reader in readers:
+                bridge.translate(completions, reader)
+
+        figures[str(count)] = {
+            "distinct_tokenizers": float(len({r.fingerprint for r in readers})),
+            "ms": best(work, 3) * 1e3,
+        }
+    return figures
+
+
+def tokens(author: Tokenizer, reader: Tokenizer) -> dict[str, float]:
+    """Microseconds a token for texts of 1, 4, 16, 64 thousand characters: flat where the cost is linear."""
+    figures = {}
+    for size in (1_000, 4_000, 16_000, 64_000, 256_000):
+        text = code(size, 1)
+        pairs = [tuple((t.encode_batch([text])[0], np.zeros(t.encode_batch([text])[0].size)) for t in (author, reader))]
+        count = pairs[0][0][0].size
+        figures[str(count)] = best(lambda pairs=pairs: align_all(pairs, author, reader)) / count * 1e6
+    return figures
+
+
+def memory(author: Tokenizer, reader: Tokenizer, budget: int = 8 << 20) -> dict[str, float]:
+    """What a bridge holds after far more texts than fit its budget."""
+    bridge = TokenizerBridge([author, reader], cache_bytes=budget)
+    rows = [sampled(author, [code(3_000, seed)])[0] for seed in range(600)]
+    bridge.translate(rows[:1], reader)
+    tracemalloc.start()
+    for row in rows:
+        bridge.translate([row], reader)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return {"budget_mib": budget / 2**20, "accounted_mib": bridge.cache_bytes_used / 2**20, "held_mib": held / 2**20}
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tokenizer, Tokenizer]:
+    return load("smollm2"), load("deepseek")
+
+
+def test_align(benchmark: Any, pair: tuple[Tokenizer, Tokenizer]) -> None:
+    text = code(CHARACTERS, 0)
+    sides = [(t.encode_batch([text])[0], np.zeros(t.encode_batch([text])[0].size)) for t in pair]
+    (alignment,) = benchmark(align_all, [sides], *pair)
+    assert alignment.exact.all()
+
+
+def test_translate(benchmark: Any, pair: tuple[Tokenizer, Tokenizer]) -> None:
+    completions = sampled(pair[0], [code(CHARACTERS, seed) for seed in range(4)])
+    bridge = TokenizerBridge(pair, cache_bytes=0)
+    translated = benchmark(bridge.translate, completions, pair[1])
+    assert {t.verdict for t in translated} == {"exact"}
+
+
+def main() -> None:
+    tokenizers = {name: load(name) for name in {*READERS, *FOUR, "smollm2"}}
+    author = tokenizers["smollm2"]
+    readers = {name: tokenizers[name] for name in READERS}
+    long = [code(CHARACTERS, seed) for seed in range(TEXTS)]
+    short = [code(SHORT_CHARACTERS, seed) for seed in range(SHORT_TEXTS)]
+    four = [tokenizers[name] for name in FOUR]
+    write(
+        "bridge",
+        {
+            "machine": machine(("numpy", "tokenizers", "tiktoken", "sentencepiece", "trl", "transformers")),
+            "align_smollm2_deepseek": aligners(author, readers["deepseek"], long),
+            "align_by_length_us_per_token": tokens(author, readers["deepseek"]),
+            f"translate_{TEXTS}x{CHARACTERS}_characters": translations(author, readers, long),
+            f"translate_{SHORT_TEXTS}x{SHORT_CHARACTERS}_characters": translations(author, readers, short),
+            "agents_over_4_tokenizers": agents(four, short[:256]),
+            "memory": memory(author, readers["deepseek"]),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
