@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 from mutual_env.types import JSON, Task, Verdict
@@ -41,14 +42,15 @@ class Job:
 
     def conclude(self, index: int, verdict: Verdict) -> None:
         self.verdicts[index] = verdict
-        if len(self.verdicts) == len(self.items) and not self.future.done():
-            self.future.set_result([self.verdicts[i] for i in range(len(self.items))])
+        if len(self.verdicts) == len(self.items):
+            with contextlib.suppress(InvalidStateError):  # its caller has given up
+                self.future.set_result([self.verdicts[i] for i in range(len(self.items))])
 
     def fail(self, cause: BaseException) -> None:
         self.pending.clear()
         self.alone.clear()
         self.later.clear()
-        if not self.future.done():
+        with contextlib.suppress(InvalidStateError):
             self.future.set_exception(cause)
 
     def message(self, batch: Sequence[int]) -> bytes:
@@ -87,10 +89,16 @@ class Worker:
     last: bool = False
     served: int = 0
     since: float = 0.0
-    waited: float = 0.0
+    looked: float | None = None
+    ran: float = 0.0
+    age: float = 0.0
     asleep: bool = False
     trimmed: bool = False
     fault: str = ""
+
+    def begin(self, now: float) -> None:
+        """The clock of the next item starts."""
+        self.since, self.looked, self.age, self.asleep = now, None, 0.0, False
 
     @property
     def idle(self) -> bool:

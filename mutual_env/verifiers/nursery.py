@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.errors import VerificationError
+from mutual_env.types import JSON
 from mutual_env.verifiers.confinement import Limits
 from mutual_env.verifiers.spec import VerifierSpec, target_of
 from mutual_env.verifiers.wire import Frames, frame
@@ -66,20 +68,24 @@ class ForkServer:
 
     def load(self, spec: VerifierSpec) -> None:
         naming = {"order": "load", "id": spec.id, "name": spec.name, "target": target_of(spec.name)}
-        self.control.sendall(frame({**naming, "options": spec.kwargs}))
+        self._order({**naming, "options": spec.kwargs})
 
     def fork(self, limits: Limits, deadline: float) -> socket.socket:
         """The pool's end of a connection to a new worker; its process id arrives as a reply, in the order of calls."""
         ours, theirs = socket.socketpair()
-        order = frame({"order": "fork", "limits": dataclasses.asdict(limits), "deadline": deadline})
         with theirs:
-            sent = socket.send_fds(self.control, [order], [theirs.fileno()])
-        self.control.sendall(order[sent:])
+            self._order({"order": "fork", "limits": dataclasses.asdict(limits), "deadline": deadline}, theirs.fileno())
         ours.setblocking(False)
         return ours
 
     def end(self, pid: int) -> None:
-        self.control.sendall(frame({"order": "end", "pid": pid}))
+        self._order({"order": "end", "pid": pid})
+
+    def _order(self, message: JSON, *handles: int) -> None:
+        order = frame(message)
+        with contextlib.suppress(ConnectionError):  # that the server is gone is found out by reading
+            sent = socket.send_fds(self.control, [order], handles) if handles else 0
+            self.control.sendall(order[sent:])
 
     def replies(self) -> list[dict[str, Any]]:
         """What has arrived; call when the control socket is readable."""

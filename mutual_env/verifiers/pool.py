@@ -121,6 +121,8 @@ class VerifierPool:
 
     def _run(self, job: Job) -> list[Verdict]:
         with self._lock:
+            if self._supervisors and not self._supervisors[0].running:
+                self._supervisors.pop().stop()
             if not self._supervisors:
                 settings = self.workers, self.deadline, self.batch, self._items_per_worker
                 self._supervisors.append(Supervisor(*settings, self.limits, self.counters))

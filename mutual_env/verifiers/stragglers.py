@@ -47,12 +47,12 @@ class Pace:
         self.credit -= 1.0
 
 
-def seconds_waiting(pid: int) -> float:
-    """How long the process was ready to run while others ran; 0 where the system does not say."""
+def seconds_on_a_core(pid: int) -> float | None:
+    """What the process has had of a core since it was born; None where the system does not say."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, ValueError, IndexError):
-            return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    return 0.0
+            return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    return None
 
 
 def is_asleep(pid: int) -> bool:

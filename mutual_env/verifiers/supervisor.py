@@ -18,7 +18,7 @@ from mutual_env.verifiers.confinement import Limits
 from mutual_env.verifiers.jobs import Counters, Job, Worker
 from mutual_env.verifiers.nursery import ForkServer
 from mutual_env.verifiers.spec import VerifierSpec
-from mutual_env.verifiers.stragglers import Pace, is_asleep, seconds_waiting
+from mutual_env.verifiers.stragglers import Pace, is_asleep, seconds_on_a_core
 from mutual_env.verifiers.wire import MEMORY, RETIRE, VERDICT
 
 _TICK = 1.0
@@ -43,6 +43,8 @@ class Supervisor:
         self._pace = Pace(deadline)
         self._inbox: deque[Job] = deque()
         self._stopping = threading.Event()
+        closed = "the verifier pool was closed while items were being verified"
+        self._end_of_service: BaseException = VerificationError(closed)
         self._wake, self._bell = socket.socketpair()
         self._bell.setblocking(False)
         self._jobs: deque[Job] = deque()
@@ -61,9 +63,15 @@ class Supervisor:
 
     # -- called from other threads -----------------------------------------------------------------------------------
 
+    @property
+    def running(self) -> bool:
+        return not self._stopping.is_set()
+
     def submit(self, job: Job) -> None:
         self._inbox.append(job)
         self._ring()
+        if not self.running:  # it stopped meanwhile, and may have failed the jobs it knew before this one came in
+            job.fail(self._end_of_service)
 
     def stop(self, seconds: float = 20.0) -> None:
         self._stopping.set()
@@ -77,7 +85,6 @@ class Supervisor:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        cause: BaseException = VerificationError("the verifier pool was closed while items were being verified")
         try:
             while not self._stopping.is_set():
                 for key, events in self._selector.select(self._until_next_check()):
@@ -86,10 +93,10 @@ class Supervisor:
                 self._check_clocks(time.monotonic())
                 self._assign()
         except BaseException as problem:  # the boundary of the thread: its callers must hear of it
-            cause = problem
+            self._end_of_service = problem
         finally:
             self._stopping.set()
-            self._shut_down(cause)
+            self._shut_down(self._end_of_service)
 
     def _shut_down(self, cause: BaseException) -> None:
         for job in [*self._jobs, *self._inbox]:
@@ -113,7 +120,7 @@ class Supervisor:
         for worker in self._workers:
             if worker.batch:
                 due = worker.since + patience - now
-                wait = min(wait, due if due > 0 else _GLANCE)
+                wait = min(wait, due if due > 0 else min(_GLANCE, patience / 2))
         return max(wait, 0.0)
 
     # -- handing out -------------------------------------------------------------------------------------------------
@@ -182,9 +189,8 @@ class Supervisor:
         )
 
     def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool = False, last: bool = False) -> None:
-        assert worker.pid is not None
         worker.job, worker.batch, worker.alone, worker.last = job, deque(batch), alone, last
-        worker.since, worker.waited = time.monotonic(), seconds_waiting(worker.pid)
+        worker.begin(time.monotonic())
         worker.outbox = job.message(batch)
         self._send(worker)
 
@@ -243,7 +249,7 @@ class Supervisor:
         self._pace.finished(now - worker.since)
         worker.job.conclude(worker.batch.popleft(), verdict)
         worker.served += 1
-        worker.since, worker.asleep = now, False
+        worker.begin(now)
         self._losses = 0
         if worker.trimmed:
             self._end(worker)
@@ -286,16 +292,24 @@ class Supervisor:
             wall = now - worker.since
             if not worker.batch or wall < patience or worker.pid is None:
                 continue
-            age = wall - (seconds_waiting(worker.pid) - worker.waited)
-            worker.asleep = is_asleep(worker.pid)
-            if age >= self._deadline or wall >= self._deadline + _OVERTIME:
+            self._look_at(worker, worker.pid, now)
+            if worker.age >= self._deadline or wall >= self._deadline + _OVERTIME:
                 self._time_out(worker, wall)
-            elif age >= patience and self._others_wait(worker):
+            elif worker.age >= patience / 2 and self._others_wait(worker):
                 if worker.asleep:
                     self._give_back(worker, suspect=True)
                     worker.trimmed = True
                 elif self._pace.may_set_back():
                     self._set_back(worker)
+
+    def _look_at(self, worker: Worker, pid: int, now: float) -> None:
+        """Note what the item in flight has had since the last look: of a core, or of sleep."""
+        ran = seconds_on_a_core(pid)
+        worker.asleep = is_asleep(pid)
+        if worker.looked is not None:
+            passed = now - worker.looked
+            worker.age += passed if worker.asleep or ran is None else min(passed, ran - worker.ran)
+        worker.looked, worker.ran = now, ran or 0.0
 
     def _time_out(self, worker: Worker, seconds: float) -> None:
         assert worker.job is not None

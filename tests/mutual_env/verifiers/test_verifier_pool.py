@@ -252,3 +252,24 @@ def test_a_worker_is_replaced_after_its_share_of_items(pool: MakePool, task: Tas
 
 def test_by_default_there_is_a_worker_for_each_core_of_this_process() -> None:
     assert VerifierPool().workers == len(os.sched_getaffinity(0))
+
+
+def test_a_pool_that_cannot_start_says_so_and_works_once_it_can(
+    pool: MakePool, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifiers = pool(1)
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/bin/false")
+        with pytest.raises(VerificationError, match="fork server of the verifier pool ended unexpectedly"):
+            verifiers.verify(HOSTILE, [(task, "number:7")])
+    assert verifiers.verify(HOSTILE, [(task, "number:7")])[0].correct
+
+
+def test_an_interrupted_call_leaves_the_pool_usable(pool: MakePool, task: Task) -> None:
+    verifiers = pool(1, deadline=20.0)
+    timer = threading.Timer(0.7, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        verifiers.verify(HOSTILE, [(task, "sleep")])
+    timer.join()
+    assert verifiers.verify(HOSTILE, [(task, "number:7")])[0].correct
