@@ -20,6 +20,8 @@ class Tokenizer(Protocol):
     """A vocabulary with a byte meaning for every id.
 
     `fingerprint` is a hash of the full definition: equal fingerprints mean equal tokenizers, in every process.
+    A tokenizer that changes text when it encodes (a prefix space, a Unicode form) says so in an attribute `declaration`,
+    a `Declaration`; one that does not need not have it. `tokenizers_bridge.testing.check_tokenizer` tests all of this.
     """
 
     @property
@@ -37,7 +39,8 @@ class Tokenizer(Protocol):
         """The token that ends a completion."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """Plain text to ids. Text that spells a control token is text: no id in `specials` is ever returned."""
+        """Plain text to ids. Text that spells a control token is text: no id in `specials` is returned, but for one of
+        role "unk" where the vocabulary cannot write what is there."""
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of these ids, control tokens left out, invalid UTF-8 as U+FFFD."""

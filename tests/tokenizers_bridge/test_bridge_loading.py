@@ -235,3 +235,11 @@ def test_ids_are_int32_rows_of_one_dimension() -> None:
         rows = tokenizer.encode_batch(["", "hello", "日"])
         assert all(row.dtype == np.int32 and row.ndim == 1 for row in rows)
         assert tokenizer.encode_batch([]) == []
+
+
+def test_the_code_of_the_documentation_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bridge.md").read_text("utf-8")
+    blocks = page.split("```python\n")[1:]
+    assert blocks
+    for block in blocks:
+        exec(block.partition("```")[0], {})
