@@ -20,8 +20,8 @@ class Tokenizer(Protocol):
     """A vocabulary with a byte meaning for every id.
 
     `fingerprint` is a hash of the full definition: equal fingerprints mean equal tokenizers, in every process.
-    A tokenizer that changes text when it encodes (a prefix space, a Unicode form) says so in an attribute `declaration`,
-    a `Declaration`; one that does not need not have it. `tokenizers_bridge.testing.check_tokenizer` tests all of this.
+    A tokenizer that changes text when it encodes (a prefix space, a Unicode form) says so in an attribute
+    `declaration`, a `Declaration`; one that does not need not have it. `check_tokenizer` tests all of this.
     """
 
     @property
