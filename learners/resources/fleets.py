@@ -28,24 +28,38 @@ class Fleet:
         return simulate(self.demands, self.supply, self.rounds, self.patience, failures=self.failures)
 
 
-def random_fleet(seed: int, *, room: float = 2.0) -> Fleet:
+def random_fleet(seed: int, *, room: float = 3.0) -> Fleet:
     """2 to 64 policies; weights from 0.1 to 100 GiB and rounds from 1 to 1000 s, each over three orders of magnitude
     with equal chance for every factor; one case in two with failures. Gangs follow from the weights: as many GPUs as
     the update's memory takes, in powers of two. There are at least `room` times as many GPUs as the largest gang takes:
     with 1, it has to have all of them, and nothing can run beside it."""
     rng = generator(seed, "fleet")
     policies = round(float(np.exp(rng.uniform(math.log(2), math.log(64)))))
-    weights = 0.1 * GIB * 10 ** rng.uniform(0.0, 3.0, policies)
-    gangs = [2 ** math.ceil(math.log2(max(1.0, 8 * size / (0.9 * GPU_MEMORY)))) for size in weights]
+    weights, gangs = _random_sizes(rng, policies)
     supply = _random_supply(rng, math.ceil(room * max(gangs)))
-    demands = tuple(
-        _random_demand(rng, f"policy_{index}", float(size), gang)
-        for index, (size, gang) in enumerate(zip(weights, gangs, strict=True))
-    )
+    demands = _random_demands(rng, weights, gangs)
     rounds = Rounds(int(rng.integers(2, 6)), int(rng.choice([0, 0, 1, 2, 4])))
     longest = max(demand.chain for demand in demands)
     failures = _random_failures(rng, demands, supply, longest * rounds.count)
     return Fleet(demands, supply, rounds, Patience(reserve=longest, limit=1e7, restarts=3), failures)
+
+
+def many_policies(count: int, seed: int = 0) -> list[Demand]:
+    """The policies of such a fleet, as many as are asked for."""
+    rng = generator(seed, "many")
+    return list(_random_demands(rng, *_random_sizes(rng, count)))
+
+
+def _random_sizes(rng: np.random.Generator, count: int) -> tuple[list[float], list[int]]:
+    weights = [float(size) for size in 0.1 * GIB * 10 ** rng.uniform(0.0, 3.0, count)]
+    return weights, [2 ** math.ceil(math.log2(max(1.0, 8 * size / (0.9 * GPU_MEMORY)))) for size in weights]
+
+
+def _random_demands(rng: np.random.Generator, weights: list[float], gangs: list[int]) -> tuple[Demand, ...]:
+    return tuple(
+        _random_demand(rng, f"policy_{index}", size, gang)
+        for index, (size, gang) in enumerate(zip(weights, gangs, strict=True))
+    )
 
 
 def _random_supply(rng: np.random.Generator, least_gpus: int) -> Supply:

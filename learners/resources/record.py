@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -86,7 +87,8 @@ class Record:
     """
 
     devices: Mapping[str, float] = field(default_factory=dict)  # name -> how many leases of share 1 it can hold
-    elapsed: float = 0.0
+    since: float = math.inf  # the first request; what was before it (workers being built) is nobody's idle time
+    until: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     _policies: dict[str, _Tally] = field(default_factory=dict)
     _devices: dict[str, _Tally] = field(default_factory=dict)
@@ -98,14 +100,20 @@ class Record:
         for device in self.devices:
             self._devices[device] = _Tally()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the first request to the last thing that happened."""
+        return max(0.0, self.until - self.since)
+
     def add(self, item: Span | Event) -> None:
         with self._lock:
             self._fresh.append(item)
             if isinstance(item, Event):
                 self.counts[item.kind] = self.counts.get(item.kind, 0) + 1
-                self.elapsed = max(self.elapsed, item.at)
+                self.until = max(self.until, item.at)
                 return
-            self.elapsed = max(self.elapsed, item.ended)
+            self.since = min(self.since, item.requested)
+            self.until = max(self.until, item.ended)
             self._policies.setdefault(item.policy, _Tally()).add(item)
             self._phases.setdefault((item.policy, item.phase), _Tally()).add(item)
             for device in item.devices:

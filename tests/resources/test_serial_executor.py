@@ -34,7 +34,7 @@ def test_waiting_behind_another_policy_is_recorded_as_waiting() -> None:
     usage = executor.record.policies()
     assert (usage["a"].waiting, usage["a"].busy) == (1.0, 1.0)
     assert (usage["b"].waiting, usage["b"].busy) == (3.0, 1.0)
-    assert usage["a"].idle == 5.0 - 1.0 - 1.0
+    assert usage["a"].idle == (5.0 - 1.0) - 1.0 - 1.0  # counted from the first request, at 1
     assert executor.record.device_usage()["local"].busy == 2.0
 
 

@@ -1,0 +1,210 @@
+"""Three policies of different kind and size, one after the other and side by side; and the allocation of many.
+
+    python -m benchmarks.resources                writes docs/figures/data/resources.json
+    python -m benchmarks.resources --fleets 300   with fewer random fleets (default: 10,000, about ten minutes)
+    pytest benchmarks/resources.py                one decision under pytest-benchmark
+
+Rounds an hour are whole rounds of the training loop (draw, sample, verify, share, learn) with SGT, the same rounds in
+each executor; the metrics of all executors are compared bit for bit. Processor time is taken for decisions, so that
+what else the machine does is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import learners
+import mutual_env
+import sharing
+from benchmarks.figures import DATA, machine, write
+from learners.loop import Loop
+from learners.protocol import Learner
+from learners.resources.allocate import Allocator
+from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
+from learners.resources.executor import Executor, SerialExecutor
+from learners.resources.fleets import many_policies, random_fleet
+from learners.resources.plan import as_picture, compare, make_plan
+from learners.resources.processes import ProcessExecutor
+from learners.resources.simulate import simulate
+from learners.resources.threads import ThreadExecutor
+from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
+
+ALPHABET = "abcdefgh:=rs"
+SUPPLY = Supply((Node("local", 2.0),))
+NAMES = ("tabular", "tiny", "larger")
+
+
+def makers() -> dict[str, Callable[[], Learner]]:
+    """A table, a model of 64 x 2 layers and one of 96 x 3, each with a tokenizer of its own."""
+    char, pairs = CharTokenizer(ALPHABET), PairTokenizer(ALPHABET, merges=["ab", "ef"])
+    tiny = {"seed": 0, "max_new_tokens": 8, "learning_rate": 1e-3}
+    return {
+        "tabular": partial(learners.make, "tabular", name="tabular", tokenizer=char, max_new_tokens=8),
+        "tiny": partial(learners.make, "tiny", name="tiny", tokenizer=pairs, **tiny),
+        "larger": partial(
+            learners.make, "tiny", name="larger", tokenizer=char, architecture="gpt_neox", width=96, layers=3, **tiny
+        ),
+    }
+
+
+def train(executor: Executor, rounds: int, warm: int = 2) -> tuple[float, list[Mapping[str, Any]]]:
+    """Seconds of all rounds but the first few, and the metrics of every round."""
+    built = executor.host(makers())
+    env = mutual_env.make("mutual/letters-v0", agents=NAMES, prompts_per_round=16, group_size=8, length=4)
+    tokenizers = {one.tokenizer.fingerprint: one.tokenizer for one in built.values()}
+    bridge = TokenizerBridge(list(tokenizers.values()))
+    loop = Loop(sharing.make("sgt", env), built, seed=0, group_size=8, bridge=bridge, executor=executor)
+    history, started = [], time.perf_counter()
+    for number in range(warm + rounds):
+        if number == warm:
+            executor.record.take()
+            started = time.perf_counter()
+        infos = loop.round(number)
+        history.append({name: dict(info["metrics"]) for name, info in infos.items()})
+    return time.perf_counter() - started, history
+
+
+def executors() -> dict[str, Callable[[], Executor]]:
+    demands = [Demand(n, dict.fromkeys(("act", "score", "update"), Needs())) for n in NAMES]
+    return {
+        "serial": SerialExecutor,
+        "threads": lambda: ThreadExecutor(demands, SUPPLY),
+        "processes": lambda: ProcessExecutor(demands, SUPPLY, threads=1, keep=50),
+    }
+
+
+def overlap(rounds: int, repeats: int) -> dict[str, Any]:
+    """Rounds an hour of each executor: the best of some repeats, taken in turns. Torch on one thread each."""
+    import torch
+
+    torch.set_num_threads(1)
+    best: dict[str, float] = {}
+    histories: dict[str, Any] = {}
+    records: dict[str, Any] = {}
+    for _ in range(repeats):
+        for name, make in executors().items():
+            executor = make()
+            took, history = train(executor, rounds)
+            executor.close()
+            if took < best.get(name, float("inf")):
+                best[name], records[name] = took, executor.record
+            assert histories.setdefault("serial", history) == history, f"{name} gave other numbers than serial"
+    measured = records["serial"].phase_seconds()
+    demands = [d.with_seconds(measured) for d in _demands()]
+    plan = make_plan(demands, SUPPLY, Rounds(rounds))
+    fastest = min(best, key=lambda name: best[name])
+    assert plan.simulation is not None
+    print(compare(plan.simulation, records[fastest]))
+    (DATA.parent / "resources-plan.svg").write_text(as_picture(make_plan(demands, SUPPLY, Rounds(3))))
+    return {
+        "rounds_per_hour": {name: 3600 * rounds / took for name, took in best.items()},
+        "times_serial": {name: best["serial"] / took for name, took in best.items()},
+        "same_numbers": True,
+        "predicted_seconds_of_leases": plan.simulation.makespan,
+        "actual_seconds": best[fastest],
+        "utilisation": {name: record.utilisation() for name, record in records.items()},
+        "phase_seconds": {f"{p}/{phase}": s for (p, phase), s in sorted(measured.items())},
+    }
+
+
+def _demands() -> list[Demand]:
+    return [Demand(name, dict.fromkeys(("act", "score", "update"), Needs())) for name in NAMES]
+
+
+def fleets(count: int, room: float = 3.0) -> dict[str, Any]:
+    """Ratios to the lower bound and to one policy at a time, over random fleets."""
+    ratios, speedups, waits, wrong = [], [], [], []
+    for seed in range(count):
+        fleet = random_fleet(seed, room=room)
+        result = fleet.simulate()
+        unfinished = [p for p, n in result.completed.items() if (n == fleet.rounds.count) == (p in result.parked)]
+        if result.stuck or unfinished or result.longest_wait > result.wait_bound:
+            wrong.append(seed)
+        ratios.append(result.makespan / result.bound)
+        speedups.append(result.serial / result.makespan)
+        waits.append(result.longest_wait / result.wait_bound)
+    return {
+        "fleets": count,
+        "deadlocked_or_unserved": len(wrong),
+        "makespan_over_bound": _quantiles(ratios),
+        "serial_over_makespan": _quantiles(speedups),
+        "longest_wait_over_bound": max(waits),
+    }
+
+
+def large() -> dict[str, Any]:
+    """1,000 policies on 10,000 GPUs: seconds of processor time to plan a round, and milliseconds a decision."""
+    demands, supply = (
+        many_policies(1000),
+        Supply(tuple(Node(f"n{i}", 128.0, 8, 80 << 30, 2 << 40) for i in range(1250))),
+    )
+    times: list[float] = []
+    granted: list[int] = []
+    decide = Allocator.decide
+
+    def timed(self: Allocator, now: float) -> Any:
+        began = time.thread_time()
+        leases = decide(self, now)
+        times.append(time.thread_time() - began)
+        granted.append(len(leases))
+        return leases
+
+    Allocator.decide = timed  # type: ignore[method-assign]
+    try:
+        began = time.thread_time()
+        result = simulate(demands, supply, Rounds(1), Patience(reserve=3000.0, limit=1e7))
+        took = time.thread_time() - began
+    finally:
+        Allocator.decide = decide  # type: ignore[method-assign]
+    assert result.stuck == ()
+    each = 1e3 * np.array(times) / np.maximum(1, granted)
+    return {"policies": 1000, "gpus": supply.gpus, "plan_s": took, "decision_ms": _quantiles(list(each))}
+
+
+def _quantiles(values: list[float]) -> dict[str, float]:
+    return {
+        name: float(np.quantile(values, q)) for name, q in (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
+    }
+
+
+def test_one_decision(benchmark: Any) -> None:
+    """A thousand policies wait on ten thousand GPUs: one is served, and gives back."""
+    demands = many_policies(1000)
+    allocator = Allocator(demands, Supply(tuple(Node(f"n{i}", 128.0, 8, 80 << 30) for i in range(1250))))
+    for demand in demands[1:]:
+        allocator.request(demand.policy, "act", 0.0)
+    allocator.decide(0.0)
+
+    def one() -> None:
+        allocator.request(demands[0].policy, "act", 0.0)
+        for lease in allocator.decide(0.0):
+            allocator.release(lease)
+
+    benchmark(one)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--fleets", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    figures: dict[str, Any] = {"machine": machine(), "overlap": overlap(arguments.rounds, arguments.repeats)}
+    figures |= {"large": large(), "random_fleets": fleets(arguments.fleets)}
+    few = max(1, arguments.fleets // 20)
+    figures |= {"largest_takes_half": fleets(few, 2.0), "largest_takes_all": fleets(few, 1.0)}
+    Path(DATA).mkdir(parents=True, exist_ok=True)
+    write("resources", figures)
+
+
+if __name__ == "__main__":
+    main()
