@@ -46,6 +46,7 @@ class Trainer:
         self._name = name
         self._chunk = chunk_size(model.head, options.logits_chunk_mib)
         self._cost = _cost(model) if options.share_prompts else None
+        self._embedding = None if model.lora else _with_sparse_gradient(model)
         self._frozen = _frozen_copy(model) if options.kl_coefficient != 0.0 and not model.lora else None
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
@@ -84,6 +85,8 @@ class Trainer:
         clipped = torch.zeros((), dtype=torch.int64, device=self._model.device)
         tokens = 0
         self._optimizer.zero_grad()
+        if self._embedding is not None:
+            self._embedding.grad = torch.zeros_like(self._embedding)
         for micro in self._micro_batches(items):
             members = [step[chosen[m]] for m in micro.members]
             terms = self._terms(members, scale[[chosen[m] for m in micro.members]], index, anchors, references)
@@ -225,6 +228,16 @@ def _cost(model: LanguageModel) -> Cost:
     layers = sum(p.numel() for name, p in model.decoder.named_parameters() if "embed" not in name and p.dim() > 1)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return Cost(token=float(layers), pair=2.0 * config.num_hidden_layers * config.num_attention_heads * width)
+
+
+def _with_sparse_gradient(model: LanguageModel) -> torch.Tensor | None:
+    """Let the input embedding add its few rows to a dense gradient, instead of making a dense one each micro-batch."""
+    embedding = model.base.get_input_embeddings()
+    if not isinstance(embedding, torch.nn.Embedding):
+        return None
+    embedding.sparse = True
+    weight: torch.Tensor = embedding.weight
+    return weight
 
 
 def _frozen_copy(model: LanguageModel) -> LanguageModel:
