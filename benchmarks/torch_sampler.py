@@ -136,7 +136,7 @@ def compare(learner: TorchLearner, repeats: int, clock: Clock) -> dict[str, floa
     with torch.no_grad():
         figures["limit_tokens_per_second"] = limit(learner, clock)
     for case, stop in (("different_lengths", stop_id), ("to_the_limit", NO_STOP)):
-        sample(learner, rendered, stop, 99)
+        figures[f"{case}_mean_length"] = sample(learner, rendered, stop, seed=99) / (PROMPTS * GROUP)
         ours, theirs = 0.0, 0.0
         for seed in range(repeats):
             ours = max(ours, tokens_per_second(partial(sample, learner, rendered, stop, seed), clock))
@@ -144,7 +144,6 @@ def compare(learner: TorchLearner, repeats: int, clock: Clock) -> dict[str, floa
         figures[f"{case}_tokens_per_second"] = ours
         figures[f"{case}_generate_tokens_per_second"] = theirs
         figures[f"{case}_times_generate"] = ours / theirs
-        figures[f"{case}_mean_length"] = sample(learner, rendered, stop, 0) / (PROMPTS * GROUP)
     figures["share_of_limit"] = figures["to_the_limit_tokens_per_second"] / figures["limit_tokens_per_second"]
     return figures
 
@@ -160,9 +159,11 @@ def main() -> None:
         torch.set_num_threads(1)
     figures: dict[str, Any] = {"machine": machine(), "clock": clock.__name__, "threads": torch.get_num_threads()}
     figures["tiny"] = compare(tiny(), 3 * arguments.repeats, clock)
+    print(figures["tiny"], flush=True)
     if (arguments.models / "smollm2").is_dir():
         smollm2 = make_torch(path=str(arguments.models / "smollm2"), name="smollm2", max_new_tokens=NEW_TOKENS)
         figures["smollm2"] = compare(smollm2, arguments.repeats, clock)
+        print(figures["smollm2"], flush=True)
     write("torch_sampler", figures)
 
 

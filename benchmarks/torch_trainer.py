@@ -1,6 +1,6 @@
 """One optimizer step against TRL's `GRPOTrainer`: the same model, the same batch, AdamW, clipping, float32.
 
-    python -m benchmarks.torch_trainer [--models models]     writes docs/figures/data/torch_trainer.json
+    python -m benchmarks.torch_trainer [--models models] [--longest 96]     writes docs/figures/data/torch_trainer.json
 
 Each trainer runs in a process of its own, in turn, and only its step is timed: loss, backward, optimizer, no sampling.
 The batch is 2 prompts x 8 samples whose lengths differ. `tokens_per_second` counts trained tokens in the fastest of the
@@ -30,7 +30,7 @@ from learners.example import Example
 from learners.torch.learner import make_torch
 
 GROUP, PROMPTS = 8, 2
-STEPS = 2
+STEPS = 1
 
 
 def batch(vocab_size: int, longest: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
@@ -163,6 +163,7 @@ def compare(path: Path, longest: int, processor_time: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--longest", type=int, default=96)
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -171,13 +172,14 @@ def main() -> None:
         print(json.dumps(measure(which, Path(path), longest, processor_time)))
         return
     clock = "process_time, one thread" if arguments.processor_time else "perf_counter"
-    figures: dict[str, Any] = {"machine": machine(), "clock": clock}
-    for name, longest in (("smollm2", 96), ("gemma3", 96)):
+    figures: dict[str, Any] = {"machine": machine(), "clock": clock, "longest": arguments.longest}
+    for name in ("smollm2", "gemma3"):
         if (arguments.models / name).is_dir():
-            figures[name] = compare(arguments.models / name, longest, arguments.processor_time)
+            figures[name] = compare(arguments.models / name, arguments.longest, arguments.processor_time)
     if (arguments.models / "smollm2").is_dir():
         path = arguments.models / "smollm2"
-        growth = [in_a_process("ours", path, longest, arguments.processor_time) for longest in (48, 96, 192, 384)]
+        lengths = [arguments.longest * factor for factor in (1, 2, 4)]
+        growth = [in_a_process("ours", path, longest, arguments.processor_time) for longest in lengths]
         figures["growth"] = {str(run["tokens"]): run for run in growth}
     write("torch_trainer", figures)
 
