@@ -17,8 +17,10 @@ import pytest
 from learners.resources.demand import Demand, Needs, Patience
 from learners.resources.executor import SerialExecutor
 from learners.resources.on_ray import RayExecutor
-from mutual_env.errors import ConfigError
+from mutual_env.errors import ConfigError, StorageError
+from sharing import RayExchange
 from tests.resources.toy import Fragile, makers, run_rounds
+from tests.sharing.toys import success
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -127,3 +129,31 @@ def test_workers_and_nodes_killed_at_random_moments_change_no_number(ours: Ours)
     assert history == expected
     assert len(killed) >= KILLS // 2
     assert executor.parked == {}
+
+
+def test_nothing_acknowledged_is_lost_when_the_actor_of_the_exchange_is_killed(ours: Ours, tmp_path: Path) -> None:
+    import ray
+
+    name = f"exchange-{tmp_path.name}"
+    exchange = RayExchange(name, path=tmp_path / "exchange.sqlite", timeout=60.0)
+    dice, acknowledged = random.Random(1), []
+    for kill in range(max(3, KILLS // 3)):
+        for number in range(dice.randrange(1, 12)):
+            task = f"task-{kill}-{number}"
+            if number == 3:
+                ray.kill(ray.get_actor(name, namespace="mutual-env"), no_restart=False)
+            try:
+                exchange.publish([success(task)])
+                acknowledged.append(task)
+            except StorageError:  # not acknowledged: the publisher knows
+                time.sleep(0.2)
+    deadline = time.monotonic() + 60.0
+    kept: set[str] = set()
+    while not kept and time.monotonic() < deadline:
+        try:
+            kept = {record.origin.task_id for record in exchange.scan()}
+        except StorageError:
+            time.sleep(0.2)
+    exchange.stop()
+    assert set(acknowledged) <= kept
+    assert len(acknowledged) >= 3
