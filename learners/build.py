@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ import mutual_env
 import sharing
 from learners import registry
 from learners.config import PolicyConfig, RunConfig
+from learners.executors import check_resources, make_executor
 from learners.loop import Loop
 from learners.protocol import Learner
-from learners.resources.executor import Executor, SerialExecutor
-from mutual_env.errors import UnknownNameError
 from mutual_env.seeding import derive_seed
 from sharing.exchange import Exchange, InMemoryExchange
 from sharing.exchange.sqlite import SQLiteExchange
@@ -27,26 +26,37 @@ from tokenizers_bridge import TokenizerBridge, load, toy_tokenizer
 class Parts:
     """A loop ready to run, and the env it is evaluated on (None: never)."""
 
+    config: RunConfig
+    exchange: Exchange
     loop: Loop
     held_out: Any
 
+    def without(self, parked: Collection[str]) -> Parts:
+        """The same run for the policies that are left."""
+        left = {name: learner for name, learner in self.loop.learners.items() if name not in parked}
+        env = make_shared_env(self.config, self.exchange, agents=list(left))
+        env.load_state_dict(self.loop.env.state_dict())
+        self.close()
+        held_out = make_held_out_env(self.config, agents=list(left))
+        return replace(self, loop=replace(self.loop, env=env, learners=left), held_out=held_out)
+
+    def close(self) -> None:
+        self.loop.env.close()
+        if self.held_out is not None:
+            self.held_out.close()
+
 
 def build(config: RunConfig, exchange_path: Path, stack: ExitStack) -> Parts:
-    """Build everything; `stack` closes it again, last first, also when building fails half way."""
+    """Build everything. What `stack` takes is closed by it, also when building fails half way; the envs by `Parts`."""
     executor = stack.enter_context(closing(make_executor(config)))
     policies = executor.host({name: partial(make_learner, name, p, config.seed) for name, p in config.policies.items()})
     teachers = {name: make_learner(name, p, config.seed) for name, p in config.teachers.items()}
     for teacher in teachers.values():
         stack.callback(teacher.close)
     exchange = stack.enter_context(closing(make_exchange(config, exchange_path)))
-    env = make_shared_env(config, exchange)
-    stack.callback(env.close)
-    held_out = make_held_out_env(config)
-    if held_out is not None:
-        stack.callback(held_out.close)
     everybody = {**policies, **teachers}
     loop = Loop(
-        env=env,
+        env=make_shared_env(config, exchange),
         learners=policies,
         seed=config.seed,
         group_size=config.env.group_size,
@@ -54,7 +64,7 @@ def build(config: RunConfig, exchange_path: Path, stack: ExitStack) -> Parts:
         teachers=everybody,
         executor=executor,
     )
-    return Parts(loop, held_out)
+    return Parts(config, exchange, loop, make_held_out_env(config))
 
 
 def make_env(config: RunConfig, **changes: Any) -> Any:
@@ -73,29 +83,22 @@ def make_env(config: RunConfig, **changes: Any) -> Any:
     return mutual_env.make(env.id, **settings)
 
 
-def make_shared_env(config: RunConfig, exchange: Exchange) -> Any:
-    return sharing.make(config.sharing.strategy, make_env(config), exchange=exchange, **config.sharing.options)
+def make_shared_env(config: RunConfig, exchange: Exchange, **changes: Any) -> Any:
+    env = make_env(config, **changes)
+    return sharing.make(config.sharing.strategy, env, exchange=exchange, **config.sharing.options)
 
 
-def make_held_out_env(config: RunConfig) -> Any:
+def make_held_out_env(config: RunConfig, **changes: Any) -> Any:
     """The env of the evaluations: the same task family, on tasks that training never draws."""
     evaluation = config.evaluation
     if evaluation.every == 0:
         return None
     sizes = {"prompts_per_round": evaluation.prompts, "group_size": evaluation.samples}
-    return make_env(config, **sizes, seed=derive_seed(config.seed, "evaluation"), **evaluation.options)
+    return make_env(config, **sizes, seed=derive_seed(config.seed, "evaluation"), **evaluation.options, **changes)
 
 
 def make_exchange(config: RunConfig, path: Path) -> Exchange:
     return SQLiteExchange(path) if config.sharing.exchange == "sqlite" else InMemoryExchange()
-
-
-def make_executor(config: RunConfig) -> Executor:
-    executors = {"serial": SerialExecutor}
-    name = config.resources.executor
-    if name not in executors:
-        raise UnknownNameError.of("executor", name, executors)
-    return executors[name](**config.resources.options)
 
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:
@@ -112,6 +115,7 @@ def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:
 
 def check(config: RunConfig) -> None:
     """Whether every part takes what the configuration gives it, without building what is slow to build."""
+    check_resources(config)
     for policy in (*config.policies.values(), *config.teachers.values()):
         registry.check_options(policy.learner, policy.options)
     with ExitStack() as stack:

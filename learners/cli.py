@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from learners import models
-from learners.commands import listing, report, suite, train
+from learners.commands import listing, plan, report, suite, train
 from mutual_env.errors import MutualEnvError
+from tokenizers_bridge import report as bridge
 
 _COMMANDS = {
     "train": (train, "run a configuration, or go on with a run"),
     "suite": (suite, "run several arms over several seeds and compare them"),
+    "plan": (plan, "lay out a configuration on machines without running it"),
     "report": (report, "write the report of a run or a suite as one HTML file"),
     "list": (listing, "list env ids, strategies, learners and verifiers"),
+    "bridge": (bridge, "what is lost between two tokenizers"),
     "models": (models, "convert the small real models that come as packages"),
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from mutual_env.errors import ConfigError
 
@@ -69,9 +70,16 @@ class CheckpointConfig:
 
 @dataclass
 class ResourcesConfig:
-    """Which executor runs the phases (serial, threads, ray), and what it may use."""
+    """Which executor runs the phases: serial, threads, processes or ray; `options` are its own.
+
+    `devices` says what there is, e.g. "1x2:80" for a node of two GPUs with 80 GiB (empty: this machine). `demands` says
+    what a policy takes: {ada: {weights: 2.0e9, offload_seconds: 3, phases: {act: {gpus: 1, seconds: 20}}}}.
+    """
 
     executor: str = "serial"
+    devices: str = ""
+    demands: dict[str, Any] = field(default_factory=dict)
+    patience: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -199,9 +207,18 @@ def _load(schema: type[Any], path: Path, overrides: Sequence[str]) -> Any:
         key, separator, _ = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r} must have the form key.path=value")
-        parsed = OmegaConf.from_dotlist([override])
-        _update(config, key, OmegaConf.select(parsed, key), where="the command line")
+        _update(config, key, _value(override, key), where="the command line")
     return _to_object(config)
+
+
+def _value(override: str, key: str) -> Any:
+    try:
+        return OmegaConf.select(OmegaConf.from_dotlist([override]), key)
+    except YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(
+            f"the value of override {override!r} is not YAML: {problem}; quote it for the shell"
+        ) from error
 
 
 def _merge(config: DictConfig, content: Mapping[Any, Any], where: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from learners.batch import Batch, build_batch
 from learners.protocol import Learner
 from learners.resources.executor import Executor, SerialExecutor
+from mutual_env.errors import WorkerLostError
 from mutual_env.seeding import derive_seed
 from mutual_env.types import AgentInfo, Metrics
 from tokenizers_bridge import TokenizerBridge
@@ -42,6 +43,11 @@ class Loop:
                 for name, learner in self.learners.items()
             },
         )
+        if len(actions) < len(self.learners):
+            lost = ", ".join(sorted(set(self.learners) - set(actions)))
+            raise WorkerLostError(
+                f"round {round}: {lost} could not act and is parked: go on without, or repair and resume"
+            )
         infos: dict[str, AgentInfo] = self.env.step(actions)[-1]
         # All batches before any update: a teacher may itself be a policy in training, and is read as it was this round.
         batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in actions})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from learners.config import RunConfig, load_run, to_yaml
 from learners.loop import evaluate
 from learners.resources.record import as_json
 from learners.run_directory import JsonLines, RunDirectory
+from mutual_env.errors import WorkerLostError
 from mutual_env.types import AgentInfo, Metrics
 
 Watch = Callable[[int, Mapping[str, Metrics]], None]
@@ -49,8 +50,8 @@ def resume(path: Path, *, watch: Watch | None = None) -> Result:
 def _run(config: RunConfig, directory: RunDirectory, watch: Watch | None) -> Result:
     with directory.locked(), ExitStack() as stack:
         files = Files.open(directory, stack)
-        parts = build(config, directory.exchange, stack)
-        run = _Run(config, directory, files, parts, watch or _ignore)
+        run = _Run(config, directory, files, build(config, directory.exchange, stack), watch or _ignore)
+        stack.callback(run.close)
         refused = run.restore()
         try:
             run.go()
@@ -103,6 +104,7 @@ class _Run:
         if checkpoint is None:
             self._files.cut({})
             return refused
+        self._go_on_without(checkpoint.state["parked"])
         for name, learner in self._parts.loop.learners.items():
             learner.load(checkpoint.part(name))
         self._parts.loop.env.load_state_dict(checkpoint.state["sharing"])
@@ -115,7 +117,7 @@ class _Run:
             self._evaluate()
         while self.done < self._config.rounds:
             began = time.monotonic()
-            infos = self._parts.loop.round(self.done)
+            infos = self._round()
             self._write(infos, time.monotonic() - began)
             self.done += 1
             self._watch(self.done, {name: info["metrics"] for name, info in infos.items()})
@@ -123,6 +125,27 @@ class _Run:
                 self._evaluate()
             if self._due(self._config.checkpoint.every):
                 self._save()
+
+    def _round(self) -> dict[str, AgentInfo]:
+        """One round of everybody who is left. A policy whose worker is lost for good is parked; the others go on."""
+        while True:
+            executor = self._parts.loop.executor
+            self._go_on_without(executor.parked)
+            try:
+                return self._parts.loop.round(self.done)
+            except WorkerLostError:
+                if not set(executor.parked) & set(self._parts.loop.learners):
+                    raise
+
+    def _go_on_without(self, parked: Collection[str]) -> None:
+        lost = set(parked) & set(self._parts.loop.learners)
+        if lost == set(self._parts.loop.learners):
+            raise WorkerLostError(f"no policy is left: {', '.join(sorted(lost))} are parked")
+        if lost:
+            self._parts = self._parts.without(lost)
+
+    def close(self) -> None:
+        self._parts.close()
 
     def _due(self, every: int) -> bool:
         """At every so many rounds, and at the end."""
@@ -149,9 +172,12 @@ class _Run:
             self._files.metrics.append({"round": self.done, "policy": name, "evaluation": metrics})
         self._watch(self.done, {name: {f"eval/{k}": v for k, v in m.items()} for name, m in accuracies.items()})
 
+    def _parked(self) -> list[str]:
+        return sorted(set(self._config.policies) - set(self._parts.loop.learners))
+
     def _save(self) -> None:
         loop = self._parts.loop
-        state = {"files": self._files.positions(), "sharing": loop.env.state_dict()}
+        state = {"files": self._files.positions(), "sharing": loop.env.state_dict(), "parked": self._parked()}
         self._checkpoints.save(self.done, state, {name: learner.save for name, learner in loop.learners.items()})
 
 

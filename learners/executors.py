@@ -1,0 +1,97 @@
+"""A run's `resources` section as what the resource wrapper understands: demands, supply, patience, an executor."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from learners.config import RunConfig
+from learners.resources import (
+    Demand,
+    Executor,
+    Needs,
+    Patience,
+    ProcessExecutor,
+    RayExecutor,
+    SerialExecutor,
+    Supply,
+    ThreadExecutor,
+)
+from learners.resources.demand import even_share
+from learners.resources.plan import parse_devices
+from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
+
+T = TypeVar("T")
+
+_EXECUTORS: dict[str, Callable[..., Executor]] = {
+    "serial": SerialExecutor,
+    "threads": ThreadExecutor,
+    "processes": ProcessExecutor,
+    "ray": RayExecutor,
+}
+
+
+def make_executor(config: RunConfig) -> Executor:
+    """The executor that a run names, told what each policy takes and what there is."""
+    resources = config.resources
+    check_resources(config)
+    if resources.executor == "serial":
+        return SerialExecutor()
+    shared: dict[str, Any] = {"demands": demands(config), "patience": _make(Patience, resources.patience, "patience")}
+    if resources.executor != "ray":  # a cluster knows its own machines
+        shared["supply"] = supply(config)
+    return _EXECUTORS[resources.executor](**shared, **resources.options)
+
+
+def check_resources(config: RunConfig) -> None:
+    """Whether the section makes sense, before anything is started."""
+    resources = config.resources
+    if resources.executor not in _EXECUTORS:
+        raise UnknownNameError.of("resources.executor", resources.executor, _EXECUTORS)
+    known = inspect.signature(_EXECUTORS[resources.executor]).parameters
+    for option in resources.options:
+        if option not in known or option in ("demands", "supply", "patience", "clock"):
+            raise UnknownNameError.of(f"option of executor {resources.executor!r}", option, known)
+    for policy in resources.demands:
+        if policy not in config.policies:
+            raise UnknownNameError.of("policy in resources.demands", policy, config.policies)
+    demands(config)
+    _make(Patience, resources.patience, "patience")
+
+
+def supply(config: RunConfig) -> Supply:
+    return parse_devices(config.resources.devices) if config.resources.devices else Supply.local()
+
+
+def demands(config: RunConfig) -> list[Demand]:
+    """One for each policy; a policy that is not described gets an even share."""
+    described = config.resources.demands
+    rest = [name for name in config.policies if name not in described]
+    return [_demand(name, described[name]) for name in described] + even_share(rest, supply(config))
+
+
+def _demand(policy: str, spec: Mapping[str, Any]) -> Demand:
+    where = f"demands.{policy}"
+    settings = dict(spec)
+    phases = {
+        phase: _make(Needs, needs, f"{where}.phases.{phase}") for phase, needs in settings.pop("phases", {}).items()
+    }
+    return _make(Demand, {"policy": policy, "phases": phases, **_whole(settings, "weights")}, where)
+
+
+def _make(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in settings:
+        if key not in known:
+            raise UnknownNameError.of(f"key in resources.{where}", key, known)
+    try:
+        return cls(**_whole(settings, "memory"))
+    except (TypeError, InvalidInputError) as error:
+        raise ConfigError(f"resources.{where}: {error}") from error
+
+
+def _whole(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """YAML reads 2.0e9 as a float; bytes are whole."""
+    return {**settings, **({key: int(settings[key])} if key in settings else {})}
