@@ -103,6 +103,8 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
             below.exchange if below else InMemoryExchange(keep_rounds=_keep(self._max_staleness))
         )
         self._peers = common.get("peers")
+        self._ring = tuple(sorted(self.possible_agents))
+        self._place = {agent: i for i, agent in enumerate(self._ring)}
         self._wait = common.get("wait", 0.0)
         self._publishes = _publishes(self, common.get("publish", ()), below)
         self._verify = _verify(env, common) if common.get("reverify", True) else None
@@ -152,13 +154,14 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
                     "one that returns the same AgentInfo"
                 )
         sent = self._send(infos)
-        standing = Standing(self.possible_agents, self._ids_of_stack(), self._seen)
+        standing = Standing(self._place, self._ids_of_stack(), self._seen)
         taught: dict[str, AgentInfo] = {}
-        versions: list[Mapping[str, tuple[int, int]]] = [self._seen]
+        seen = dict(self._seen)
         for agent, info in infos.items():
             taught[agent], met = self._teach(agent, info, sent.get(agent, _SENT_NOTHING), standing)
-            versions.append(met)
-        self._seen = {a: max(v[a] for v in versions if a in v) for a in sorted(set().union(*versions))}
+            for author, latest in met.items():
+                seen[author] = max(seen.get(author, latest), latest)
+        self._seen = seen  # only now: what one reader met must not decide what the next one admits
         return taught
 
     def _send(self, infos: Mapping[str, AgentInfo]) -> dict[str, Counter[str]]:
@@ -226,9 +229,8 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         if self._peers is None:
             return None
         if isinstance(self._peers, int):
-            ring = sorted(self.possible_agents)
-            at = ring.index(reader)
-            return tuple(sorted((ring[at + 1 :] + ring[:at])[: self._peers]))
+            at, n = self._place[reader], len(self._ring)
+            return tuple(sorted(self._ring[(at + i) % n] for i in range(1, min(self._peers, n - 1) + 1)))
         names = self._peers.get(reader, ()) if isinstance(self._peers, Mapping) else self._peers
         return tuple(sorted(set(names) - {reader}))
 
