@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from learners.vllm.engine import Sample, Sampling, Transport, Weights
-from mutual_env.errors import MissingExtraError, TrainingError
+from mutual_env.errors import DeadlineExceededError, MissingExtraError, TrainingError
 from mutual_env.types import Ids
+
+T = TypeVar("T")
+
+LIVENESS_SECONDS = 1.0
+"""How often it is looked whether the engine process lives while a call is under way."""
 
 
 class LocalEngine:
     """`path` is a model directory; `arguments` are vLLM's own (`max_model_len`, `gpu_memory_utilization`, ...).
 
     The prefix cache is on, so that a group shares its prompt; it is emptied when weights change. Text is never needed,
-    so vLLM loads no tokenizer.
+    so vLLM loads no tokenizer. Each call has `timeout` seconds.
     """
 
-    def __init__(self, path: str | Path, transport: Transport, **arguments: Any) -> None:
+    def __init__(self, path: str | Path, transport: Transport, *, timeout: float = 3600.0, **arguments: Any) -> None:
         vllm = import_vllm()
         from vllm.config import WeightTransferConfig
 
         self._parameters = vllm.SamplingParams
         self._transport = transport
+        self._timeout = timeout
         self._llm = vllm.LLM(
             **{
                 "model": str(path),
@@ -41,39 +50,78 @@ class LocalEngine:
             }
         )
         self._client = _LocalClient(self._llm)
+        self._calls = Caller("vllm-engine")
 
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
         requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
         parameters = [self._parameters(**sampling.parameters(seed), detokenize=False) for seed in seeds]
-        with self._engine_errors():
-            results = self._llm.generate(requests, parameters, use_tqdm=False)
+        results = self._call("sampling", lambda: self._llm.generate(requests, parameters, use_tqdm=False))
         return [_sample(result.outputs[0]) for result in results]
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace every weight; what was cached under the old ones is forgotten."""
-        with self._engine_errors():
-            self._transport.send(self._client, weights, version)
-            emptied = self._llm.reset_prefix_cache()
-        if not emptied:
+        self._call("a weight update", lambda: self._transport.send(self._client, weights, version))
+        if not self._call("emptying the prefix cache", self._llm.reset_prefix_cache):
             raise TrainingError("vLLM could not empty its prefix cache after a weight update: a request still runs")
 
     def close(self) -> None:
         """Stop the engine core. Safe to call twice."""
         self._llm.llm_engine.engine_core.shutdown()
+        self._calls.close()
         self._transport.close()
 
-    @contextmanager
-    def _engine_errors(self) -> Iterator[None]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
+    def _call(self, what: str, call: Callable[[], T]) -> T:
+        """vLLM waits for its engine process without end, even if it has died: so another thread does the waiting."""
+        deadline = time.monotonic() + self._timeout
+        future = self._calls.submit(call)
+        while not wait([future], timeout=LIVENESS_SECONDS).done:
+            if self._dead:
+                raise _died()
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError(f"vLLM: {what} took over {self._timeout:.0f} s: raise `timeout`")
         try:
-            yield
-        except EngineDeadError as error:
-            raise TrainingError(
-                "vLLM's engine process died; the trainer's weights are intact. Was it out of memory? Lower "
-                "gpu_memory_utilization, kv_cache_memory_bytes or max_num_seqs, and resume the run"
-            ) from error
+            return future.result()
+        except Exception as error:
+            if self._dead:
+                raise _died() from error
+            raise
+
+    @property
+    def _dead(self) -> bool:
+        core = self._llm.llm_engine.engine_core
+        return bool(getattr(getattr(core, "resources", None), "engine_dead", False))
+
+
+def _died() -> TrainingError:
+    return TrainingError(
+        "vLLM's engine process died; the trainer's weights are intact. Was it out of memory? Lower "
+        "gpu_memory_utilization, kv_cache_memory_bytes or max_num_seqs, and resume the run"
+    )
+
+
+class Caller:
+    """Makes calls one after the other in a thread that nobody waits for when the program ends."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def close(self) -> None:
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            try:
+                future.set_result(call())
+            except BaseException as error:  # it belongs to whoever waits for the future
+                future.set_exception(error)
 
 
 class _LocalClient:

@@ -308,5 +308,6 @@ def test_an_engine_that_was_killed_is_an_error_that_says_so(model_path: Path, lo
     learner = sampled(model_path, local)
     [core] = [child for child in psutil.Process().children() if "EngineCore" in child.name()]
     core.kill()
-    with pytest.raises(TrainingError, match="engine process died"):
-        learner.act(PROMPTS, 4, seed=1)
+    for call in (lambda: learner.act(PROMPTS, 4, seed=1), learner.sync):
+        with pytest.raises(TrainingError, match="engine process died"):
+            call()
