@@ -115,7 +115,6 @@ class TabularLearner:
         }
 
     def save(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         table = np.array(list(self._table.values()), dtype=np.float64).reshape(len(self._table), self._initial.size)
         state = {
             "format": FORMAT,
@@ -123,8 +122,13 @@ class TabularLearner:
             "tokenizer": self._tokenizer.fingerprint,
             "keys": [list(key) for key in self._table],
         }
-        np.save(directory / "table.npy", table, allow_pickle=False)
-        (directory / "state.json").write_text(json.dumps(state))
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            np.save(directory / "table.npy", table, allow_pickle=False)
+            (directory / "state.json").write_text(json.dumps(state))
+        except OSError as error:
+            sentence = f"{directory} could not be written ({error}): free some space or save elsewhere"
+            raise StorageError(sentence) from error
 
     def load(self, directory: Path) -> None:
         try:

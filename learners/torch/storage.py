@@ -27,12 +27,15 @@ class State(TypedDict):
 
 
 def save(directory: Path, model: LanguageModel, optimizer: Optimizer, version: int, tokenizer: str) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
     weights = {name: p.detach().cpu().contiguous() for name, p in model.trainable().items()}
-    save_file(weights, directory / "weights.safetensors")
-    save_file(optimizer.tensors(), directory / "optimizer.safetensors")
     state = State(format=FORMAT, version=version, optimizer_steps=optimizer.steps, tokenizer=tokenizer)
-    (directory / "state.json").write_text(json.dumps(state))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(weights, directory / "weights.safetensors")
+        save_file(optimizer.tensors(), directory / "optimizer.safetensors")
+        (directory / "state.json").write_text(json.dumps(state))
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{directory} could not be written ({error}): free some space or save elsewhere") from error
 
 
 def load(directory: Path, model: LanguageModel, optimizer: Optimizer, tokenizer: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from transformers import PreTrainedModel
 from learners import make, registry
 from learners.example import Example
 from learners.losses import scales
+from learners.tabular import TabularLearner
 from learners.torch.head import backward_through_head, target_logprobs
 from learners.torch.learner import TorchLearner
 from learners.torch.losses import Terms
@@ -343,6 +346,22 @@ def test_a_checkpoint_that_does_not_belong_is_refused_and_changes_nothing(tmp_pa
     (tmp_path / "state.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(StorageError):
         policy.load(tmp_path)
+
+
+def test_a_full_disk_is_said_to_be_one(tmp_path: Path) -> None:
+    # No file of this process may grow beyond 4 KiB for a moment; the weights need more.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    policy, table = learner(llama()), TabularLearner(TOKENIZER)
+    table.update(examples_of(policy, CrossEntropy()))
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        for saved in (policy, table):
+            with pytest.raises(StorageError, match="could not be written"):
+                saved.save(tmp_path / saved.name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def test_options_are_refused_by_name() -> None:
