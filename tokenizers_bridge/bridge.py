@@ -73,6 +73,7 @@ class TokenizerBridge:
                 done[i] = known
             elif completion.tokenizer == into.fingerprint:
                 done[i] = self._identity(completion, reader)
+                self._remember(completion, into, done[i])
             else:
                 outcome = self._source(completion)
                 if isinstance(outcome, Source):
