@@ -124,7 +124,7 @@ def aligners(author: Tokenizer, reader: Tokenizer, texts: Sequence[str]) -> dict
 
 def _trl(author: Any, reader: Any, texts: Sequence[str], pairs: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """TRL's grouping by byte offsets, and the same with the sum of each group; its own encoding is not counted."""
-    from trl.experimental.gold.gold_trainer import GOLDTrainer
+    from trl.experimental.gold.gold_trainer import ULDLoss
     from trl.experimental.utils import encode_with_byte_offsets
 
     offsets = [
@@ -133,7 +133,7 @@ def _trl(author: Any, reader: Any, texts: Sequence[str], pairs: Any) -> tuple[Ca
     ]
 
     def groups() -> list[Any]:
-        return [GOLDTrainer._align_by_byte_offsets(s, t) for s, t in zip(*offsets, strict=True)]
+        return [ULDLoss._align_by_byte_offsets(s, t) for s, t in zip(*offsets, strict=True)]
 
     def sums() -> None:
         for (groups_a, groups_r), ((_, logprobs_a), (_, logprobs_r)) in zip(groups(), pairs, strict=True):
