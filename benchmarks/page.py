@@ -42,7 +42,7 @@ AREAS = (
     Area(
         "exchange",
         "The exchange",
-        "200,000 records a second in memory, 20,000 durable in SQLite with batches; reads that do not grow with history.",
+        "200,000 records a second in memory, 20,000 durable in SQLite by batches; reads flat in the history.",
     ),
     Area("agents", "A round as agents grow", "Linear in agents at fixed peers per reader, 2 to 1,000 agents."),
     Area(
