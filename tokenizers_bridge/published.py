@@ -138,5 +138,5 @@ def _folder(package: str) -> Path:
     """Where a package lies, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError.of(f"the published tokenizer in package {package!r}", "tokenizers")
+        raise MissingExtraError.of(f"the published tokenizer in package {package!r}", "models")
     return Path(spec.submodule_search_locations[0])
