@@ -54,6 +54,9 @@ FUNCTIONS = {
 WITHOUT_ARGUMENTS = {"recv", "recv_bytes", "accept"}  # wait for the other side; fine right after `poll(limit)`
 BOUNDED_OTHERWISE = {
     ("learners/vllm/server.py", "future.result"): "each future is one HTTP request, which has a limit of its own",
+    ("learners/vllm/local.py", "future.result"): "after a wait with a limit, which found it done",
+    ("learners/vllm/local.py", "self._calls.put"): "a queue of any length: putting never waits",
+    ("learners/vllm/local.py", "self._calls.get"): "an idle daemon thread, which nobody waits for, waits for work",
 }
 QUEUES = {"Queue", "SimpleQueue", "LifoQueue", "PriorityQueue", "JoinableQueue"}
 
