@@ -1,0 +1,115 @@
+"""The command line: what a person types, and what they read when it was wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from learners.cli import main
+
+SUITE = """
+name: pair
+seeds: [0, 1]
+totals: [share/rescued]
+base:
+  rounds: 4
+  env: {id: mutual/arithmetic-v0, group_size: 4, prompts_per_round: 3, options: {digits: 1}}
+  policies:
+    ada: {learner: tabular, options: {tokenizer: {kind: char, alphabet: "0123456789+="}}}
+    bob: {learner: tabular, options: {tokenizer: {kind: pair, alphabet: "0123456789+=", merges: ["01"]}}}
+  evaluation: {every: 2, prompts: 8, part: operation}
+  checkpoint: {every: 2}
+arms:
+  alone: {sharing.strategy: independent}
+  sgt: {sharing.strategy: sgt}
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE + f"output: {tmp_path}\n")
+    return path
+
+
+def test_a_suite_runs_every_arm_over_every_seed_and_compares_them(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["suite", str(suite)]) == 0
+    printed = capsys.readouterr().out
+    for word in ("before", "alone", "sgt", "ada", "bob", "add", "share/rescued", "report"):
+        assert word in printed
+    results = json.loads((tmp_path / "pair" / "results.json").read_text())
+    assert [len(v) for v in results["rows"][0]["after"].values()] == [2, 2]
+    assert (tmp_path / "pair" / "report.html").is_file()
+    # again: every run is finished, so nothing is run, and the comparison is the same
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.jsonl")}
+    assert len(before) == 4
+    assert main(["suite", str(suite)]) == 0
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.jsonl")} == before
+
+
+def test_a_suite_of_another_configuration_is_not_written_over(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", str(suite), "base.rounds=1", "seeds=[0]"]) == 0
+    assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]"]) == 1
+    assert "holds a suite of another configuration: give --replace" in capsys.readouterr().err
+    assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]", "--replace"]) == 0
+
+
+def test_a_run_that_fails_ends_the_suite_with_its_last_words(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["base.policies.ada.options.tokenizer.alphabet=xy", "seeds=[0]"]
+    assert main(["suite", str(suite), *overrides]) == 1
+    error = capsys.readouterr().err
+    assert "ended with exit code 1" in error
+    assert "characters outside the alphabet" in error
+
+
+def test_one_run_of_a_suite_is_the_same_by_hand(suite: Path, tmp_path: Path) -> None:
+    assert main(["suite", str(suite), "seeds=[1]", "--quiet"]) == 0
+    by_suite = (tmp_path / "pair" / "sgt" / "seed_1" / "metrics.jsonl").read_bytes()
+    assert main(["train", str(suite), "--arm", "sgt", "--seed", "1", f"output={tmp_path / 'by_hand'}", "--quiet"]) == 0
+    assert (tmp_path / "by_hand" / "pair" / "sgt" / "seed_1" / "metrics.jsonl").read_bytes() == by_suite
+
+
+def test_a_dry_run_prints_what_it_would_run_and_writes_nothing(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(suite), "--arm", "sgt", "--dry-run", "base.rounds=9"]) == 0
+    assert "rounds: 9" in capsys.readouterr().out
+    assert not (tmp_path / "pair").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train"], "name a configuration file"),
+        (["train", "nowhere.yaml"], "no configuration file nowhere.yaml"),
+        (["train", "{suite}"], "is a suite: run all of it with `mutual-env suite`, or --arm alone|sgt"),
+        (["train", "--resume", "nowhere"], "is not a run directory"),
+        (["train", "{suite}", "--arm", "sgt", "base.rounds={"], "is not YAML"),
+        (["report", "nowhere"], "is not a run directory"),
+    ],
+)
+def test_a_mistake_is_answered_with_a_sentence_and_exit_code_1(
+    suite: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.replace("{suite}", str(suite)) for word in arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+
+
+def test_words_that_are_no_override_are_refused(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", str(suite), "--arm", "sgt", "--sead", "1"])
+    assert "unrecognized arguments: --sead" in capsys.readouterr().err
+
+
+def test_what_can_be_named_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "envs", "knights"]) == 0
+    assert capsys.readouterr().out == "reasoning_gym/knights_knaves-v0\n"
+    for kind, name in (("strategies", "sgt"), ("learners", "tabular"), ("verifiers", "math_verify")):
+        assert main(["list", kind]) == 0
+        assert name in capsys.readouterr().out.splitlines()
