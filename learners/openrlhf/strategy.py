@@ -71,6 +71,8 @@ class ClusterStrategy(DeepspeedStrategy):  # type: ignore[misc]
         import deepspeed
         from torch.distributed.device_mesh import init_device_mesh
 
+        # an all-reduce through shared memory that DeepSpeed compiles for a minute at every first start: gloo has one
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="gloo", timeout=timeout)
         self.world_size = torch.distributed.get_world_size()
         self.ds_device_mesh = init_device_mesh("cpu", (self.world_size, 1, 1), mesh_dim_names=("dp", "sp", "tp"))
