@@ -11,7 +11,7 @@ from learners.resources.demand import Demand, Needs, Node, Rounds, Supply
 from learners.resources.fleets import random_fleet
 from learners.resources.simulate import Failures, NodeLoss, simulate
 
-FLEETS = int(os.environ.get("FLEETS", "150"))  # `make fleets` tries 10,000
+FLEETS = int(os.environ.get("FLEETS", "100"))  # `make fleets` tries 10,000
 
 
 def demand(policy: str, act: float, update: float) -> Demand:
