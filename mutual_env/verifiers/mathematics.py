@@ -11,6 +11,15 @@ from mutual_env.types import Task, Verdict
 from mutual_env.verifiers.answers import final_answer
 from mutual_env.verifiers.spec import MAX_CHARS, require, spec_id
 
+_WARM_UP = (
+    ("\\frac{1}{2}", "so \\boxed{0.5}"),
+    ("\\frac{7}{9}", "so \\boxed{0.778}"),
+    ("3x+2", "$y = 2+3x$"),
+    ("(1,2)", "\\boxed{\\{2,1\\}}"),
+    ("12", "#### 13"),
+)
+"""One for each path that most answers take: SymPy imports and compiles much on its first use."""
+
 
 @dataclass(frozen=True, slots=True)
 class MathVerify:
@@ -33,7 +42,8 @@ class MathVerify:
         return spec_id("math_verify", {})
 
     def warm(self) -> None:
-        self.verify(Task("warm", "", "\\frac{1}{2}"), "so \\boxed{0.5}")
+        for answer, text in _WARM_UP:
+            self.verify(Task("warm", "", answer), text)
 
     def verify(self, task: Task, text: str) -> Verdict:
         from math_verify import verify

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TYPICAL_TIMES = 6.0
-_LEAST_PATIENCE, _FIRST_PATIENCE = 0.005, 0.05
+_LEAST_PATIENCE, _FIRST_PATIENCE, _FRESH_PATIENCE = 0.005, 0.05, 0.25
 _SHARE, _HEAD_START = 0.05, 2.0
 
 
@@ -29,8 +29,10 @@ class Pace:
     typical: float | None = None
     credit: float = _HEAD_START
 
-    def patience(self) -> float:
-        """Seconds after which an item is set back if others wait."""
+    def patience(self, *, fresh: bool = False) -> float:
+        """Seconds after which an item is set back if others wait; a fresh worker's first item is slow."""
+        if fresh:
+            return max(self.patience(), min(_FRESH_PATIENCE, self.deadline))
         if self.typical is None:
             return min(_FIRST_PATIENCE, self.deadline / 4)
         return min(max(_TYPICAL_TIMES * self.typical, _LEAST_PATIENCE), self.deadline / 4)

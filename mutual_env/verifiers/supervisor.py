@@ -115,10 +115,10 @@ class Supervisor:
             self._jobs.append(self._inbox.popleft())
 
     def _until_next_check(self) -> float:
-        now, patience = time.monotonic(), self._pace.patience()
-        wait = _TICK
+        now, wait = time.monotonic(), _TICK
         for worker in self._workers:
             if worker.batch:
+                patience = self._pace.patience(fresh=worker.fresh)
                 due = worker.since + patience - now
                 wait = min(wait, due if due > 0 else min(_GLANCE, patience / 2))
         return max(wait, 0.0)
@@ -287,9 +287,8 @@ class Supervisor:
     def _check_clocks(self, now: float) -> None:
         if now - self._asked > _ANSWER_SECONDS:
             raise VerificationError(f"the fork server of the verifier pool did not answer for {_ANSWER_SECONDS:.0f} s")
-        patience = self._pace.patience()
         for worker in list(self._workers):
-            wall = now - worker.since
+            wall, patience = now - worker.since, self._pace.patience(fresh=worker.fresh)
             if not worker.batch or wall < patience or worker.pid is None:
                 continue
             self._look_at(worker, worker.pid, now)
