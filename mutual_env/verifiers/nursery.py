@@ -89,7 +89,9 @@ class ForkServer:
 
     def replies(self) -> list[dict[str, Any]]:
         """What has arrived; call when the control socket is readable."""
-        data = self.control.recv(1 << 16)
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            data = self.control.recv(1 << 16)
         if not data:
             tail = self._log.read_text(errors="replace")[-1000:].strip() if self._log.exists() else ""
             raise VerificationError(f"the fork server of the verifier pool ended unexpectedly. {tail}".strip())
