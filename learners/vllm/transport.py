@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +38,7 @@ class FileTransport:
     backend = BACKEND
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        parent = Path(directory) if directory else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
-        self._directory = Path(tempfile.mkdtemp(prefix="mutual-env-weights-", dir=parent))
+        self._directory = Path(directory) if directory else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
         self._ready = False
 
     def send(self, client: WeightSyncClient, weights: Weights, version: int) -> None:
@@ -53,19 +51,17 @@ class FileTransport:
             client.finish_weight_update(str(version))
 
     def close(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+        """Nothing is held between transfers."""
 
     @contextmanager
     def _file(self, weights: Weights, version: int) -> Iterator[tuple[Path, int]]:
         from safetensors.torch import save_file
 
-        path = self._directory / f"version-{version}.safetensors"
         tensors = {name: tensor.to("cpu").contiguous() for name, tensor in untied(weights)}
-        try:
+        with tempfile.TemporaryDirectory(prefix="mutual-env-weights-", dir=self._directory) as folder:
+            path = Path(folder) / f"version-{version}.safetensors"
             save_file(tensors, path)
             yield path, len(tensors)
-        finally:
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
