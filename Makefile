@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test install install-dev lint format typecheck bench clean
+.PHONY: help quickstart test install install-dev lint format typecheck bench bench-gpu bandit fuzz-bridge soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -29,8 +29,23 @@ format: install-dev ## rewrite the code in the project's format
 typecheck: install-dev ## mypy, strict
 	@$(BIN)/mypy
 
-bench: install-dev ## run the benchmarks and rewrite docs/performance.md
+bench: install-dev models ## run the benchmarks and rewrite docs/performance.md
+	@$(PIP) --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
+
+bench-gpu: install models ## the torch learner's benchmarks on a GPU
+	@$(BIN)/python -m benchmarks.gpu
+
+bandit: install-dev ## recompute the stability-support analysis and its figures (minutes)
+	@$(BIN)/python -m sharing.analysis --out docs/figures
+
+fuzz-bridge: install-dev ## a million random translations between tokenizers
+	@$(BIN)/python -m tests.tokenizers_bridge.fuzz --cases 1000000
+
+soak: install-dev ## the long versions of quick tests: random kills, every data set twice
+	@MUTUAL_ENV_KILLS=200 $(BIN)/python -m pytest tests/sharing/test_killed_writer.py
+	@$(BIN)/python -m pytest -m slow tests/runs
+	@$(BIN)/python -m pytest tests/mutual_env/long_env.py
 
 install: $(VENV)/.installed ## what running needs
 install-dev: $(VENV)/.installed-dev ## what developing and testing needs
@@ -49,9 +64,9 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.torch
 	@$(PIP) --editable '.[torch]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.torch
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-models
 	@echo "installing mutual-env and its development tools ..."
-	@$(PIP) --editable '.[torch,math,gym,data,report,tokenizers,models,dev]'
+	@$(PIP) --editable '.[torch,math,gym,data,report,tokenizers,published-tokenizers,models,dev]'
 	@touch $@ $(VENV)/.installed
 
 clean: ## remove environments, caches and run outputs

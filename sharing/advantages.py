@@ -50,8 +50,16 @@ class Moments:
         return Moments(self.count + other.count, mean, variance)
 
     def advantages(self, rewards: Sequence[float], *, std: bool = True) -> list[float]:
-        """(r - mean) / (std + EPSILON), or r - mean where the scale is left out."""
-        scale = math.sqrt(self.variance) + EPSILON if std else 1.0
+        """(r - mean) / (std + EPSILON), or r - mean where the scale is left out.
+
+        Where there is no spread there is no scale to measure a reward in: 0, also for one that is not the mean (a
+        baseline of peers alone who all got the same), which EPSILON would turn into a million.
+        """
+        if not std:
+            return [r - self.mean for r in rewards]
+        if self.variance == 0.0:
+            return [0.0] * len(rewards)
+        scale = math.sqrt(self.variance) + EPSILON
         return [(r - self.mean) / scale for r in rewards]
 
 
