@@ -8,7 +8,7 @@ import numpy as np
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed for this exact sequence of parts, e.g. `derive_seed(run_seed, "act", round, policy, prompt, index)`."""
+    """A 63-bit seed for this exact sequence of parts, e.g. `derive_seed(run_seed, "act", round, policy, prompt)`."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         kind = "i" if isinstance(part, int) else "s"
