@@ -6,11 +6,14 @@ import html
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from learners.report.chart import Line, line_chart
 from learners.report.page import charts, folded, preformatted, section, table, write_page
 from learners.results import Curve, read_run
 from learners.run_directory import RunDirectory, read_lines
+
+Policies: TypeAlias = Mapping[str, Mapping[str, Curve]]
 
 SHOWN_ROUNDS = 6  # of the samples, spread over the run
 
@@ -21,7 +24,7 @@ def write_run_report(path: Path) -> Path:
     status = f"{run.info['status']}, {run.rounds} rounds in {run.seconds:.1f} s, seed {run.info['seed']}"
     sections = [
         section("Held-out accuracy", charts(_by_metric(run.evaluations, bounds=(0.0, 1.0)))),
-        section("Training", charts(_by_metric(run.metrics))),
+        section("Training", charts(_by_metric(run.metrics)), _constants(run.metrics)),
         section("Where the time went", _phases(directory)),
         section("What they wrote", *_samples(directory)),
         section(
@@ -33,14 +36,30 @@ def write_run_report(path: Path) -> Path:
     return write_page(directory.report, str(run.info["name"]), status, sections)
 
 
-def _by_metric(curves: Mapping[str, Mapping[str, Curve]], bounds: tuple[float, float] | None = None) -> Iterator[str]:
-    """One chart a metric, one line a policy."""
-    lines: dict[str, list[Line]] = defaultdict(list)
+def _by_metric(curves: Policies, bounds: tuple[float, float] | None = None) -> Iterator[str]:
+    """One chart a metric, one line a policy; what never changes is no chart."""
+    for metric, of in sorted(_metrics(curves).items(), key=lambda item: (item[0].count("/"), item[0])):
+        if bounds is not None or not _constant(of):
+            yield line_chart(metric, [Line(policy, points) for policy, points in of.items()], bounds=bounds)
+
+
+def _constants(curves: Policies) -> str:
+    """The metrics that stayed where they were, in a table of their own."""
+    constant = {metric: of for metric, of in sorted(_metrics(curves).items()) if _constant(of)}
+    rows = [(metric, f"{next(iter(of.values()))[0][1]:g}") for metric, of in constant.items()]
+    return folded(f"{len(rows)} metrics that never changed", table(("metric", "value"), rows)) if rows else ""
+
+
+def _metrics(curves: Policies) -> dict[str, dict[str, Curve]]:
+    by_metric: dict[str, dict[str, Curve]] = defaultdict(dict)
     for policy, of in curves.items():
         for metric, points in of.items():
-            lines[metric].append(Line(policy, points))
-    for metric in sorted(lines, key=lambda name: (name.count("/"), name)):
-        yield line_chart(metric, lines[metric], bounds=bounds)
+            by_metric[metric][policy] = points
+    return by_metric
+
+
+def _constant(of: Mapping[str, Curve]) -> bool:
+    return len({value for points in of.values() for _, value in points}) == 1
 
 
 def _phases(directory: RunDirectory) -> str:
