@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from learners.report.chart import Line, line_chart
 from learners.report.page import charts, folded, preformatted, section, table, write_page
+from learners.report.timeline import planned_and_actual
 from learners.results import Curve, read_run
 from learners.run_directory import RunDirectory, read_lines
 
@@ -26,6 +27,7 @@ def write_run_report(path: Path) -> Path:
         section("Held-out accuracy", charts(_by_metric(run.evaluations, bounds=(0.0, 1.0)))),
         section("Training", charts(_by_metric(run.metrics)), _constants(run.metrics)),
         section("Where the time went", _phases(directory)),
+        section("Predicted and actual timeline", planned_and_actual(path)),
         section("What they wrote", *_samples(directory)),
         section(
             "Configuration and versions",

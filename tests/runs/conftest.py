@@ -31,7 +31,6 @@ def write_run() -> WriteRun:
                 }
                 samples.append({"round": round_, "policy": policy, "groups": [group]})
             timings.append({"type": "round", "round": round_, "seconds": 0.5})
-            timings.append({"type": "span", "policy": "ada", "phase": "act", "began": 1.0, "ended": 1.25})
         for file in (metrics, timings, samples):
             file.close()
         run.set_status(status)

@@ -53,7 +53,6 @@ def test_a_run_report_shows_curves_times_samples_and_configuration(tmp_path: Pat
     for heading in (
         "Held-out accuracy",
         "Training",
-        "Where the time went",
         "What they wrote",
         "Configuration and versions",
     ):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from learners.config import load_run
+from learners.report import write_run_report
 from learners.results import read_run
 from learners.run import resume, train
 from learners.run_directory import RunDirectory
@@ -72,6 +73,13 @@ def test_a_run_writes_metrics_evaluations_samples_checkpoints_and_the_exchange(c
     assert checkpoints == ["round_00000004", "round_00000006"]
     assert RunDirectory(result.directory).exchange.stat().st_size > 0
     assert json.loads((result.directory / "run.json").read_text())["versions"]["numpy"]
+
+
+def test_the_report_lays_what_was_planned_beside_what_was_done(config_file: Path) -> None:
+    page = write_run_report(train(load_run(config_file)).directory).read_text()
+    assert "Predicted and actual timeline" in page
+    assert "executor serial" in page
+    assert "ada/update: " in page
 
 
 def test_the_same_configuration_gives_the_same_bytes_in_another_process_and_with_the_agents_in_another_order(

@@ -1,0 +1,63 @@
+"""Predicted and actual timeline of a run: what leases on its machines would have done, and what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from learners.config import RunConfig, load_run
+from learners.executors import demands, supply
+from learners.report.page import preformatted
+from learners.resources import Demand, Record, Rounds, Span
+from learners.resources.plan import Plan, as_picture, compare, make_plan
+from learners.run_directory import RunDirectory, read_lines
+
+SHOWN_ROUNDS = 2
+
+
+def planned_and_actual(path: Path) -> str:
+    """Two rounds from the middle of the run under the same two as planned with the measured seconds of each phase."""
+    directory = RunDirectory(path)
+    spans = _spans(directory)
+    if not spans:
+        return ""
+    config = load_run(directory.config)
+    record = Record()
+    for span in spans:
+        record.add(span)
+    plan = _plan(config, record)
+    if plan.simulation is None:
+        return ""
+    text = f"executor {config.resources.executor}\n{compare(plan.simulation, record)}"
+    return as_picture(plan, _middle(spans, len(plan.demands))) + preformatted(text)
+
+
+def _spans(directory: RunDirectory) -> list[Span]:
+    names = [field.name for field in dataclasses.fields(Span)]
+    lines = [line for line in read_lines(directory.timings) if line["type"] == "span"]
+    return [Span(**{name: line[name] for name in names if name in line}) for line in lines]
+
+
+def _plan(config: RunConfig, record: Record) -> Plan:
+    measured = record.phase_seconds()
+    policies = [demand.with_seconds(measured) for demand in demands(config)]
+    return make_plan([_only(demand, set(measured)) for demand in policies], supply(config), Rounds(SHOWN_ROUNDS))
+
+
+def _only(demand: Demand, measured: set[tuple[str, str]]) -> Demand:
+    phases = {phase: needs for phase, needs in demand.phases.items() if (demand.policy, phase) in measured}
+    return dataclasses.replace(demand, phases=phases or demand.phases)
+
+
+def _middle(spans: Sequence[Span], policies: int) -> list[Span]:
+    """The spans of two rounds, shifted to begin at 0."""
+    starts = [i for i, span in enumerate(spans) if span.phase == "act"][::policies]
+    first = max(0, len(starts) // 2 - 1)
+    end = starts[first + SHOWN_ROUNDS] if first + SHOWN_ROUNDS < len(starts) else len(spans)
+    shown = spans[starts[first] : end] if starts else spans
+    zero = min(span.requested for span in shown)
+    return [
+        dataclasses.replace(span, requested=span.requested - zero, began=span.began - zero, ended=span.ended - zero)
+        for span in shown
+    ]
