@@ -10,9 +10,10 @@ import numpy as np
 
 from learners.corrections import Draft, Drop, Scores, correct, needs_old, teacher_of
 from learners.example import Example
+from learners.losses import scales
 from learners.protocol import Learner
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
-from mutual_env.types import AuthorPolicy, CompatibilityGate, Floats, Ids, Lesson, Metrics, Prompt
+from mutual_env.types import AuthorPolicy, CompatibilityGate, CrossEntropy, Floats, Ids, Lesson, Metrics, Prompt
 from tokenizers_bridge.align import align
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.types import Translation, residual_metrics
@@ -164,6 +165,8 @@ def _metrics(
         "batch/borrowed_share": borrowed / max(len(examples), 1),
         "batch/dropped": float(dropped.total()),
     }
+    if borrowed:
+        metrics["batch/borrowed_gradient_share"] = _gradient_share(examples, [d.is_borrowed for d, _ in kept])
     metrics.update({f"batch/dropped_{reason}": float(count) for reason, count in sorted(dropped.items())})
     if translations:
         metrics.update(residual_metrics(translations, prefix="bridge"))
@@ -173,6 +176,18 @@ def _metrics(
     if taught:
         metrics["batch/teacher_aligned_share"] = float(np.isfinite(np.concatenate(taught)).mean())
     return metrics
+
+
+def _gradient_share(examples: Sequence[Example], borrowed: Sequence[bool]) -> float:
+    """How much of the first step's gradient the borrowed samples are: each token's coefficient on grad log π at ratio 1
+    is scale · |A| (scale · 1 in a cross-entropy), and this is the borrowed tokens' share of the sum."""
+    pulls = [abs(scale) * float(_credit(e)[e.mask].sum()) for e, scale in zip(examples, scales(examples), strict=True)]
+    total = sum(pulls)
+    return sum(p for p, is_borrowed in zip(pulls, borrowed, strict=True) if is_borrowed) / total if total else 0.0
+
+
+def _credit(example: Example) -> Floats:
+    return np.ones_like(example.advantages) if isinstance(example.loss, CrossEntropy) else np.abs(example.advantages)
 
 
 def _ratio_metrics(kept: Sequence[tuple[Draft, Scores]]) -> Metrics:
