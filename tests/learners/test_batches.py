@@ -101,7 +101,7 @@ def test_a_peers_success_is_learnt_in_the_readers_tokens() -> None:
 
 
 def test_the_gradient_share_of_borrowed_samples_counts_credit_and_not_samples() -> None:
-    # Own: two tokens ("3" and the stop token), |A| = 0.5, averaged over the two: 0.5. Borrowed: cross-entropy over its own
+    # Own: two tokens ("3" and the stop token), |A| = 0.5, their mean: 0.5. Borrowed: cross-entropy over its own
     # four tokens with weight 0.1: 0.1. Share 0.1 / 0.6.
     own = Lesson(written("reader", "3", CHARS), -0.5)
     rescue = Lesson(written("peer", "123", PAIRS), 1.0, CrossEntropy(), weight=0.1)
