@@ -81,7 +81,10 @@ class RayOpenRlhfLearner:
         seeds_PG = sample_seeds(seed, self._name, prompts, n)
         shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, self._sampling())
         groups = {index: group for share in shares for index, group in share.items()}
-        return [tuple(self._completion(sample) for sample in groups[i]) for i in range(len(rendered))]
+        return [
+            tuple(sample.completion(self._tokenizer, self._version) for sample in groups[i])
+            for i in range(len(rendered))
+        ]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at temperature 1."""
@@ -164,17 +167,6 @@ class RayOpenRlhfLearner:
                 f"{what} within {timeout:.0f} s: raise `timeout`, or look at the cluster"
             ) from error
         return results
-
-    def _completion(self, sample: Sample) -> Completion:
-        stopped = bool(sample.token_ids.size) and int(sample.token_ids[-1]) == self._tokenizer.stop_id
-        return Completion(
-            text=self._tokenizer.decode(sample.token_ids),
-            token_ids=sample.token_ids,
-            logprobs=sample.logprobs,
-            finish_reason="stop" if stopped else "length",
-            policy_version=self._version,
-            tokenizer=self._tokenizer.fingerprint,
-        )
 
 
 @takes(ClusterOptions)

@@ -18,7 +18,7 @@ from learners.torch import storage
 from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
-from learners.torch.sampler import Sample, Sampling, sample_groups
+from learners.torch.sampler import Sampling, sample_groups
 from learners.torch.trainer import Trainer, memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
@@ -103,7 +103,7 @@ class TorchLearner:
         seeds_PG = sample_seeds(seed, self._name, prompts, n)
         with memory_errors(self._name):
             groups = sample_groups(self._model, rendered, seeds_PG, self.sampling)
-        return [tuple(self._completion(sample) for sample in group) for group in groups]
+        return [tuple(sample.completion(self._tokenizer, self._version) for sample in group) for group in groups]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at temperature 1."""
@@ -129,17 +129,6 @@ class TorchLearner:
 
     def close(self) -> None:
         """Nothing outlives the object."""
-
-    def _completion(self, sample: Sample) -> Completion:
-        stopped = bool(sample.token_ids.size) and int(sample.token_ids[-1]) == self._tokenizer.stop_id
-        return Completion(
-            text=self._tokenizer.decode(sample.token_ids),
-            token_ids=sample.token_ids,
-            logprobs=sample.logprobs,
-            finish_reason="stop" if stopped else "length",
-            policy_version=self._version,
-            tokenizer=self._tokenizer.fingerprint,
-        )
 
 
 @takes(TorchOptions)

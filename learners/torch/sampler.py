@@ -13,7 +13,8 @@ from learners.torch.attention import GroupDecode, Prefill, layouts
 from learners.torch.model import LanguageModel
 from mutual_env.errors import TrainingError
 from mutual_env.seeding import generator
-from mutual_env.types import Floats, Ids
+from mutual_env.types import Completion, Floats, Ids
+from tokenizers_bridge.protocol import Tokenizer
 
 BLOCK = 256  # of a large vocabulary: sampling looks for the block first, then inside it
 DROP_SHARE = 16  # finished rows leave once they are one in so many: dropping copies the cache
@@ -37,6 +38,18 @@ class Sample:
 
     token_ids: Ids
     logprobs: Floats
+
+    def completion(self, tokenizer: Tokenizer, version: int) -> Completion:
+        """What a policy of this tokenizer and version says it wrote: it stopped by itself if the stop token came."""
+        stopped = bool(self.token_ids.size) and int(self.token_ids[-1]) == tokenizer.stop_id
+        return Completion(
+            text=tokenizer.decode(self.token_ids),
+            token_ids=self.token_ids,
+            logprobs=self.logprobs,
+            finish_reason="stop" if stopped else "length",
+            policy_version=version,
+            tokenizer=tokenizer.fingerprint,
+        )
 
 
 def sample_groups(
