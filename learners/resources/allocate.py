@@ -6,7 +6,7 @@
 - A request older than `Patience.reserve` is served in order of arrival: devices are chosen for the oldest and kept free
   for it, whatever else is urgent. Each other policy can be ahead of it once, so the wait is bounded (`wait_bound`).
 - Policies share devices by time. Weights that may be moved make room for another's; a policy whose weights may not be
-  moved keeps to the devices chosen for it at the start.
+  moved keeps to the devices chosen for it at the start, and the others keep off those while there is another place.
 
 The executors and the simulator call this code, and only this code, to decide.
 """
@@ -229,10 +229,7 @@ class Allocator:
 
     def _grant(self, request: Request, now: float) -> Lease | None:
         demand, needs = self.demands[request.policy], request.needs
-        home = self._homes.get(request.policy)
-        slots = self._machines.claim(
-            request.policy, needs, kind=demand.kind, home=home, first=self._is_held_for(request)
-        )
+        slots = self._claim(request)
         if slots is None:
             return None
         moved, missing = self._machines.settle(request.policy, needs, slots, now + needs.seconds)
@@ -244,6 +241,16 @@ class Allocator:
         del self._arrivals[request.policy]
         self._unhold(request)
         return lease
+
+    def _claim(self, request: Request) -> tuple[Slot, ...] | None:
+        """Who can run anywhere runs where nobody has to, as long as there is such a place."""
+        policy, needs, kind = request.policy, request.needs, self.demands[request.policy].kind
+        home, first = self._homes.get(policy), self._is_held_for(request)
+        if self._homes and home is None and needs.gpus:
+            slots = self._machines.claim(policy, needs, kind=kind, first=first, off_homes=True)
+            if slots is not None:
+                return slots
+        return self._machines.claim(policy, needs, kind=kind, home=home, first=first)
 
     def _hold(self, request: Request) -> None:
         """Choose the devices that will be free soonest for the oldest request, and keep them for it."""

@@ -28,7 +28,7 @@ class Fleet:
         return simulate(self.demands, self.supply, self.rounds, self.patience, failures=self.failures)
 
 
-def random_fleet(seed: int, *, room: float = 3.0) -> Fleet:
+def random_fleet(seed: int, *, room: float = 2.0) -> Fleet:
     """2 to 64 policies; weights from 0.1 to 100 GiB and rounds from 1 to 1000 s, each over three orders of magnitude
     with equal chance for every factor; one case in two with failures. Gangs follow from the weights: as many GPUs as
     the update's memory takes, in powers of two. There are at least `room` times as many GPUs as the largest gang takes:

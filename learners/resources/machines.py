@@ -75,7 +75,9 @@ class Host:
         gpus = tuple(Device(node.gpu_name(index), 1.0, node.gpu_memory, 1.0) for index in range(node.gpus))
         return cls(node, cpu, gpus, len(gpus))
 
-    def find(self, policy: str, needs: Needs, home: frozenset[str] | None, first: bool) -> tuple[int, ...] | None:
+    def find(
+        self, policy: str, needs: Needs, home: frozenset[str] | None, *, first: bool, off_homes: bool
+    ) -> tuple[int, ...] | None:
         """GPU indices for one member, empty where it needs none; None where it does not fit here."""
         memory = 0 if needs.gpus else needs.memory
         if not self.cpu.room(policy, needs.cpus, memory, first=first):
@@ -89,7 +91,9 @@ class Host:
         fitting = [
             (self._preference(gpu, policy), index)
             for index, gpu in enumerate(self.gpus)
-            if (home is None or gpu.name in home) and gpu.room(policy, share, needs.memory, first=first)
+            if (home is None or gpu.name in home)
+            and not (off_homes and gpu.residents)
+            and gpu.room(policy, share, needs.memory, first=first)
         ]
         if len(fitting) < count:
             return None
@@ -158,11 +162,13 @@ class Machines:
         kind: str = "",
         home: frozenset[str] | None = None,
         first: bool = False,
+        off_homes: bool = False,
         order: Iterable[str] | None = None,
     ) -> tuple[Slot, ...] | None:
         """A slot for every member of the gang, taken; or None, and nothing is taken.
 
-        `first`: may use what is held. `order`: nodes to try, instead of those with the weights, then the tightest fit.
+        `first`: may use what is held. `off_homes`: keep off GPUs where somebody lives who has no other place. `order`:
+        nodes to try, instead of those with the weights, then the tightest fit.
         """
         if not self.enough(needs):
             return None
@@ -173,7 +179,7 @@ class Machines:
                 continue
             here = len(taken)
             while len(taken) < needs.gang:
-                gpus = host.find(policy, needs, home, first)
+                gpus = host.find(policy, needs, home, first=first, off_homes=off_homes)
                 if gpus is None:
                     break
                 taken.append(self._take(host, policy, needs, gpus))

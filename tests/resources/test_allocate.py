@@ -118,6 +118,31 @@ def test_weights_that_cannot_be_moved_keep_a_device_and_policies_are_spread_over
     assert "kept by policies that cannot be moved" in answer.reason
 
 
+def test_who_can_run_anywhere_keeps_off_the_home_of_who_cannot_while_there_is_another_place() -> None:
+    needs = Needs(gpus=1, memory=50 * GIB)
+    here = one_phase("here", needs, weights=GIB, offload_seconds=None)
+    moving = [one_phase(name, needs, weights=40 * GIB) for name in "ab"]
+    allocator = Allocator([here, *moving], Supply((Node("n0", 8.0, 1, 80 * GIB), Node("n1", 8.0, 2, 80 * GIB))))
+    (home,) = {device for device in allocator.homes["here"] if "gpu" in device}
+    for _ in range(2):  # also once the weights of one have been in the home, for want of another place
+        for policy in "ab":
+            allocator.request(policy, "act", 0.0)
+        leases = allocator.decide(0.0)
+        assert home not in {device for lease in leases for device in lease.devices}
+        allocator.request("here", "act", 0.0)
+        (mine,) = allocator.decide(0.0)
+        assert set(mine.devices) == {home}
+        allocator.release(mine)
+        allocator.release(leases[1])
+        allocator.keep_to("b", frozenset({home}))
+        allocator.request("b", "act", 0.0)
+        (forced,) = allocator.decide(0.0)
+        assert set(forced.devices) == {home}
+        allocator.keep_to("b", frozenset())
+        for lease in (leases[0], forced):
+            allocator.release(lease)
+
+
 def test_shares_of_one_gpu_go_together_so_that_whole_ones_stay_free() -> None:
     demands = [one_phase(name, Needs(cpus=0.1, gpus=0.1)) for name in "abcdefghij"]
     allocator = Allocator([*demands, one_phase("whole", Needs(gpus=1))], gpus(2))
