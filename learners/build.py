@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -16,32 +17,49 @@ from learners.config import PolicyConfig, RunConfig
 from learners.executors import check_resources, make_executor
 from learners.loop import Loop
 from learners.protocol import Learner
+from learners.resources.executor import Executor
 from mutual_env.seeding import derive_seed
-from sharing.exchange import Exchange, InMemoryExchange
+from mutual_env.verifiers import VerifierPool
+from sharing.exchange import Exchange, InMemoryExchange, RayExchange
 from sharing.exchange.sqlite import SQLiteExchange
 from tokenizers_bridge import TokenizerBridge, load, toy_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A loop ready to run, and the env it is evaluated on (None: never)."""
+    """One loop for all policies or, in asynchronous rounds, one for each; and the env they are evaluated on (None:
+    never)."""
 
     config: RunConfig
     exchange: Exchange
-    loop: Loop
+    pool: VerifierPool
+    loops: tuple[Loop, ...]
     held_out: Any
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        return {name: learner for loop in self.loops for name, learner in loop.learners.items()}
+
+    @property
+    def executor(self) -> Executor:
+        return self.loops[0].executor
 
     def without(self, parked: Collection[str]) -> Parts:
         """The same run for the policies that are left."""
-        left = {name: learner for name, learner in self.loop.learners.items() if name not in parked}
-        env = make_shared_env(self.config, self.exchange, agents=list(left))
-        env.load_state_dict(self.loop.env.state_dict())
+        left = [name for name in self.learners if name not in parked]
+        loops = tuple(self._reduced(loop, left) for loop in self.loops if set(loop.learners) & set(left))
         self.close()
-        held_out = make_held_out_env(self.config, agents=list(left))
-        return replace(self, loop=replace(self.loop, env=env, learners=left), held_out=held_out)
+        return replace(self, loops=loops, held_out=make_held_out_env(self.config, agents=left, pool=self.pool))
+
+    def _reduced(self, loop: Loop, left: Collection[str]) -> Loop:
+        learners = {name: learner for name, learner in loop.learners.items() if name in left}
+        env = _env_of(self.config, self.exchange, self.pool, list(learners))
+        env.load_state_dict(loop.env.state_dict())
+        return replace(loop, env=env, learners=learners)
 
     def close(self) -> None:
-        self.loop.env.close()
+        for loop in self.loops:
+            loop.env.close()
         if self.held_out is not None:
             self.held_out.close()
 
@@ -53,18 +71,23 @@ def build(config: RunConfig, exchange_path: Path, stack: ExitStack) -> Parts:
     teachers = {name: make_learner(name, p, config.seed) for name, p in config.teachers.items()}
     for teacher in teachers.values():
         stack.callback(teacher.close)
-    exchange = stack.enter_context(closing(make_exchange(config, exchange_path)))
+    exchange = make_exchange(config, exchange_path, stack)
+    pool = stack.enter_context(VerifierPool())
     everybody = {**policies, **teachers}
-    loop = Loop(
-        env=make_shared_env(config, exchange),
-        learners=policies,
-        seed=config.seed,
-        group_size=config.env.group_size,
-        bridge=TokenizerBridge([learner.tokenizer for learner in everybody.values()]),
-        teachers=everybody,
-        executor=executor,
-    )
-    return Parts(config, exchange, loop, make_held_out_env(config))
+    apart = config.resources.mode == "asynchronous"
+    loops = [
+        Loop(
+            env=_env_of(config, exchange, pool, names),
+            learners={name: policies[name] for name in names},
+            seed=config.seed,
+            group_size=config.env.group_size,
+            bridge=TokenizerBridge([learner.tokenizer for learner in everybody.values()]),
+            teachers=teachers if apart else everybody,
+            executor=executor,
+        )
+        for names in ([[name] for name in policies] if apart else [list(policies)])
+    ]
+    return Parts(config, exchange, pool, tuple(loops), make_held_out_env(config, pool=pool))
 
 
 def make_env(config: RunConfig, **changes: Any) -> Any:
@@ -88,6 +111,26 @@ def make_shared_env(config: RunConfig, exchange: Exchange, **changes: Any) -> An
     return sharing.make(config.sharing.strategy, env, exchange=exchange, **config.sharing.options)
 
 
+def make_env_apart(config: RunConfig, exchange: Exchange, name: str, **changes: Any) -> Any:
+    """The env of one policy in asynchronous rounds: its peers are in others, and meet it in the exchange.
+
+    The delay of the rounds is all the staleness that the strategy accepts, so records are read in the round they belong
+    to. What `peers` and `limits` say is said of the run's policies, which this env alone does not know.
+    """
+    options = {**config.sharing.options, "max_staleness": 0}
+    if isinstance(options.get("peers"), int):
+        options["peers"] = sharing.ring(config.policies, options["peers"])
+    options.setdefault("limits", {"max_group": max(sharing.Limits().max_group, config.env.group_size)})
+    env = make_env(config, agents=[name], **changes)
+    return sharing.make(config.sharing.strategy, env, exchange=exchange, **options)
+
+
+def _env_of(config: RunConfig, exchange: Exchange, pool: VerifierPool, names: list[str]) -> Any:
+    if config.resources.mode == "asynchronous":
+        return make_env_apart(config, exchange, *names, pool=pool)
+    return make_shared_env(config, exchange, agents=names, pool=pool)
+
+
 def make_held_out_env(config: RunConfig, **changes: Any) -> Any:
     """The env of the evaluations: the same task family, on tasks that training never draws."""
     evaluation = config.evaluation
@@ -97,8 +140,16 @@ def make_held_out_env(config: RunConfig, **changes: Any) -> Any:
     return make_env(config, **sizes, seed=derive_seed(config.seed, "evaluation"), **evaluation.options, **changes)
 
 
-def make_exchange(config: RunConfig, path: Path) -> Exchange:
-    return SQLiteExchange(path) if config.sharing.exchange == "sqlite" else InMemoryExchange()
+def make_exchange(config: RunConfig, path: Path, stack: ExitStack) -> Exchange:
+    """What `stack` takes is closed by it; the actor of a cluster is ended with the run whose file it keeps."""
+    if config.sharing.exchange == "ray":
+        name = f"mutual-env-exchange-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+        shared = RayExchange(name, path=path.resolve())
+        stack.callback(shared.stop)
+        return shared
+    exchange = SQLiteExchange(path) if config.sharing.exchange == "sqlite" else InMemoryExchange()
+    stack.callback(exchange.close)
+    return exchange
 
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:
@@ -119,7 +170,10 @@ def check(config: RunConfig) -> None:
     for policy in (*config.policies.values(), *config.teachers.values()):
         registry.check_options(policy.learner, policy.options)
     with ExitStack() as stack:
-        stack.callback(make_shared_env(config, InMemoryExchange()).close)
+        if config.resources.mode == "asynchronous":
+            stack.callback(make_env_apart(config, InMemoryExchange(), next(iter(config.policies))).close)
+        else:
+            stack.callback(make_shared_env(config, InMemoryExchange()).close)
         held_out = make_held_out_env(config)
         if held_out is not None:
             stack.callback(held_out.close)

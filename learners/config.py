@@ -34,7 +34,8 @@ class EnvConfig:
 
 @dataclass
 class SharingConfig:
-    """What the policies exchange. `exchange`: sqlite (durable, in the run directory) or memory."""
+    """What the policies exchange. `exchange`: sqlite (durable, in the run directory), memory, or ray (an actor that
+    other processes of the cluster find too, over the same file)."""
 
     strategy: str = "independent"
     exchange: str = "sqlite"
@@ -72,11 +73,13 @@ class CheckpointConfig:
 class ResourcesConfig:
     """Which executor runs the phases: serial, threads, processes or ray; `options` are its own.
 
+    `mode`: synchronous, or asynchronous, where policies may be as many rounds apart as the strategy's `max_staleness`.
     `devices` says what there is, e.g. "1x2:80" for a node of two GPUs with 80 GiB (empty: this machine). `demands` says
     what a policy takes: {ada: {weights: 2.0e9, offload_seconds: 3, phases: {act: {gpus: 1, seconds: 20}}}}.
     """
 
     executor: str = "serial"
+    mode: str = "synchronous"
     devices: str = ""
     demands: dict[str, Any] = field(default_factory=dict)
     patience: dict[str, Any] = field(default_factory=dict)
@@ -174,7 +177,8 @@ def check_run(config: RunConfig) -> None:
         if value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")
     for name, choice, allowed in (
-        ("sharing.exchange", config.sharing.exchange, ("sqlite", "memory")),
+        ("sharing.exchange", config.sharing.exchange, ("sqlite", "memory", "ray")),
+        ("resources.mode", config.resources.mode, ("synchronous", "asynchronous")),
         ("env.on_unscored", config.env.on_unscored, ("drop", "zero", "raise")),
     ):
         if choice not in allowed:

@@ -59,6 +59,41 @@ def check_resources(config: RunConfig) -> None:
             raise UnknownNameError.of("policy in resources.demands", policy, config.policies)
     demands(config)
     _make(Patience, resources.patience, "patience")
+    staleness(config)
+    if config.sharing.exchange == "ray" and resources.executor != "ray":
+        raise ConfigError(
+            f"sharing.exchange=ray needs resources.executor=ray, got {resources.executor!r}: it lives on that cluster"
+        )
+
+
+def staleness(config: RunConfig) -> int:
+    """By how many rounds policies may be apart: 0 in synchronous rounds, else the `max_staleness` of the strategy."""
+    if config.resources.mode == "synchronous":
+        return 0
+    options, strategy = config.sharing.options, config.sharing.strategy
+    bound = options.get("max_staleness")
+    if not isinstance(bound, int) or bound < 1:
+        given = f"{bound!r}" if "max_staleness" in options else "none"
+        raise ConfigError(
+            f"resources.mode=asynchronous takes its bound from the strategy, and {strategy!r} is given {given}: set "
+            "sharing.options.max_staleness to how many rounds old what is learnt from may be (1 or more), or "
+            "resources.mode=synchronous"
+        )
+    for option in ("teacher", "reference"):
+        if options.get(option) in config.policies:
+            raise ConfigError(
+                f"sharing.options.{option}={options[option]} is a policy in training, whose weights at a given moment "
+                "nobody can say in asynchronous rounds: name one of `teachers`, or set resources.mode=synchronous"
+            )
+    return bound
+
+
+def stall_limit(config: RunConfig) -> float:
+    """Seconds after which a half round cannot be going on any more: its two leases, waited for and held to the last."""
+    patience = _make(Patience, config.resources.patience, "patience")
+    longest = max(needs.limit for demand in demands(config) for needs in demand.phases.values())
+    held = (patience.restarts + 1) * longest + patience.restarts * patience.restart_limit
+    return 2 * (patience.limit + held)
 
 
 def supply(config: RunConfig) -> Supply:

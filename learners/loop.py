@@ -16,7 +16,8 @@ from learners.protocol import Learner
 from learners.resources.executor import Executor, SerialExecutor
 from mutual_env.errors import WorkerLostError
 from mutual_env.seeding import derive_seed
-from mutual_env.types import AgentInfo, Metrics
+from mutual_env.types import AgentInfo, Completion, Metrics
+from sharing import Sampled
 from tokenizers_bridge import TokenizerBridge
 
 
@@ -34,6 +35,18 @@ class Loop:
 
     def round(self, round: int) -> dict[str, AgentInfo]:
         """Draw, sample, verify, share, learn. Returns what the env says of each policy, its update's metrics added."""
+        return self._learn(self.env.step(self._act(round))[-1])
+
+    def sample(self, round: int) -> Sampled:
+        """The first half of a round whose peers may be elsewhere and later: draw, sample, verify, publish."""
+        sampled: Sampled = self.env.sample(self._act(round))
+        return sampled
+
+    def learn(self, sampled: Sampled) -> dict[str, AgentInfo]:
+        """The second half: read what the peers have published meanwhile, and learn."""
+        return self._learn(self.env.teach(sampled))
+
+    def _act(self, round: int) -> dict[str, list[tuple[Completion, ...]]]:
         observations, _ = self.env.reset(seed=self.seed, options={"round": round})
         seed = derive_seed(self.seed, "act", round)
         actions = self.executor.map(
@@ -48,9 +61,11 @@ class Loop:
             raise WorkerLostError(
                 f"round {round}: {lost} could not act and is parked: go on without, or repair and resume"
             )
-        infos: dict[str, AgentInfo] = self.env.step(actions)[-1]
+        return actions
+
+    def _learn(self, infos: dict[str, AgentInfo]) -> dict[str, AgentInfo]:
         # All batches before any update: a teacher may itself be a policy in training, and is read as it was this round.
-        batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in actions})
+        batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in infos})
         metrics = self.executor.map(
             "update", {name: partial(self.learners[name].update, batch.examples) for name, batch in batches.items()}
         )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from learners.build import Parts, build
 from learners.config import RunConfig, load_run, to_yaml
+from learners.executors import staleness, stall_limit
 from learners.loop import evaluate
+from learners.own_pace import Round, rounds_at_own_pace
+from learners.resources import Rounds
 from learners.resources.record import as_json
 from learners.run_directory import JsonLines, RunDirectory
 from mutual_env.errors import WorkerLostError
-from mutual_env.types import AgentInfo, Metrics
+from mutual_env.types import JSON, AgentInfo, Metrics
 
 Watch = Callable[[int, Mapping[str, Metrics]], None]
 """Called with the number of rounds done and each policy's metrics, after each round and each evaluation."""
@@ -105,9 +108,10 @@ class _Run:
             self._files.cut({})
             return refused
         self._go_on_without(checkpoint.state["parked"])
-        for name, learner in self._parts.loop.learners.items():
+        for name, learner in self._parts.learners.items():
             learner.load(checkpoint.part(name))
-        self._parts.loop.env.load_state_dict(checkpoint.state["sharing"])
+        for loop, sharing in zip(self._parts.loops, checkpoint.state["sharing"], strict=True):
+            loop.env.load_state_dict(sharing)
         self._files.cut(checkpoint.state["files"])
         self.done = checkpoint.round
         return refused
@@ -116,30 +120,46 @@ class _Run:
         if self.done == 0:
             self._evaluate()
         while self.done < self._config.rounds:
-            began = time.monotonic()
-            infos = self._round()
-            self._write(infos, time.monotonic() - began)
-            self.done += 1
-            self._watch(self.done, {name: info["metrics"] for name, info in infos.items()})
+            self._advance(self._next_stop())
             if self._due(self._config.evaluation.every):
                 self._evaluate()
             if self._due(self._config.checkpoint.every):
                 self._save()
 
-    def _round(self) -> dict[str, AgentInfo]:
+    def _advance(self, last: int) -> None:
+        """Rounds until so many are done. In asynchronous mode all policies meet there: what was sampled is learnt."""
+        self._go_on_without(self._parts.executor.parked)
+        with closing(self._rounds(last)) as rounds:
+            began = time.monotonic()
+            for round in rounds:
+                self._write(round, time.monotonic() - began)
+                self.done += 1
+                self._watch(self.done, {name: info["metrics"] for name, info in round.infos.items()})
+                began = time.monotonic()
+
+    def _rounds(self, last: int) -> Generator[Round]:
+        delay = staleness(self._config)
+        if delay:
+            limit = stall_limit(self._config)
+            yield from rounds_at_own_pace(self._parts.loops, Rounds(last, delay), first=self.done, limit=limit)
+        else:
+            for number in range(self.done, last):
+                yield Round(self._round(number), {})
+
+    def _round(self, number: int) -> dict[str, AgentInfo]:
         """One round of everybody who is left. A policy whose worker is lost for good is parked; the others go on."""
         while True:
-            executor = self._parts.loop.executor
+            executor = self._parts.executor
             self._go_on_without(executor.parked)
             try:
-                return self._parts.loop.round(self.done)
+                return self._parts.loops[0].round(number)
             except WorkerLostError:
-                if not set(executor.parked) & set(self._parts.loop.learners):
+                if not set(executor.parked) & set(self._parts.learners):
                     raise
 
     def _go_on_without(self, parked: Collection[str]) -> None:
-        lost = set(parked) & set(self._parts.loop.learners)
-        if lost == set(self._parts.loop.learners):
+        lost = set(parked) & set(self._parts.learners)
+        if lost == set(self._parts.learners):
             raise WorkerLostError(f"no policy is left: {', '.join(sorted(lost))} are parked")
         if lost:
             self._parts = self._parts.without(lost)
@@ -147,38 +167,45 @@ class _Run:
     def close(self) -> None:
         self._parts.close()
 
+    def _next_stop(self) -> int:
+        """After how many rounds the next evaluation or checkpoint is due."""
+        every = (self._config.evaluation.every, self._config.checkpoint.every)
+        return min(self._config.rounds, *(n * (self.done // n + 1) for n in every if n > 0), self._config.rounds)
+
     def _due(self, every: int) -> bool:
         """At every so many rounds, and at the end."""
         last = self.done == self._config.rounds
         return last or (every > 0 and self.done % every == 0)
 
-    def _write(self, infos: Mapping[str, AgentInfo], seconds: float) -> None:
-        for name, info in infos.items():
+    def _write(self, round: Round, seconds: float) -> None:
+        for name, info in round.infos.items():
             self._files.metrics.append({"round": self.done, "policy": name, "metrics": info["metrics"]})
             self._files.samples.append({"round": self.done, "policy": name, "groups": _readable(info)})
         self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds})
-        for item in self._parts.loop.executor.record.take():
+        for name, pace in round.paces.items():
+            self._files.timings.append({"type": "pace", "round": self.done, "policy": name, **pace})
+        for item in self._parts.executor.record.take():
             self._files.timings.append(as_json(item))
 
     def _evaluate(self) -> None:
         evaluation = self._config.evaluation
         if self._parts.held_out is None:
             return
-        loop = self._parts.loop
         accuracies = evaluate(
-            self._parts.held_out, loop.learners, self._config.seed, evaluation.samples, evaluation.part
+            self._parts.held_out, self._parts.learners, self._config.seed, evaluation.samples, evaluation.part
         )
         for name, metrics in accuracies.items():
             self._files.metrics.append({"round": self.done, "policy": name, "evaluation": metrics})
         self._watch(self.done, {name: {f"eval/{k}": v for k, v in m.items()} for name, m in accuracies.items()})
 
     def _parked(self) -> list[str]:
-        return sorted(set(self._config.policies) - set(self._parts.loop.learners))
+        return sorted(set(self._config.policies) - set(self._parts.learners))
 
     def _save(self) -> None:
-        loop = self._parts.loop
-        state = {"files": self._files.positions(), "sharing": loop.env.state_dict(), "parked": self._parked()}
-        self._checkpoints.save(self.done, state, {name: learner.save for name, learner in loop.learners.items()})
+        sharing = [loop.env.state_dict() for loop in self._parts.loops]
+        state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
+        saves = {name: learner.save for name, learner in self._parts.learners.items()}
+        self._checkpoints.save(self.done, state, saves)
 
 
 def _readable(info: AgentInfo) -> list[dict[str, object]]:

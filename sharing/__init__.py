@@ -1,5 +1,6 @@
 """What policies share, and how: the exchange, the strategies, the teachers."""
 
+from sharing.admission import Limits
 from sharing.exchange import Exchange, InMemoryExchange, RayExchange, Reading, ReplayExchange, SQLiteExchange, export
 from sharing.records import KINDS, Kind, Origin, Record, Rollout, Statistics, Stored, Success
 from sharing.registry import make, names, register
@@ -15,7 +16,7 @@ from sharing.strategies.sapo import Sapo
 from sharing.strategies.sgt import SuccessGatedTransfer
 from sharing.strategies.trrd import TrustRegionRatioDistillation
 from sharing.strategies.xgrpo import CrossPolicyAdvantageSharing
-from sharing.wrapper import Shared, SharingWrapper, Situation
+from sharing.wrapper import Sampled, Shared, SharingWrapper, Situation, ring
 
 __all__ = [
     "KINDS",
@@ -28,6 +29,7 @@ __all__ = [
     "Independent",
     "Kind",
     "KnowledgeDistillationRL",
+    "Limits",
     "Luffy",
     "OfflineDistillation",
     "Origin",
@@ -38,6 +40,7 @@ __all__ = [
     "ReplayExchange",
     "Rollout",
     "SQLiteExchange",
+    "Sampled",
     "Sapo",
     "Shared",
     "SharingWrapper",
@@ -51,4 +54,5 @@ __all__ = [
     "make",
     "names",
     "register",
+    "ring",
 ]

@@ -57,6 +57,15 @@ class Shared:
     metrics: Metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A round that has been verified and published, and has taught nothing yet. `sent` holds the bytes that each agent
+    sent, by kind, for each strategy of the stack, the outermost first."""
+
+    infos: Mapping[str, AgentInfo]
+    sent: tuple[Mapping[str, Mapping[str, int]], ...] = ()
+
+
 class Common(TypedDict, total=False):
     """The options that every strategy takes.
 
@@ -102,9 +111,8 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         self.exchange: Exchange = common.get("exchange") or (
             below.exchange if below else InMemoryExchange(keep_rounds=_keep(self._max_staleness))
         )
-        self._peers = common.get("peers")
-        self._ring = tuple(sorted(self.possible_agents))
-        self._place = {agent: i for i, agent in enumerate(self._ring)}
+        peers = common.get("peers")
+        self._peers = ring(self.possible_agents, peers) if isinstance(peers, int) else peers
         self._wait = common.get("wait", 0.0)
         self._publishes = _publishes(self, common.get("publish", ()), below)
         self._verify = _verify(env, common) if common.get("reverify", True) else None
@@ -144,17 +152,27 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
 
     def step(self, actions: dict[str, Any]) -> Any:
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        return observations, rewards, terminations, truncations, self._with_lessons(infos)
+        return observations, rewards, terminations, truncations, self._with_lessons(infos, self._send(infos))
 
-    def _with_lessons(self, infos: Mapping[str, AgentInfo]) -> dict[str, AgentInfo]:
-        for agent, info in infos.items():
-            if "groups" not in info:
-                raise InvalidInputError(
-                    f"infos[{agent!r}] holds no 'groups': a sharing strategy wraps an env of mutual_env.make(...), or "
-                    "one that returns the same AgentInfo"
-                )
-        sent = self._send(infos)
-        standing = Standing(self._place, self._ids_of_stack(), self._seen)
+    def sample(self, actions: dict[str, Any]) -> Sampled:
+        """The first half of `step`: verify and publish. For a loop whose peers may be rounds behind."""
+        if self._below:
+            below = self._below.sample(actions)
+            return Sampled(below.infos, (self._send(below.infos), *below.sent))
+        infos: Mapping[str, AgentInfo] = self.env.step(actions)[-1]
+        return Sampled(infos, (self._send(infos),))
+
+    def teach(self, sampled: Sampled) -> dict[str, AgentInfo]:
+        """The second half, any number of rounds later: read the peers, and what they teach."""
+        infos, (sent, *others) = sampled.infos, sampled.sent
+        if self._below:
+            infos = self._below.teach(Sampled(infos, tuple(others)))
+        return self._with_lessons(infos, sent)
+
+    def _with_lessons(
+        self, infos: Mapping[str, AgentInfo], sent: Mapping[str, Mapping[str, int]]
+    ) -> dict[str, AgentInfo]:
+        standing = Standing(self.possible_agents, self._ids_of_stack(), self._seen)
         taught: dict[str, AgentInfo] = {}
         seen = dict(self._seen)
         for agent, info in infos.items():
@@ -166,6 +184,12 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
 
     def _send(self, infos: Mapping[str, AgentInfo]) -> dict[str, Counter[str]]:
         """Publish everybody's records in one batch, in the order of names. Returns each agent's bytes by kind."""
+        for agent, info in infos.items():
+            if "groups" not in info:
+                raise InvalidInputError(
+                    f"infos[{agent!r}] holds no 'groups': a sharing strategy wraps an env of mutual_env.make(...), or "
+                    "one that returns the same AgentInfo"
+                )
         self._published = frozenset()
         if not self._publishes:
             return {}
@@ -228,9 +252,6 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         """Whom this reader reads; None is everybody."""
         if self._peers is None:
             return None
-        if isinstance(self._peers, int):
-            at, n = self._place[reader], len(self._ring)
-            return tuple(sorted(self._ring[(at + i) % n] for i in range(1, min(self._peers, n - 1) + 1)))
         names = self._peers.get(reader, ()) if isinstance(self._peers, Mapping) else self._peers
         return tuple(sorted(set(names) - {reader}))
 
@@ -253,6 +274,13 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         if below is None or below.exchange is not self.exchange:
             return self._published
         return self._published | below._ids_of_stack()
+
+
+def ring(names: Collection[str], count: int) -> dict[str, tuple[str, ...]]:
+    """Whom each reads: the next `count` by name, the first after the last."""
+    order = sorted(names)
+    reach = range(1, min(count, len(order) - 1) + 1)
+    return {name: tuple(order[(at + step) % len(order)] for step in reach) for at, name in enumerate(order)}
 
 
 def sharing_below(env: Any) -> SharingWrapper | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from learners.build import check
 from learners.config import arm_config, is_suite, load_run, load_suite
-from learners.executors import demands
+from learners.executors import demands, staleness
 from learners.resources import plan
 
 
@@ -27,4 +27,4 @@ def run(args: argparse.Namespace) -> int:
     else:
         config = load_run(args.config, args.overrides)
     check(config)
-    return plan.run(args, demands(config))
+    return plan.run(args, demands(config), staleness(config))

@@ -17,7 +17,7 @@ pace.py        asynchronous rounds, within a staleness
 from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
 from learners.resources.executor import Executor, SerialExecutor
 from learners.resources.on_ray import RayExecutor
-from learners.resources.pace import run_at_own_pace
+from learners.resources.pace import Learnt, Steps, at_own_pace
 from learners.resources.processes import ProcessExecutor
 from learners.resources.record import Event, Record, Span
 from learners.resources.threads import ThreadExecutor
@@ -26,6 +26,7 @@ __all__ = [
     "Demand",
     "Event",
     "Executor",
+    "Learnt",
     "Needs",
     "Node",
     "Patience",
@@ -35,7 +36,8 @@ __all__ = [
     "Rounds",
     "SerialExecutor",
     "Span",
+    "Steps",
     "Supply",
     "ThreadExecutor",
-    "run_at_own_pace",
+    "at_own_pace",
 ]

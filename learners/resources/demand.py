@@ -189,8 +189,9 @@ class Supply:
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """Nobody learns in round r before everybody has sampled and verified round r - `staleness`, so no peer's experience
-    is older than that. 0: synchronous, all policies meet in every round."""
+    """In step r a policy samples and verifies round r, and learns from round r - `staleness` once everybody has sampled
+    that: a fast policy gets ahead by so many rounds, and all that anybody learns from was written with weights that
+    many updates old. What is left at the end is learnt without sampling. 0: synchronous, all meet in every round."""
 
     count: int = 1
     staleness: int = 0

@@ -15,6 +15,7 @@ Then every executor gives the same numbers to the last bit.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
@@ -54,13 +55,14 @@ class Executor(Protocol):
 
 
 class SerialExecutor:
-    """One policy after the other, in this thread: the reference that every other executor must equal bit for bit."""
+    """One call after the other, whoever asks: the reference that every other executor must equal bit for bit."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._started = clock()
         self._record = Record({"local": 1.0})
         self._hosted: dict[str, Learner] = {}
+        self._turn = threading.Lock()
 
     @property
     def record(self) -> Record:
@@ -78,14 +80,15 @@ class SerialExecutor:
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         asked = self._clock() - self._started
         results: dict[str, T] = {}
-        for policy, call in calls.items():
-            began = self._clock() - self._started
-            try:
-                results[policy] = call()
-            except Exception as error:
-                error.add_note(f"policy {policy!r}, phase {phase!r}")
-                raise
-            self._record.add(Span(policy, phase, ("local",), asked, began, self._clock() - self._started))
+        with self._turn:
+            for policy, call in calls.items():
+                began = self._clock() - self._started
+                try:
+                    results[policy] = call()
+                except Exception as error:
+                    error.add_note(f"policy {policy!r}, phase {phase!r}")
+                    raise
+                self._record.add(Span(policy, phase, ("local",), asked, began, self._clock() - self._started))
         return results
 
     def close(self) -> None:

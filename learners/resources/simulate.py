@@ -189,15 +189,20 @@ class _Run:
         """Go on from where the policy is: through phases that cost nothing, up to a request, a gate or the end."""
         while policy in self.progress.at:
             at = self.progress.at[policy]
-            if at >= self.rounds.count * len(PHASES):
+            if at >= (self.rounds.count + self.rounds.staleness) * len(PHASES):
                 return
             if self.gate(at) > self.progress.least:
                 self.gated[policy] = self.gate(at)
                 return
-            if PHASES[at % len(PHASES)] in self.allocator.demands[policy].phases:
+            if self.has_round(at) and PHASES[at % len(PHASES)] in self.allocator.demands[policy].phases:
                 self.ask(policy)
                 return
             self.step(policy)
+
+    def has_round(self, at: int) -> bool:
+        """The last steps sample nothing, and the first learn nothing."""
+        step, phase = divmod(at, len(PHASES))
+        return step < self.rounds.count if phase < MEETING_POINT else step >= self.rounds.staleness
 
     def gate(self, at: int) -> int:
         """How far everybody must be before anybody passes this point."""
@@ -208,7 +213,8 @@ class _Run:
     def step(self, policy: str) -> None:
         before = self.progress.least
         self.progress.advance(policy)
-        if self.progress.at[policy] % len(PHASES) == 0:
+        steps, phase = divmod(self.progress.at[policy], len(PHASES))
+        if phase == 0 and steps > self.rounds.staleness:
             self.completed[policy] += 1
         if self.progress.least > before:
             self.open_gates()

@@ -41,9 +41,15 @@ def test_a_fast_policy_gets_ahead_by_the_staleness_and_no_further() -> None:
     demands = [demand("fast", 1, 0), demand("slow", 10, 0)]
     result = simulate(demands, Supply((Node("n", 2.0),)), Rounds(4, staleness=2))
     starts = [span.began for span in result.spans if span.policy == "fast" and span.phase == "act"]
-    # It learns in round 2 once slow has sampled round 0, at 10, and in round 3 once slow has sampled round 1, at 20.
+    # In step 2 it learns from round 0 once slow has sampled that, at 10, and goes on; its last, from round 3, at 40.
     assert starts == [0.0, 1.0, 2.0, 10.0]
-    assert [span.began for span in result.spans if span.policy == "fast"][-1] == 20.0
+    assert [span.began for span in result.spans if span.policy == "fast" and span.phase == "update"] == [
+        10.0,
+        20.0,
+        30.0,
+        40.0,
+    ]
+    assert result.completed == {"fast": 4, "slow": 4}
 
 
 def test_a_policy_whose_worker_always_dies_is_parked_and_the_others_finish() -> None:

@@ -59,7 +59,7 @@ def test_the_resolved_configuration_loads_as_itself(tmp_path: Path) -> None:
         ("rounds=many", "rounds: Value 'many' of type 'str' could not be converted to Integer"),
         ("rounds", "override 'rounds' must have the form key.path=value"),
         ("env.group_size=0", "env.group_size must be at least 1, got 0"),
-        ("sharing.exchange=disk", "sharing.exchange must be one of sqlite, memory, got 'disk'"),
+        ("sharing.exchange=disk", "sharing.exchange must be one of sqlite, memory, ray, got 'disk'"),
         ("teachers.ada.learner=tabular", "teachers.ada is also a policy"),
     ],
 )

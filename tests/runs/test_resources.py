@@ -55,6 +55,112 @@ def test_every_executor_gives_the_same_metrics_byte_for_byte(config_file: Path, 
     assert other.read_bytes() == serial.read_bytes()
 
 
+ASYNCHRONOUS = ["resources.mode=asynchronous", "sharing.options.max_staleness=2"]
+EASY = [  # so that something is learnt in every round
+    "rounds=7",
+    "env.group_size=16",
+    "env.prompts_per_round=6",
+    "policies.ada.options.max_new_tokens=2",
+    "policies.bob.options.max_new_tokens=2",
+    "checkpoint.every=3",
+]
+
+
+class Slow(TabularLearner):
+    """Takes its time to sample."""
+
+    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        time.sleep(0.03)
+        return super().act(prompts, n, seed=seed)
+
+
+def metrics_of(config_file: Path, name: str, *overrides: str) -> bytes:
+    directory = train(load_run(config_file, [*EASY, f"name={name}", *overrides])).directory
+    return (directory / "metrics.jsonl").read_bytes()
+
+
+def test_asynchronous_rounds_give_the_same_metrics_on_every_executor_and_whoever_is_fast(config_file: Path) -> None:
+    registry.register("slow", lambda name, tokenizer, max_new_tokens: Slow(tokenizer, name=name, max_new_tokens=2))
+    serial = metrics_of(config_file, "serial", *ASYNCHRONOUS)
+    assert metrics_of(config_file, "processes", *ASYNCHRONOUS, "resources.executor=processes") == serial
+    for policy in ("ada", "bob"):
+        slow = f"policies.{policy}.learner=slow"
+        assert metrics_of(config_file, f"threads-{policy}", *ASYNCHRONOUS, "resources.executor=threads", slow) == serial
+
+
+def test_what_asynchronous_rounds_learn_from_is_as_old_as_the_staleness_and_no_older(config_file: Path) -> None:
+    more = ["evaluation.every=0", "checkpoint.every=5", "resources.executor=threads"]
+    metrics_of(config_file, "run", *ASYNCHRONOUS, *more)
+    run = read_run(config_file.parent / "run")
+    for policy in ("ada", "bob"):
+        # A checkpoint, where all that was sampled is learnt, is after 5 rounds: rounds 0 1 2 are sampled before
+        # anything is learnt, then one for each that is learnt; and again from round 5 on.
+        assert [int(age) for _, age in run.metrics[policy]["staleness/max"]] == [0, 1, 2, 2, 2, 0, 1]
+        assert run.metrics[policy]["share/borrowed"][-1][1] == 0.5
+    paces = [line for line in read_lines(run.path / "timings.jsonl") if line["type"] == "pace"]
+    assert len(paces) == 2 * 7
+    assert max(line["lead"] for line in paces) <= 3
+
+
+def test_asynchronous_rounds_without_a_delay_are_the_synchronous_ones(config_file: Path) -> None:
+    config = load_run(config_file, [*EASY, "name=alone", *ASYNCHRONOUS, "checkpoint.every=1"])
+    alone = read_run(train(config).directory)
+    together = read_run(train(load_run(config_file, [*EASY, "name=together"])).directory)
+    for policy in ("ada", "bob"):
+        for metric in ("reward/mean", "loss", "gradient_norm", "share/lessons", "batch/examples"):
+            assert alone.metrics[policy][metric] == together.metrics[policy][metric]
+        assert any(norm > 0.0 for _, norm in alone.metrics[policy]["gradient_norm"])
+
+
+def test_an_asynchronous_run_that_is_stopped_goes_on_to_the_same_metrics(config_file: Path) -> None:
+    whole = metrics_of(config_file, "whole", *ASYNCHRONOUS)
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(done: int, metrics: object) -> None:
+        if done == 5:
+            raise EnoughError
+
+    config = load_run(config_file, [*EASY, "name=cut", *ASYNCHRONOUS, "resources.executor=threads"])
+    with pytest.raises(EnoughError):
+        train(config, watch=stop)
+    directory = config_file.parent / "cut"
+    assert resume(directory).rounds == 7
+    assert (directory / "metrics.jsonl").read_bytes() == whole
+
+
+def test_a_policy_lost_in_asynchronous_rounds_is_parked_and_not_waited_for(config_file: Path) -> None:
+    registry.register("hanging", lambda name, tokenizer: Hanging(tokenizer, name=name))
+    overrides = [
+        *ASYNCHRONOUS,
+        "rounds=7",
+        "policies.bob={learner: hanging}",
+        "resources.executor=threads",
+        "resources.patience={restarts: 0}",
+        "resources.demands={bob: {phases: {act: {limit: 1.0}, score: {}, update: {}}}}",
+        "evaluation.every=0",
+    ]
+    config = load_run(config_file, overrides)
+    run = read_run(train(config).directory)
+    assert (len(run.metrics["ada"]["reward/mean"]), run.finished) == (7, True)
+    assert 2 <= len(run.metrics["bob"]["reward/mean"]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("{}", "'prp' is given none"),
+        ("{max_staleness: null}", "'prp' is given None"),
+        ("{max_staleness: 0}", "is given 0"),
+        ("{max_staleness: 1, teacher: bob}", "a policy in training"),
+    ],
+)
+def test_asynchronous_rounds_without_a_bound_are_refused(config_file: Path, options: str, sentence: str) -> None:
+    with pytest.raises(MutualEnvError, match=sentence):
+        check(load_run(config_file, ["resources.mode=asynchronous", f"sharing.options={options}"]))
+
+
 def test_a_policy_that_hangs_is_parked_and_the_others_go_on_also_after_a_resume(config_file: Path) -> None:
     registry.register("hanging", lambda name, tokenizer: Hanging(tokenizer, name=name))
     overrides = [
@@ -82,6 +188,8 @@ def test_a_policy_that_hangs_is_parked_and_the_others_go_on_also_after_a_resume(
         ("resources.demands={ada: {phases: {act: {gpus: -1}}}}", "Needs.gpus must be a number of at least 0"),
         ("resources.patience={limit: .inf}", "Patience.limit must be finite"),
         ("resources.devices=two", "must read NODESxGPUS"),
+        ("resources.mode=async", "resources.mode must be one of synchronous, asynchronous"),
+        ("sharing.exchange=ray", "needs resources.executor=ray"),
     ],
 )
 def test_a_resources_section_that_makes_no_sense_is_refused_before_anything_starts(
