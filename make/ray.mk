@@ -6,7 +6,7 @@ RAY_VENV ?= .venv-ray
 test-ray: $(RAY_VENV)/.installed ## the tests on a real Ray cluster of several nodes
 	@RAY_USAGE_STATS_ENABLED=0 $(RAY_VENV)/bin/python -m pytest -m ray tests/resources tests/sharing
 
-test-ray-kills: $(RAY_VENV)/.installed ## the same with 30 random kills of workers and nodes
+test-ray-kills: $(RAY_VENV)/.installed ## the same with 30 random kills of workers, of the exchange and of nodes
 	@RAY_USAGE_STATS_ENABLED=0 RAY_KILLS=30 $(RAY_VENV)/bin/python -m pytest -m ray -s -k killed tests/resources
 
 fleets: install-dev ## allocate for 10,000 random fleets and check every one

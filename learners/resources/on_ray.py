@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ class RayExecutor:
         self._calls = LeasedCalls(self._demands.values(), Supply(_nodes(self._ray)), patience, clock)
         self._hosts: dict[str, ActorHost] = {}
         self._hosted: dict[str, RemoteLearner] = {}
+        self._following = threading.Lock()
 
     @property
     def record(self) -> Record:
@@ -100,6 +102,10 @@ class RayExecutor:
 
     def _follow_cluster(self) -> None:
         """Leases are for the nodes that are there, and each policy's for those where Ray has put it."""
+        with self._following:
+            self._follow()
+
+    def _follow(self) -> None:
         there = {node.name: node for node in _nodes(self._ray)}
         known = {node.name for node in self._calls.nodes}
         for name in sorted(known - there.keys()):

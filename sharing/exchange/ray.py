@@ -17,20 +17,28 @@ from sharing.records import Kind, Record, Stored
 class RayExchange:
     """Talks to the actor `name`, and starts it where there is none yet.
 
-    With a `path` the actor keeps a SQLite file on its node, so that what is acknowledged outlives the actor;
-    without, it keeps records in memory. No call waits longer than `timeout` seconds. `close` leaves the actor to
-    the others.
+    With a `path` the actor keeps a SQLite file on the node of the process that started it, and stays on that node:
+    what is acknowledged outlives the actor, which Ray starts again, and a call that was in flight is made again (a
+    record that is published twice is stored once). Without, it keeps records in memory. No call waits longer than
+    `timeout` seconds. `close` leaves the actor to the others.
     """
 
     def __init__(self, name: str = "mutual-env-exchange", *, path: str | Path = "", timeout: float = 60.0) -> None:
         try:
             import ray
+            import ray.util.scheduling_strategies
         except ImportError as error:
             raise MissingExtraError.of("RayExchange", "ray") from error
         self._ray = ray
         self._timeout = timeout
-        options = {"name": name, "namespace": "mutual-env", "get_if_exists": True, "lifetime": "detached"}
-        self._actor = ray.remote(_Host).options(**options, max_restarts=-1 if path else 0, num_cpus=0).remote(str(path))
+        options: dict[str, Any] = {"num_cpus": 0}
+        if path:
+            here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            )
+            options |= {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+        shared = {"name": name, "namespace": "mutual-env", "get_if_exists": True, "lifetime": "detached"}
+        self._actor = ray.remote(_Host).options(**shared, **options).remote(str(path))
 
     def publish(self, records: Sequence[Record]) -> tuple[int, ...]:
         ids: tuple[int, ...] = self._ask("publish", [encode(record) for record in records])
@@ -59,8 +67,10 @@ class RayExchange:
 
     def stop(self) -> None:
         """End the actor, for everybody."""
-        self._ask("close")
-        self._ray.kill(self._actor)
+        try:
+            self._ask("close")
+        finally:
+            self._ray.kill(self._actor)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:

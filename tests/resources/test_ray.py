@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from learners.config import RunConfig, load_run
 from learners.resources.demand import Demand, Needs, Patience
 from learners.resources.executor import SerialExecutor
 from learners.resources.on_ray import RayExecutor
+from learners.run import train
 from mutual_env.errors import ConfigError, StorageError
-from sharing import RayExchange
+from sharing import RayExchange, SQLiteExchange
+from sharing.codec import encode
 from tests.resources.toy import Fragile, makers, run_rounds
 from tests.sharing.toys import success
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
-
 KILLS = int(os.environ.get("RAY_KILLS", "6"))  # `make test-ray-kills` tries 30
+LONGEST = 600.0 + 60.0 * KILLS
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(LONGEST)]
+
 PATIENT = Patience(reserve=30.0, limit=300.0, restarts=10, restart_limit=120.0)
 
 
@@ -94,41 +100,91 @@ def test_a_demand_that_no_node_can_serve_is_a_sentence(ours: Ours) -> None:
         RayExecutor([Demand("a", {"act": Needs(cpus=64)})], PATIENT, address=ours.cluster.address)
 
 
-def kill_something(ours: Ours, executor: RayExecutor, dice: random.Random, turn: int) -> str:
-    """A node every third time, else a worker; what it was."""
-    if turn % 3 == 2:
+CONFIG = """
+name: uninterrupted
+env: {id: mutual/arithmetic-v0, group_size: 8, prompts_per_round: 6, options: {digits: 1}}
+sharing: {strategy: prp}
+policies:
+  ada: {options: {max_new_tokens: 2, tokenizer: {kind: char, alphabet: "0123456789+="}}}
+  bob: {options: {max_new_tokens: 2, tokenizer: {kind: pair, alphabet: "0123456789+=", merges: ["01"]}}}
+  eve: {options: {max_new_tokens: 3, tokenizer: {kind: char, alphabet: "0123456789+="}}}
+checkpoint: {every: 50}
+"""
+ON_RAY = ["name=killed", "sharing.exchange=ray", "resources.executor=ray"]
+
+
+def processes(title: str) -> list[int]:
+    """Ray names an actor's process after its class."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(f"ray::{title}".encode()):
+                found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def kill(ours: Ours, victim: str, dice: random.Random) -> None:
+    """With signal 9, from outside: nobody is told."""
+    if victim == "node":
         ours.grow()  # the new one first, so that there is always a place
         ours.lose_node()
-        return "node"
-    name = dice.choice(sorted(executor.hosts))
-    os.kill(executor.hosts[name].pid(), signal.SIGKILL)
-    return name
+        return
+    deadline = time.monotonic() + 60.0  # the last one killed may still be starting again
+    while not (found := processes("_Host" if victim == "exchange" else "_Actor")):
+        assert time.monotonic() < deadline, f"no process of {victim} is left"
+        time.sleep(0.1)
+    os.kill(dice.choice(found), signal.SIGKILL)
 
 
-def test_workers_and_nodes_killed_at_random_moments_change_no_number(ours: Ours) -> None:
+def records_of(directory: Path) -> set[bytes]:
+    exchange = SQLiteExchange(directory / "exchange.sqlite", readonly=True)
+    try:
+        return {encode(record) for record in exchange.scan()}
+    finally:
+        exchange.close()
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_workers_exchange_and_nodes_killed_at_random_moments_change_no_number(
+    ours: Ours, mode: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(CONFIG + f"output: {tmp_path}\n")
+    more = [f"rounds={25 * KILLS}", f"resources.mode={mode}", "sharing.options.max_staleness=2"]
+    expected = train(load_run(file, more)).directory
+    restarts = f"resources.patience={{reserve: 30, limit: 600, restarts: {10 + KILLS}}}"
+    address = f"resources.options={{address: '{ours.cluster.address}', keep: 4}}"
+    config = load_run(file, [*more, *ON_RAY, restarts, address])
     dice = random.Random(int(os.environ.get("RAY_SEED", "0")))
-    rounds = 25 * KILLS
-    expected = run_rounds(SerialExecutor(), makers("a", "b"), rounds)
-    patience = Patience(reserve=30.0, limit=600.0, restarts=10 + KILLS, restart_limit=120.0)
-    executor = RayExecutor(demands("a", "b"), patience, address=ours.cluster.address, keep=4)
-    history: list[object] = []
-    run = threading.Thread(
-        target=lambda: history.extend(run_rounds(executor, makers("a", "b"), rounds)), name="run", daemon=True
-    )
+    victims = [("worker", "exchange", "node")[turn % 3] for turn in range(KILLS)]
+    dice.shuffle(victims)
+    ends: list[object] = []
+    run = threading.Thread(target=lambda: ends.append(outcome(train, config)), name="run", daemon=True)
     run.start()
     started, killed = time.monotonic(), []
-    while run.is_alive() and len(killed) < KILLS:
+    while not (tmp_path / "killed" / "metrics.jsonl").exists() and run.is_alive():
+        time.sleep(0.1)
+    for victim in victims:
         time.sleep(dice.uniform(0.05, 1.0))
-        if len(executor.hosts) == 2:
-            try:
-                killed.append(kill_something(ours, executor, dice, len(killed)))
-            except Exception as error:  # it was being restarted: try another moment
-                print("no kill:", type(error).__name__, error)
-    run.join(timeout=600.0)
-    print(f"killed {killed} in {rounds} rounds, {time.monotonic() - started:.0f} s: {dict(executor.record.counts)}")
-    assert history == expected
-    assert len(killed) >= KILLS // 2
-    assert executor.parked == {}
+        if not run.is_alive():
+            break
+        kill(ours, victim, dice)
+        killed.append(victim)
+    run.join(timeout=LONGEST)
+    print(f"{mode}: killed {killed} in {25 * KILLS} rounds, {time.monotonic() - started:.0f} s")
+    directory = tmp_path / "killed"
+    assert [getattr(end, "directory", end) for end in ends] == [directory]
+    assert (directory / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert records_of(directory) == records_of(expected)
+    assert killed == victims, "the run ended before all were killed: give it more rounds"
+
+
+def outcome(call: Callable[[RunConfig], object], config: RunConfig) -> object:
+    """What it returns or raises: an error in a thread would be lost."""
+    try:
+        return call(config)
+    except Exception as error:
+        return error
 
 
 def test_nothing_acknowledged_is_lost_when_the_actor_of_the_exchange_is_killed(ours: Ours, tmp_path: Path) -> None:
