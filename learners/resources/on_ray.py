@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from learners.protocol import Learner
@@ -57,6 +58,7 @@ class RayExecutor:
         self._hosts: dict[str, ActorHost] = {}
         self._hosted: dict[str, RemoteLearner] = {}
         self._following = threading.Lock()
+        self._gpus: dict[str, dict[str, int]] = {}
 
     @property
     def record(self) -> Record:
@@ -74,8 +76,8 @@ class RayExecutor:
         self._calls.know(makers)
         needs = {name: self._calls.widest(name) for name in makers}
         patience = self._calls.patience
-        for name, make in makers.items():
-            self._hosts[name] = ActorHost(self._ray, name, make, needs[name], tuple(needs.values()))
+        for name in sorted(makers, key=lambda policy: -needs[policy].width):  # the widest while there is most room
+            self._hosts[name] = ActorHost(self._ray, name, makers[name], needs[name], tuple(needs.values()))
         for name in makers:
             demand = self._demands.get(name)
             limits = {phase: need.limit for phase, need in demand.phases.items()} if demand else {}
@@ -113,8 +115,23 @@ class RayExecutor:
         for name in sorted(there.keys() - known):
             self._calls.add_node(there[name])
         for policy, host in self._hosts.items():
-            nodes = [there[name] for name in host.nodes() if name in there]
-            self._calls.keep_to(policy, [device for node in nodes for device in Supply((node,)).devices])
+            places = [place for place in host.places() if place.node in there]
+            self._calls.keep_to(policy, [name for place in places for name in self._devices(there[place.node], place)])
+
+    def _devices(self, node: Node, place: Place) -> list[str]:
+        """Ray's GPUs of a node are numbered as they are met: all that matters is who has the same one."""
+        if not place.gpus:
+            return list(Supply((node,)).devices)
+        known = self._gpus.setdefault(node.name, {})
+        return [node.cpu_name, *(node.gpu_name(known.setdefault(gpu, len(known))) for gpu in place.gpus)]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of one member of a gang: its node, and Ray's names of its GPUs (none: all that the node has)."""
+
+    node: str
+    gpus: tuple[str, ...] = ()
 
 
 class ActorHost:
@@ -128,6 +145,8 @@ class ActorHost:
     ) -> None:
         self._ray, self._make, self._needs, self._everybody = ray, make, needs, everybody
         self.name = name
+        self._asked_on: list[str] = []
+        self._told: list[Any] = []
         self._place()
 
     def call(self, call: Call, limit: float) -> Reply:
@@ -145,16 +164,23 @@ class ActorHost:
 
     def wait_until_ready(self, limit: float) -> None:
         self._get(self._actor.place.remote(), limit, "starting")
+        if self.places() == []:
+            self._ray.wait(self._told, num_returns=len(self._told), timeout=limit)
 
-    def nodes(self) -> list[str]:
-        """Where its placement group is now."""
+    def places(self) -> list[Place]:
+        """Where its placement group is now, each member; nothing while that is not known."""
         table = self._ray.util.placement_group_table(self._group)
-        return sorted(set(table["bundles_to_node_id"].values()) - {"", None})
-
-    def pid(self, limit: float = 30.0) -> int:
-        """The process of the actor, as it is now."""
-        pid: int = self._get(self._actor.place.remote(), limit, "place")[1]
-        return pid
+        nodes = sorted(set(table["bundles_to_node_id"].values()) - {"", None})
+        if not self._needs.gpus:
+            return [Place(node) for node in nodes]
+        if nodes != self._asked_on:
+            self._asked_on, self._told = nodes, self._ask_places() if nodes else []
+        try:
+            done, pending = self._ray.wait(self._told, num_returns=len(self._told), timeout=0.01) if nodes else ([], [])
+            told: list[Place] = [] if pending else self._ray.get(done, timeout=1.0)
+        except self._ray.exceptions.RayError:  # it is on its way elsewhere, and asked again there
+            self._asked_on, told = [], []
+        return told
 
     def close(self) -> None:
         with contextlib.suppress(Exception):  # a boundary: the actor, its node or the cluster may be gone already
@@ -168,17 +194,24 @@ class ActorHost:
             bundle["CPU"] = 0.01  # that much is left on every node; who computes when is for the leases to say
         strategy = "STRICT_PACK" if self._needs.together else "PACK"
         self._group = self._ray.util.placement_group([bundle] * self._needs.gang, strategy=strategy)
-        scheduling = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
-            self._group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
-        )
+        self._asked_on = []
+        self._share = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0)}
         actor = self._ray.remote(_Actor).options(
-            num_cpus=bundle.get("CPU", 0),
-            num_gpus=bundle.get("GPU", 0),
-            scheduling_strategy=scheduling,
-            max_restarts=-1,
-            max_task_retries=-1,
+            **self._share, **self._in_bundle(0), max_restarts=-1, max_task_retries=-1
         )
         self._actor = actor.remote(self._make)
+
+    def _in_bundle(self, index: int) -> dict[str, Any]:
+        scheduling = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
+            self._group, placement_group_bundle_index=index, placement_group_capture_child_tasks=True
+        )
+        return {"scheduling_strategy": scheduling}
+
+    def _ask_places(self) -> list[Any]:
+        """The actor is the first member of the gang; what the others have been given, a short task in each says."""
+        ask = self._ray.remote(_here)
+        others = [ask.options(**self._share, **self._in_bundle(i)).remote() for i in range(1, self._needs.gang)]
+        return [self._actor.place.remote(), *others]
 
     def _get(self, reference: Any, limit: float, what: str) -> Any:
         errors = self._ray.exceptions
@@ -208,11 +241,15 @@ class ActorHost:
 class _Actor(Worker):
     """The worker, where Ray runs it."""
 
-    def place(self) -> tuple[str, int]:
-        """Node and process."""
-        import ray
+    def place(self) -> Place:
+        return _here()
 
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+def _here() -> Place:
+    import ray
+
+    context = ray.get_runtime_context()
+    return Place(context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
 
 
 def _connect(address: str) -> Any:
@@ -262,10 +299,10 @@ def _bundle(needs: Needs, everybody: tuple[Needs, ...], nodes: tuple[Node, ...])
 
 
 def _reserved(needs: Needs, part: float) -> Needs:
-    """Rounded down to hundredths: Ray counts in ten-thousandths, and the sum of the parts must not exceed the whole."""
+    """Rounded down to hundredths: Ray counts in ten-thousandths, and the sum of the parts must not exceed the whole.
+    Of several GPUs in one process Ray reserves no part: a gang of one each can be shared."""
     cpus = max(0.01, math.floor(needs.cpus * part * 100) / 100) if needs.cpus else 0.0
-    gpus = needs.gpus * part
-    gpus = float(math.floor(gpus)) if gpus >= 1 else math.floor(gpus * 100) / 100
+    gpus = needs.gpus if needs.gpus > 1 else math.floor(needs.gpus * part * 100) / 100
     return dataclasses.replace(needs, cpus=cpus, gpus=max(0.01, gpus) if needs.gpus else 0.0, memory=0)
 
 
