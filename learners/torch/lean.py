@@ -1,13 +1,16 @@
 """One decoding step without the module machinery around it, for the families whose arithmetic is written out here.
 
-A small model's step is mostly the cost of calling Python modules. Where a decoder is of a known class, its own weights
-are used directly; the result is compared with the decoder's when the learner is built, and a decoder that is not known,
-or that does not agree, is simply called.
+A small model's step is mostly the cost of calling Python modules and of many small operations. Where a decoder is of a
+known class, its own weights are used directly; the result is compared with the decoder's when the learner is built, and
+a decoder that is not known, or that does not agree, is simply called.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -15,19 +18,31 @@ from torch.nn import functional
 
 from learners.torch.attention import Layout
 
+JOINED_BELOW = 4_000_000
+"""Matrices that read the same input are put together, for one call of decoding, in decoders of fewer parameters: a copy
+of larger ones takes memory, and their products are no faster for it."""
+
+LENGTH_DEPENDENT = ("dynamic", "longrope")  # rotations that are others in a longer call: no table can hold them
+
+Step: TypeAlias = Callable[[torch.Tensor, torch.Tensor, Layout], torch.Tensor]
+"""(R) tokens at (R) positions to their last hidden states, (R, width)."""
+
 
 class Lean(Protocol):
-    """A decoder's step over (R) tokens at (R) positions: last hidden states, (R, width)."""
+    """A decoder whose step is written out."""
 
-    def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor: ...
+    def step(self, positions: int) -> Step:
+        """For as long as the weights stay as they are, and for positions below this number."""
 
 
 def lean_decoder(decoder: nn.Module) -> Lean | None:
-    """The lean step of a decoder of a known class whose layers are plain linear layers."""
+    """The lean form of a decoder of a known class whose layers are plain linear layers."""
     if any("lora" in name for name, _ in decoder.named_parameters()):
         return None
+    if getattr(getattr(decoder, "rotary_emb", None), "rope_type", None) in LENGTH_DEPENDENT:
+        return None
     match type(decoder).__name__:
-        case "LlamaModel":
+        case "LlamaModel" | "Qwen2Model":
             return LeanLlama(decoder)
         case "GPTNeoXModel":
             return LeanNeoX(decoder)
@@ -40,30 +55,10 @@ class LeanLlama:
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
 
-    def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def step(self, positions: int) -> Step:
         decoder = self._decoder
-        x = functional.embedding(tokens, decoder.embed_tokens.weight)
-        cos, sin = _rotation(decoder.rotary_emb, x, positions)
-        for index, layer in enumerate(decoder.layers):
-            h = _rms(x, layer.input_layernorm)
-            attention = layer.self_attn
-            query, key, value = (_linear(h, p) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
-            width = attention.head_dim
-            turned = _rotate(torch.cat((query, key), dim=1).view(len(tokens), -1, width), cos, sin)
-            heads = query.shape[1] // width
-            out = layout.attend(
-                index,
-                turned[:, :heads, None],
-                turned[:, heads:, None],
-                value.view(len(tokens), -1, 1, width),
-                attention.scaling,
-                None,
-            )
-            x = x + _linear(out.reshape(len(tokens), -1), attention.o_proj)
-            h = _rms(x, layer.post_attention_layernorm)
-            gate = functional.silu(_linear(h, layer.mlp.gate_proj))
-            x = x + _linear(gate.mul_(_linear(h, layer.mlp.up_proj)), layer.mlp.down_proj)
-        return _rms(x, decoder.norm)
+        layers = [_llama_layer(layer, join=_is_small(decoder)) for layer in decoder.layers]
+        return _LlamaStep(decoder.embed_tokens.weight, layers, _Rotation.of(decoder, positions), _Rms.of(decoder.norm))
 
 
 class LeanNeoX:
@@ -71,47 +66,190 @@ class LeanNeoX:
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
-        self._parallel = bool(decoder.config.use_parallel_residual)
 
-    def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def step(self, positions: int) -> Step:
         decoder = self._decoder
-        x = functional.embedding(tokens, decoder.embed_in.weight)
-        cos, sin = _rotation(decoder.rotary_emb, x, positions)
-        turned_width = cos.shape[-1]
-        for index, layer in enumerate(decoder.layers):
-            attention = layer.attention
-            width = attention.head_size
-            mixed = _linear(layer.input_layernorm(x), attention.query_key_value).view(len(tokens), -1, 3, width)
-            both = mixed[:, :, :2]
-            turned = _rotate(both[..., :turned_width], cos[:, None], sin[:, None])
-            both = torch.cat((turned, both[..., turned_width:]), dim=-1)
-            query, key, value = both[:, :, 0, None], both[:, :, 1, None], mixed[:, :, 2, None]
-            out = layout.attend(index, query, key, value, attention.scaling, None)
-            attended = _linear(out.reshape(len(tokens), -1), attention.dense)
-            start = x if self._parallel else x + attended
-            fed = layer.mlp.act(_linear(layer.post_attention_layernorm(start), layer.mlp.dense_h_to_4h))
-            x = start + _linear(fed, layer.mlp.dense_4h_to_h)
-            if self._parallel:
-                x = x + attended
-        states: torch.Tensor = decoder.final_layer_norm(x)
-        return states
+        parallel = bool(decoder.config.use_parallel_residual)
+        layers = [_neox_layer(layer) for layer in decoder.layers]
+        rotation = _Rotation.of(decoder, positions)
+        return _NeoXStep(decoder.embed_in.weight, layers, rotation, decoder.final_layer_norm, parallel)
 
 
-def _linear(x: torch.Tensor, module: Any) -> torch.Tensor:
-    return functional.linear(x, module.weight, module.bias)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Linear:
+    """One product or, side by side, several of the same input."""
+
+    parts: tuple[tuple[torch.Tensor, torch.Tensor | None], ...]
+
+    @classmethod
+    def of(cls, modules: Sequence[Any], *, join: bool) -> _Linear:
+        parts = tuple((module.weight, module.bias) for module in modules)
+        if not join or len(parts) == 1:
+            return cls(parts)
+        weights = torch.cat([weight for weight, _ in parts])
+        biases = [bias for _, bias in parts if bias is not None]
+        return cls(((weights, torch.cat(biases) if len(biases) == len(parts) else None),))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = [functional.linear(x, weight, bias) for weight, bias in self.parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def added_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """residual + product; of a single product."""
+        ((weight, bias),) = self.parts
+        return torch.addmm(residual if bias is None else residual + bias, x, weight.T)
 
 
-def _rms(x: torch.Tensor, norm: Any) -> torch.Tensor:
-    return functional.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rms:
+    """x / √(mean x² + ε) · weight. In float32 on the CPU PyTorch's own is made of many small operations."""
+
+    weight: torch.Tensor
+    epsilon: float
+    scaled: torch.Tensor | None  # weight · √width, so that the norm needs no mean
+    floor: torch.Tensor
+
+    @classmethod
+    def of(cls, module: Any) -> _Rms:
+        weight, epsilon = module.weight, module.variance_epsilon
+        width = weight.numel()
+        by_hand = weight.device.type == "cpu" and weight.dtype == torch.float32
+        floor = torch.full((1,), math.sqrt(width * epsilon), device=weight.device)
+        return cls(weight, epsilon, weight * math.sqrt(width) if by_hand else None, floor)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.scaled is None:
+            return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        length = torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)
+        return (x / length).mul_(self.scaled)
 
 
-def _rotation(embedding: Any, x: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, 1, D) cosines and sines."""
-    cos, sin = embedding(x, positions[:, None])
-    return cos, sin
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rotation:
+    """Cosines and sines (positions, 1, D), the sign of the rotation in the sines."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    @classmethod
+    def of(cls, decoder: Any, positions: int) -> _Rotation:
+        weight = next(decoder.parameters())
+        cos, sin = decoder.rotary_emb(weight, torch.arange(positions, device=weight.device)[:, None])
+        half = sin.shape[-1] // 2
+        return cls(cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1))
+
+    def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.cos.index_select(0, positions), self.sin.index_select(0, positions)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    half = x.shape[-1] // 2
-    swapped = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return torch.addcmul(x * cos, swapped, sin)
+    first, second = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LlamaLayer:
+    before: _Rms
+    query_key_value: _Linear
+    heads: int
+    head_width: int
+    scaling: float
+    output: _Linear
+    between: _Rms
+    gate_up: _Linear
+    down: _Linear
+
+
+def _llama_layer(layer: Any, *, join: bool) -> _LlamaLayer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return _LlamaLayer(
+        before=_Rms.of(layer.input_layernorm),
+        query_key_value=_Linear.of((attention.q_proj, attention.k_proj, attention.v_proj), join=join),
+        heads=attention.q_proj.weight.shape[0] // attention.head_dim,
+        head_width=attention.head_dim,
+        scaling=attention.scaling,
+        output=_Linear.of((attention.o_proj,), join=False),
+        between=_Rms.of(layer.post_attention_layernorm),
+        gate_up=_Linear.of((mlp.gate_proj, mlp.up_proj), join=join),
+        down=_Linear.of((mlp.down_proj,), join=False),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LlamaStep:
+    embedding: torch.Tensor
+    layers: Sequence[_LlamaLayer]
+    rotation: _Rotation
+    after: _Rms
+
+    def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+        x = functional.embedding(tokens, self.embedding)
+        cos, sin = self.rotation.at(positions)
+        for index, layer in enumerate(self.layers):
+            mixed = layer.query_key_value(layer.before(x)).view(len(tokens), -1, layer.head_width)
+            turning = (layer.heads + mixed.shape[1]) // 2  # queries and keys: there are as many values as keys
+            turned = _rotate(mixed[:, :turning], cos, sin)
+            query, key = turned[:, : layer.heads, None], turned[:, layer.heads :, None]
+            out = layout.attend(index, query, key, mixed[:, turning:, None], layer.scaling, None)
+            x = layer.output.added_to(x, out.reshape(len(tokens), -1))
+            gate, up = layer.gate_up(layer.between(x)).chunk(2, dim=1)
+            x = layer.down.added_to(x, functional.silu(gate).mul_(up))
+        return self.after(x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _NeoXLayer:
+    before: Any
+    query_key_value: _Linear
+    head_width: int
+    scaling: float
+    output: _Linear
+    between: Any
+    widen: _Linear
+    activation: Any
+    narrow: _Linear
+
+
+def _neox_layer(layer: Any) -> _NeoXLayer:
+    attention, mlp = layer.attention, layer.mlp
+    return _NeoXLayer(
+        before=layer.input_layernorm,
+        query_key_value=_Linear.of((attention.query_key_value,), join=False),
+        head_width=attention.head_size,
+        scaling=attention.scaling,
+        output=_Linear.of((attention.dense,), join=False),
+        between=layer.post_attention_layernorm,
+        widen=_Linear.of((mlp.dense_h_to_4h,), join=False),
+        activation=mlp.act,
+        narrow=_Linear.of((mlp.dense_4h_to_h,), join=False),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _NeoXStep:
+    embedding: torch.Tensor
+    layers: Sequence[_NeoXLayer]
+    rotation: _Rotation
+    after: Any
+    parallel: bool
+
+    def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+        x = functional.embedding(tokens, self.embedding)
+        cos, sin = (part[:, None] for part in self.rotation.at(positions))
+        turning = cos.shape[-1]
+        for index, layer in enumerate(self.layers):
+            mixed = layer.query_key_value(layer.before(x)).view(len(tokens), -1, 3, layer.head_width)
+            both = mixed[:, :, :2]
+            both = torch.cat((_rotate(both[..., :turning], cos, sin), both[..., turning:]), dim=-1)
+            query, key, value = both[:, :, 0, None], both[:, :, 1, None], mixed[:, :, 2, None]
+            out = layout.attend(index, query, key, value, layer.scaling, None).reshape(len(tokens), -1)
+            attended = layer.output.added_to(x, out)
+            fed = layer.activation(layer.widen(layer.between(x if self.parallel else attended)))
+            x = layer.narrow.added_to(attended, fed)
+        states: torch.Tensor = self.after(x)
+        return states
+
+
+def _is_small(decoder: nn.Module) -> bool:
+    count: int = sum(p.numel() for p in decoder.parameters())
+    return count < JOINED_BELOW

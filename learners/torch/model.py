@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learners.torch.attention import CausalRows, GroupDecode, Layout, Prefill, layouts
-from learners.torch.lean import lean_decoder
+from learners.torch.attention import CausalRows, Layout, Prefill, layouts
+from learners.torch.decoding import GroupDecode
+from learners.torch.lean import Step, lean_decoder
 from learners.torch.options import TorchOptions
 from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError
 
@@ -112,11 +113,11 @@ class LanguageModel:
         states: torch.Tensor = output.last_hidden_state
         return states
 
-    def next_hidden(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """(R, width): `hidden` of one new token in each of R rows."""
+    def decoding(self, positions: int) -> Step:
+        """`hidden` of one new token in each of R rows, for positions below this number and until the next update."""
         if self._lean is not None:
-            return self._lean(tokens, positions, layout)
-        return self.hidden(tokens[:, None], positions[:, None], layout)[:, 0]
+            return self._lean.step(positions)
+        return lambda tokens, places, layout: self.hidden(tokens[:, None], places[:, None], layout)[:, 0]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.adapted.named_parameters() if p.requires_grad}
@@ -159,10 +160,10 @@ class LanguageModel:
         rows, positions = torch.arange(2, device=self.device), torch.arange(6, device=self.device).expand(2, -1)
         with torch.no_grad(), layouts(self.config):
             expected = self.hidden(ids, positions, CausalRows())[rows, lengths].float()
-            prefill = Prefill()
+            prefill = Prefill(rows=2, longest=5)
             self.hidden(ids[:, :5], positions[:, :5], prefill)
             layout = GroupDecode(prefill, lengths, group=1, new_tokens=1)
-            got = self.next_hidden(ids[rows, lengths], lengths, layout).float()
+            got = self.decoding(6)(ids[rows, lengths], lengths, layout).float()
         tolerance = SELF_CHECK_TOLERANCE if self.dtype == torch.float32 else 0.05
         return bool((expected - got).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 

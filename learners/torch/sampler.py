@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from learners.torch.attention import GroupDecode, Prefill, layouts
+from learners.torch.attention import Prefill, layouts
+from learners.torch.decoding import GroupDecode
+from learners.torch.lean import Step
 from learners.torch.model import LanguageModel
 from mutual_env.errors import TrainingError
 from mutual_env.seeding import generator
@@ -17,7 +21,8 @@ from mutual_env.types import Completion, Floats, Ids
 from tokenizers_bridge.protocol import Tokenizer
 
 BLOCK = 256  # of a large vocabulary: sampling looks for the block first, then inside it
-DROP_SHARE = 16  # finished rows leave once they are one in so many: dropping copies the cache
+DROP_SHARE = 32  # finished rows leave once they are one in so many
+PREFILL_TOKENS = 2048  # padded prompt tokens of one forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,48 +67,64 @@ def sample_groups(
     per_pass = max(1, sampling.max_rows // max(1, len(seeds_PG[0])))
     by_length = sorted(range(len(prompts)), key=lambda i: prompts[i].size)
     with torch.inference_mode(), layouts(model.config):
+        step = model.decoding(max(prompt.size for prompt in prompts) + sampling.max_new_tokens)
         for start in range(0, len(by_length), per_pass):
             chosen = by_length[start : start + per_pass]
-            samples = _decode(model, [prompts[i] for i in chosen], [seeds_PG[i] for i in chosen], sampling)
+            samples = _decode(model, step, [prompts[i] for i in chosen], [seeds_PG[i] for i in chosen], sampling)
             for i, group in zip(chosen, samples, strict=True):
                 groups[i] = group
     return groups
 
 
 def _decode(
-    model: LanguageModel, prompts: Sequence[Ids], seeds_PG: Sequence[Sequence[int]], sampling: Sampling
+    model: LanguageModel, step: Step, prompts: Sequence[Ids], seeds_PG: Sequence[Sequence[int]], sampling: Sampling
 ) -> list[tuple[Sample, ...]]:
     group = len(seeds_PG[0])
     lengths = torch.tensor([prompt.size for prompt in prompts], device=model.device)
-    prefill = Prefill()
-    logits = _prefill(model, prompts, lengths, prefill).repeat_interleave(group, dim=0)
+    prefill = Prefill(rows=len(prompts), longest=max(prompt.size for prompt in prompts))
+    logits = model.head.logits(_prefill(model, prompts, prefill)).repeat_interleave(group, dim=0)
     layout = GroupDecode(prefill, lengths, group, sampling.max_new_tokens)
     uniforms = np.stack([generator(seed).random(sampling.max_new_tokens) for seeds in seeds_PG for seed in seeds])
     uniforms_RT = torch.from_numpy(uniforms).to(model.device)
     positions = lengths.repeat_interleave(group)
     track = _Track(len(prompts) * group, sampling.max_new_tokens)
-    for step in range(sampling.max_new_tokens):
-        tokens, logprobs = pick(logits, uniforms_RT[:, step], sampling)
-        track.record(step, tokens, logprobs, sampling.stop_id)
-        if track.done or step + 1 == sampling.max_new_tokens:
+    for at in range(sampling.max_new_tokens):
+        tokens, logprobs = pick(logits, uniforms_RT[:, at], sampling)
+        track.record(at, tokens, logprobs, sampling.stop_id)
+        if track.done or at + 1 == sampling.max_new_tokens:
             break
         keep = track.drop()
         if keep is not None:
             rows = keep.to(model.device)
             layout.keep(rows)
             tokens, positions, uniforms_RT = tokens[rows], positions[rows], uniforms_RT[rows]
-        layout.begin(step)
-        logits = model.head.logits(model.next_hidden(tokens, positions + step, layout))
+        layout.begin(at)
+        logits = model.head.logits(step(tokens, positions + at, layout))
     return track.groups(group)
 
 
-def _prefill(model: LanguageModel, prompts: Sequence[Ids], lengths: torch.Tensor, prefill: Prefill) -> torch.Tensor:
+def _prefill(model: LanguageModel, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
+    """The last hidden state of each prompt, (P, width); the prompts are in the order of their lengths."""
+    states: list[torch.Tensor] = []
+    start = 0
+    while start < len(prompts):
+        end = start + 1
+        while end < len(prompts) and prompts[end].size * (end + 1 - start) <= PREFILL_TOKENS:
+            end += 1
+        prefill.begin(slice(start, end))
+        states.append(_last_states(model, prompts[start:end], prefill))
+        start = end
+    return torch.cat(states)
+
+
+def _last_states(model: LanguageModel, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
     ids = np.zeros((len(prompts), max(prompt.size for prompt in prompts)), dtype=np.int64)
     for row, prompt in enumerate(prompts):
         ids[row, : prompt.size] = prompt
     positions = torch.arange(ids.shape[1], device=model.device).expand(len(prompts), -1)
     hidden = model.hidden(torch.from_numpy(ids).to(model.device), positions, prefill)
-    return model.head.logits(hidden[torch.arange(len(prompts), device=model.device), lengths - 1])
+    last = torch.tensor([prompt.size - 1 for prompt in prompts], device=model.device)
+    return hidden[torch.arange(len(prompts), device=model.device), last]
 
 
 class _Track:
@@ -129,12 +150,17 @@ class _Track:
         self._open &= tokens_R != stop_id
 
     def drop(self) -> torch.Tensor | None:
-        """The places in the batch to go on with, or None to go on with all."""
-        finished = self._open.size - int(self._open.sum())
+        """Which row of the batch is at each place from here on, or None to go on with all.
+
+        The last ones take the places of the finished ones, the others stay where they are.
+        """
+        left = int(self._open.sum())
+        finished = self._open.size - left
         if finished == 0 or finished * DROP_SHARE < self._open.size:
             return None
-        keep = np.flatnonzero(self._open)
-        self._rows, self._open = self._rows[keep], self._open[keep]
+        keep = np.arange(left)
+        keep[~self._open[:left]] = left + np.flatnonzero(self._open[left:])
+        self._rows, self._open = self._rows[keep], np.ones(left, dtype=np.bool_)
         return torch.from_numpy(keep)
 
     def groups(self, size: int) -> list[tuple[Sample, ...]]:
@@ -156,27 +182,45 @@ def pick(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> tu
         logits = _restrict(logits, sampling)
     peak = logits.amax(dim=-1, keepdim=True)
     mass = logits.sub_(peak).exp_()
+    inside, aim, start, total = _one_block(mass, uniforms) if mass.shape[1] <= 8 * BLOCK else _blocks(mass, uniforms)
+    # The last piece of the mass can be lost to rounding: then the last token that has any is meant.
+    last = torch.searchsorted(inside, inside[:, -1:].contiguous())
+    token = torch.minimum(torch.searchsorted(inside, aim, right=True), last).add_(start)
+    logprob = mass.gather(1, token).double().log_().sub_(total.log_())
+    return token[:, 0], logprob[:, 0]
+
+
+Search: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor | int, torch.Tensor]
+"""Cumulative masses (R, width), the mass to reach (R, 1), the token at which they start, and each row's whole mass."""
+
+
+def _one_block(mass: torch.Tensor, uniforms: torch.Tensor) -> Search:
+    inside = mass.cumsum(-1, dtype=torch.float64)
+    total = _checked(inside[:, -1:].clone())
+    return inside, uniforms[:, None] * total, 0, total
+
+
+def _blocks(mass: torch.Tensor, uniforms: torch.Tensor) -> Search:
+    """The block in which the mass is reached; its beginning is taken off the aim."""
     rows, size = mass.shape
-    width = BLOCK if size > 8 * BLOCK else size
-    spare = -size % width
-    blocks = (torch.nn.functional.pad(mass, (0, spare)) if spare else mass).view(rows, -1, width)
-    cumulative = blocks.sum(dim=-1).double().cumsum(-1)
-    total = cumulative[:, -1:]
-    if not bool(torch.isfinite(total).all()):
+    spare = -size % BLOCK
+    blocks = (torch.nn.functional.pad(mass, (0, spare)) if spare else mass).view(rows, -1, BLOCK)
+    cumulative = blocks.sum(dim=-1).cumsum(-1, dtype=torch.float64)
+    total = _checked(cumulative[:, -1:].clone())
+    aim = uniforms[:, None] * total
+    block = torch.searchsorted(cumulative, aim, right=True).clamp_(max=cumulative.shape[1] - 1)
+    before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp_(min=0)), 0.0)
+    inside = blocks[torch.arange(rows, device=mass.device), block[:, 0]].cumsum(-1, dtype=torch.float64)
+    return inside, aim - before, block * BLOCK, total
+
+
+def _checked(total: torch.Tensor) -> torch.Tensor:
+    if not math.isfinite(float(total.sum())):
         raise TrainingError(
             "the policy's logits are NaN or infinite: its weights are broken; go back to the last checkpoint and lower "
             "learning_rate"
         )
-    aim = uniforms[:, None] * total
-    block = torch.searchsorted(cumulative, aim, right=True).clamp_(max=cumulative.shape[1] - 1)
-    before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp_(min=0)), 0.0)
-    inside = blocks[torch.arange(rows, device=mass.device), block[:, 0]].double().cumsum(-1)
-    # The last piece of a block's mass can be lost to rounding: then its last token that has any is meant.
-    last = torch.searchsorted(inside, inside[:, -1:].contiguous())
-    offset = torch.minimum(torch.searchsorted(inside, aim - before, right=True), last)
-    token = block * width + offset
-    logprob = mass.gather(1, token).double().log_() - total.log()
-    return token[:, 0], logprob[:, 0]
+    return total
 
 
 def _restrict(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

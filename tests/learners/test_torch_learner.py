@@ -20,6 +20,7 @@ from learners import make, registry
 from learners.example import Example
 from learners.losses import scales
 from learners.tabular import TabularLearner
+from learners.torch.decoding import COPIED
 from learners.torch.head import backward_through_head, target_logprobs
 from learners.torch.learner import TorchLearner
 from learners.torch.losses import Terms
@@ -309,6 +310,22 @@ def test_a_sample_is_the_same_however_the_call_is_cut() -> None:
     whole = learner(llama(), max_rows=1000).act(PROMPTS, 4, seed=9)
     cut = learner(llama(), max_rows=5).act(PROMPTS, 4, seed=9)
     assert [[c.text for c in g] for g in whole] == [[c.text for c in g] for g in cut]
+
+
+@pytest.mark.parametrize("build", [llama, neox, gemma])
+@pytest.mark.parametrize("longest", [COPIED, COPIED + 8], ids=["copied", "shared"])
+def test_the_sampler_agrees_with_the_trainer_while_rows_end_and_prompts_differ(
+    build: Callable[[], PreTrainedModel], longest: int
+) -> None:
+    policy = learner(build(), max_new_tokens=24)
+    prompts = ["1+2=", "12+34=" * 3, "abc" * (longest // 3)]
+    prompt_ids = [TOKENIZER.render_prompt(prompt) for prompt in prompts]
+    groups = policy.act(prompts, 6, seed=3)
+    lengths = {completion.token_ids.size for group in groups for completion in group}
+    assert len(lengths) > 2  # rows have ended at many different steps
+    for ids, group in zip(prompt_ids, groups, strict=True):
+        for completion, score in zip(group, policy.score([ids] * 6, [c.token_ids for c in group]), strict=True):
+            assert np.abs(score - completion.logprobs).max() < 1e-4
 
 
 def test_the_schedule_rises_then_falls() -> None:

@@ -212,7 +212,10 @@ def test_a_run_killed_at_a_random_moment_and_resumed_equals_the_uninterrupted_on
     time.sleep(lifetime * float(generator("kill", moment).uniform(0.3, 1.0)))
     process.kill()
     process.wait(timeout=60)
-    if not RunDirectory(tmp_path / "killed").config.is_file():
-        return  # killed before there was a run: nothing to resume, nothing lost
-    resume(tmp_path / "killed")
+    if RunDirectory(tmp_path / "killed").info.is_file():
+        resume(tmp_path / "killed")
+    else:  # killed before there was a run: nothing to resume, and nothing in the way of starting it
+        config = load_run(config_file)
+        config.name = "killed"
+        train(config)
     assert whole(tmp_path / "killed") == expected

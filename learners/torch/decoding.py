@@ -1,0 +1,182 @@
+"""Attention of one new token a row over its prompt, computed once for the group, and over the tokens of its own row.
+
+Shapes: P prompts, G samples of each, R live rows, K key-value heads, r queries for each of those, D width of a head,
+T width of the padded prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from learners.torch.attention import Prefill
+
+COPIED = 32
+"""Prompts up to so many tokens are copied to their rows: one product a row then costs less than two."""
+
+Masks: TypeAlias = tuple[torch.Tensor | None, torch.Tensor | None]
+"""What is added to the scores of the rows' caches, and of the shared prompts: -inf where a key is not seen."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cache:
+    """One layer's keys (N, width, D) and values (N, D, width): so both products run along contiguous memory."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def of(self, prompts: torch.Tensor, kv_heads: int) -> _Cache:
+        """Of these prompts alone."""
+
+        def chosen(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.unflatten(0, (-1, kv_heads)).index_select(0, prompts).flatten(0, 1)
+
+        return _Cache(chosen(self.keys), chosen(self.values))
+
+    def moved(self, sources: torch.Tensor, targets: torch.Tensor, rows: int, kv_heads: int) -> _Cache:
+        """The first `rows` rows, after these have moved to those places: nothing else is copied."""
+        if targets.numel():
+            for tensor in (self.keys, self.values):
+                by_row = tensor.unflatten(0, (-1, kv_heads))
+                by_row.index_copy_(0, targets, by_row.index_select(0, sources))
+        return _Cache(self.keys[: rows * kv_heads], self.values[: rows * kv_heads])
+
+
+class GroupDecode:
+    """A `Layout` of one token a row. Caches are allocated once: a row that ends gives its place to the last one."""
+
+    def __init__(self, prefill: Prefill, lengths: torch.Tensor, group: int, new_tokens: int) -> None:
+        prompts, self._kv_heads, self._longest, _ = prefill.keys[0].shape
+        self._lengths = lengths  # of each prompt that has rows
+        self._prompt_of = torch.arange(prompts, device=lengths.device).repeat_interleave(group)
+        self._slots: torch.Tensor | None = None  # where the rows lie among (P, places), None: they fill it
+        self._places = group
+        self._start = self._longest if self._longest <= COPIED else 0  # of a row's own tokens in its cache
+        self._capacity = new_tokens
+        self._step = 0
+        pairs = list(zip(prefill.keys, prefill.values, strict=True))
+        self._caches = [self._cache(key, value) for key, value in pairs]
+        self._shared = [] if self._start else [_Cache(k.flatten(0, 1), v.flatten(0, 1).mT) for k, v in pairs]
+        self._nothing = pairs[0][0].new_zeros(1, 1, 1)
+        self._padding = self._masks(None)
+        self._sliding: dict[int, Masks] = {}
+
+    def _cache(self, key: torch.Tensor, value: torch.Tensor) -> _Cache:
+        """Of the rows, with their prompts where those are copied."""
+        rows, width = self._prompt_of.numel(), self._start + self._capacity
+        keys = key.new_empty(rows, self._kv_heads, width, key.shape[3])
+        values = value.new_empty(rows, self._kv_heads, value.shape[3], width)
+        if self._start:
+            keys.unflatten(0, (-1, self._places))[..., : self._start, :] = key[:, None]
+            values.unflatten(0, (-1, self._places))[..., : self._start] = value.mT[:, None]
+        return _Cache(keys.flatten(0, 1), values.flatten(0, 1))
+
+    def begin(self, step: int) -> None:
+        """What follows is the forward of the step-th new token of each row."""
+        self._step = step
+        self._sliding = {}
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows alone: the i-th of them is at place i from here on."""
+        targets = (rows != torch.arange(rows.numel(), device=rows.device)).nonzero()[:, 0]
+        sources = rows[targets]
+        self._caches = [cache.moved(sources, targets, rows.numel(), self._kv_heads) for cache in self._caches]
+        self._prompt_of = self._prompt_of[rows]
+        if self._shared:
+            self._find_places()
+            self._padding = self._masks(None)
+        elif self._padding[0] is not None:
+            by_row = self._padding[0].unflatten(0, (-1, self._kv_heads))
+            self._padding = by_row.index_select(0, rows).flatten(0, 1), None
+
+    def _find_places(self) -> None:
+        """Where each row lies among those of its prompt; prompts without rows are left out."""
+        live, owners, counts = torch.unique(self._prompt_of, return_inverse=True, return_counts=True)
+        if live.numel() < self._lengths.numel():
+            self._lengths = self._lengths[live]
+            self._shared = [cache.of(live, self._kv_heads) for cache in self._shared]
+        self._prompt_of = owners
+        self._places = int(counts.max())
+        order = torch.argsort(owners, stable=True)
+        first = (torch.cumsum(counts, 0) - counts)[owners]
+        self._slots = owners * self._places - first
+        self._slots[order] += torch.arange(owners.numel(), device=owners.device)
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        rows, heads, _, width = query.shape
+        cache, at = self._caches[layer], self._start + self._step
+        cache.keys[:, at] = key.reshape(-1, width)
+        cache.values[:, :, at] = value.reshape(-1, width)
+        keys, values = cache.keys[:, : at + 1], cache.values[:, :, : at + 1]
+        queries = query.reshape(rows * self._kv_heads, -1, width)
+        own_mask, prompt_mask = self._seen_through(window)
+        scores = self._scores(queries, keys, scaling, None if own_mask is None else own_mask[:, :, : at + 1])
+        if not self._shared:
+            weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+            return torch.bmm(weights, values.mT).view(rows, heads, 1, width)
+        shared = self._shared[layer]
+        prompt_scores = self._scores(self._to_prompts(queries), shared.keys, scaling, prompt_mask)
+        scores = torch.cat((self._to_rows(prompt_scores, queries.shape[1]), scores), dim=-1)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+        prompt_weights, own_weights = weights.split((self._longest, at + 1), dim=-1)
+        output = self._to_rows(torch.bmm(self._to_prompts(prompt_weights), shared.values.mT), queries.shape[1])
+        return torch.baddbmm(output, own_weights, values.mT).view(rows, heads, 1, width)
+
+    def _scores(
+        self, queries: torch.Tensor, keys: torch.Tensor, scaling: float, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        if mask is None:
+            return torch.baddbmm(self._nothing, queries, keys.mT, beta=0, alpha=scaling)
+        return torch.baddbmm(mask, queries, keys.mT, alpha=scaling)
+
+    def _to_prompts(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R·K, r, X) to (P·K, places·r, X)."""
+        by_row = rows.unflatten(0, (-1, self._kv_heads))
+        if self._slots is not None:
+            spread = by_row.new_zeros(self._lengths.numel() * self._places, *by_row.shape[1:])
+            by_row = spread.index_copy_(0, self._slots, by_row)
+        return by_row.unflatten(0, (-1, self._places)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    def _to_rows(self, prompts: torch.Tensor, repeats: int) -> torch.Tensor:
+        """(P·K, places·r, X) to (R·K, r, X)."""
+        by_prompt = prompts.view(-1, self._kv_heads, self._places, repeats, prompts.shape[-1])
+        by_row = by_prompt.transpose(1, 2).flatten(0, 1)
+        if self._slots is not None:
+            by_row = by_row.index_select(0, self._slots)
+        return by_row.flatten(0, 1)
+
+    def _seen_through(self, window: int | None) -> Masks:
+        if window is None or self._longest + self._step < window:
+            return self._padding
+        if window not in self._sliding:
+            self._sliding[window] = self._masks(window)
+        return self._sliding[window]
+
+    def _masks(self, window: int | None) -> Masks:
+        lengths = self._lengths[:, None]
+        place = torch.arange(self._longest, device=lengths.device)
+        own = torch.arange(self._capacity, device=lengths.device)
+        if window is None:
+            if int(lengths.min()) == self._longest:
+                return None, None
+            prompt_seen, own_seen = place < lengths, own >= 0
+        else:
+            prompt_seen = (place < lengths) & (lengths + self._step - place < window)
+            own_seen = self._step - own < window
+        if self._shared:
+            return self._mask(own_seen[None]), self._mask(prompt_seen.repeat_interleave(self._kv_heads, dim=0))
+        row_seen = torch.cat((prompt_seen, own_seen.expand(lengths.shape[0], -1)), dim=1)[self._prompt_of]
+        return self._mask(row_seen.repeat_interleave(self._kv_heads, dim=0)), None
+
+    def _mask(self, seen: torch.Tensor) -> torch.Tensor:
+        return self._nothing.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]
