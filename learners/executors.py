@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from learners.config import RunConfig
@@ -15,7 +15,9 @@ from learners.resources import (
     Patience,
     ProcessExecutor,
     RayExecutor,
+    Record,
     SerialExecutor,
+    Span,
     Supply,
     ThreadExecutor,
 )
@@ -105,6 +107,33 @@ def demands(config: RunConfig) -> list[Demand]:
     described = config.resources.demands
     rest = [name for name in config.policies if name not in described]
     return [_demand(name, described[name]) for name in described] + even_share(rest, supply(config))
+
+
+def as_measured(demands: Iterable[Demand], spans: Iterable[Span]) -> list[Demand]:
+    """The demands with the seconds that each phase took in a run, and without phases that it never leased. A policy
+    that was not in that run stays as it is."""
+    record = Record()
+    for span in spans:
+        record.add(span)
+    measured = record.phase_seconds()
+    return [_measured(demand, measured) for demand in demands]
+
+
+def unsaid(config: RunConfig, planned: Iterable[Demand], spans: Iterable[Span] = ()) -> list[str]:
+    """The phases of which neither the configuration nor a run says how long they take, as "policy/phase"."""
+    described = config.resources.demands
+    said = {(span.policy, span.phase) for span in spans} | {
+        (policy, phase)
+        for policy, spec in described.items()
+        for phase, needs in spec.get("phases", {}).items()
+        if "seconds" in needs
+    }
+    return [f"{d.policy}/{phase}" for d in planned for phase in d.phases if (d.policy, phase) not in said]
+
+
+def _measured(demand: Demand, measured: Mapping[tuple[str, str], float]) -> Demand:
+    phases = {phase: needs for phase, needs in demand.phases.items() if (demand.policy, phase) in measured}
+    return dataclasses.replace(demand, phases=phases or demand.phases).with_seconds(measured)
 
 
 def _demand(policy: str, spec: Mapping[str, Any]) -> Demand:

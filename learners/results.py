@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import statistics
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from learners.config import SuiteConfig
+from learners.resources import Span
 from learners.run_directory import RunDirectory, read_lines
 
 Curve = tuple[tuple[int, float], ...]
@@ -53,6 +55,13 @@ def read_run(path: Path) -> RunResults:
                 of_policy.setdefault(key, []).append((line["round"], value))
     seconds = math.fsum(line["seconds"] for line in read_lines(directory.timings) if line["type"] == "round")
     return RunResults(path, directory.read_info(), _frozen(metrics), _frozen(evaluations), seconds)
+
+
+def read_spans(path: Path) -> list[Span]:
+    """Every lease of a run, in the order in which they ended."""
+    names = [field.name for field in dataclasses.fields(Span)]
+    lines = [line for line in read_lines(RunDirectory.open(path).timings) if line["type"] == "span"]
+    return [Span(**{name: line[name] for name in names if name in line}) for line in lines]
 
 
 def _frozen(curves: Mapping[str, Mapping[str, list[tuple[int, float]]]]) -> dict[str, dict[str, Curve]]:

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from learners.config import RunConfig, load_run
-from learners.executors import demands, supply
+from learners.config import load_run
+from learners.executors import as_measured, demands, staleness, supply
 from learners.report.page import preformatted
-from learners.resources import Demand, Record, Rounds, Span
-from learners.resources.plan import Plan, as_picture, compare, make_plan
-from learners.run_directory import RunDirectory, read_lines
+from learners.resources import Record, Rounds, Span
+from learners.resources.plan import as_picture, compare, make_plan
+from learners.results import read_spans
+from learners.run_directory import RunDirectory
 
 SHOWN_ROUNDS = 2
 
@@ -19,35 +20,20 @@ SHOWN_ROUNDS = 2
 def planned_and_actual(path: Path) -> str:
     """Two rounds from the middle of the run under the same two as planned with the measured seconds of each phase."""
     directory = RunDirectory(path)
-    spans = _spans(directory)
+    spans = read_spans(path)
     if not spans:
         return ""
     config = load_run(directory.config)
     record = Record()
     for span in spans:
         record.add(span)
-    plan = _plan(config, record)
+    plan = make_plan(
+        as_measured(demands(config), spans), supply(config), Rounds(SHOWN_ROUNDS, staleness(config)), meeting="phase"
+    )
     if plan.simulation is None:
         return ""
     text = f"executor {config.resources.executor}\n{compare(plan.simulation, record)}"
     return as_picture(plan, _middle(spans, len(plan.demands))) + preformatted(text)
-
-
-def _spans(directory: RunDirectory) -> list[Span]:
-    names = [field.name for field in dataclasses.fields(Span)]
-    lines = [line for line in read_lines(directory.timings) if line["type"] == "span"]
-    return [Span(**{name: line[name] for name in names if name in line}) for line in lines]
-
-
-def _plan(config: RunConfig, record: Record) -> Plan:
-    measured = record.phase_seconds()
-    policies = [demand.with_seconds(measured) for demand in demands(config)]
-    return make_plan([_only(demand, set(measured)) for demand in policies], supply(config), Rounds(SHOWN_ROUNDS))
-
-
-def _only(demand: Demand, measured: set[tuple[str, str]]) -> Demand:
-    phases = {phase: needs for phase, needs in demand.phases.items() if (demand.policy, phase) in measured}
-    return dataclasses.replace(demand, phases=phases or demand.phases)
 
 
 def _middle(spans: Sequence[Span], policies: int) -> list[Span]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from learners.resources.allocate import Allocator
-from learners.resources.demand import GIB, Demand, Node, Patience, Refusal, Rounds, Supply
+from learners.resources.demand import GIB, Demand, Needs, Node, Patience, Refusal, Rounds, Supply
 from learners.resources.gantt import as_svg, as_text, seconds
 from learners.resources.record import Record, Span
 from learners.resources.remedy import describe, describe_nodes
@@ -121,15 +121,27 @@ def parse_devices(text: str) -> Supply:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `plan` takes beside the configuration."""
-    parser.add_argument("--devices", type=parse_devices, default=None, help="e.g. 2x8:80 (default: this machine)")
+    parser.add_argument(
+        "--devices",
+        type=parse_devices,
+        default=None,
+        help="e.g. 2x8:80 (default: the configuration's)",
+    )
     parser.add_argument("--rounds", type=int, default=2, help="how many rounds to lay out (default: 2)")
     parser.add_argument("--picture", type=Path, default=None, help="write the timeline to this SVG file")
 
 
-def run(arguments: argparse.Namespace, demands: Sequence[Demand], staleness: int = 0) -> int:
-    """Print the plan; 0 where everything fits, 1 where something does not."""
+def run(
+    arguments: argparse.Namespace, demands: Sequence[Demand], staleness: int = 0, assumed: Sequence[str] = ()
+) -> int:
+    """Print the plan; 0 where everything fits, 1 where something does not. `assumed`: phases of unknown duration."""
     supply = arguments.devices or Supply.local()
     plan = make_plan(demands, supply, Rounds(arguments.rounds, staleness))
+    if assumed:
+        print(
+            f"assumed    {Needs().seconds:g} s for each of {_some(assumed)}: times below are in proportion only. Say "
+            "`seconds` in resources.demands, or take them from a run: --like RUN"
+        )
     print(as_report(plan))
     if arguments.picture is not None:
         arguments.picture.write_text(as_picture(plan), encoding="utf-8")
@@ -169,6 +181,6 @@ def _needs(demand: Demand) -> str:
     return describe(widest, demand.kind) + ("" if demand.movable else ", cannot be moved")
 
 
-def _some(names: Mapping[str, None]) -> str:
+def _some(names: Iterable[str]) -> str:
     listed = list(names)
     return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")

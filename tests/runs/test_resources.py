@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,3 +206,22 @@ def test_a_plan_says_what_does_not_fit_and_exits_with_1(config_file: Path, capsy
     assert main(["plan", str(config_file), needs, "--devices", "1x1:80"]) == 1
     assert "ada" in capsys.readouterr().out
     assert main(["plan", str(config_file)]) == 0
+
+
+def test_a_plan_says_which_durations_it_assumes_and_takes_them_from_a_run(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = "resources.demands={ada: {phases: {act: {seconds: 9}, update: {}}}}"
+    assert main(["plan", str(config_file), needs, "--devices", "1x0@2"]) == 0
+    out = capsys.readouterr().out
+    assert "assumed    1 s for each of ada/update, bob/act, bob/verify, bob/score, bob/update, bob/sync: times" in out
+    assert "makespan   26 s" in out  # two rounds; all meet after each phase: max(9, 1) + 1 + 1 + max(1, 1) + 1
+    run = train(load_run(config_file)).directory
+    with (run / "timings.jsonl").open("w") as file:
+        for policy, phase, seconds in (("ada", "act", 3), ("ada", "update", 2), ("bob", "act", 4)):
+            span = {"policy": policy, "phase": phase, "devices": ["local"], "requested": 0, "began": 1}
+            file.write(json.dumps({"type": "span", **span, "ended": 1 + seconds, "outcome": "done", "share": 1}) + "\n")
+    assert main(["plan", str(config_file), "--devices", "1x0@2", "--like", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "assumed" not in out
+    assert "makespan   12 s" in out  # two rounds of max(3, 4) and 2
