@@ -21,7 +21,6 @@ class Job:
 
     pending  not tried yet
     alone    brought a worker down that had done others before: tried once more, in a fresh one
-    later    set back: tried once more, when nothing is pending
     """
 
     spec: VerifierSpec
@@ -29,7 +28,6 @@ class Job:
     future: Future[list[Verdict]] = field(default_factory=Future)
     pending: deque[int] = field(init=False)
     alone: deque[int] = field(default_factory=deque)
-    later: deque[int] = field(default_factory=deque)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
 
@@ -38,7 +36,7 @@ class Job:
 
     @property
     def waiting(self) -> int:
-        return len(self.pending) + len(self.alone) + len(self.later)
+        return len(self.pending) + len(self.alone)
 
     def conclude(self, index: int, verdict: Verdict) -> None:
         self.verdicts[index] = verdict
@@ -49,7 +47,6 @@ class Job:
     def fail(self, cause: BaseException) -> None:
         self.pending.clear()
         self.alone.clear()
-        self.later.clear()
         with contextlib.suppress(InvalidStateError):
             self.future.set_exception(cause)
 
@@ -71,11 +68,13 @@ class Job:
 class Worker:
     """One worker process, as the supervisor sees it.
 
-    batch   the indices it still owes, the first being verified `since`; `alone`, `last`: it is that item's second try
-    before  what it had had of the machine when it got the batch
-    seen    the same when it was last looked at, and when that was
-    asleep  whether it used no core lately, so that another worker may run beside it; the rest of its batch is given
-    away trimmed whether others have what it still means to do fault   why the pool itself ended it
+    batch   the indices it still owes, the first being verified `since`; `alone`: it is that item's second try
+    ran     what it had had of a core when it was last looked at, at `looked`; the next look is at `look_due`
+    age     what the item in flight has had since the first look, of a core or of sleep
+    asleep  whether it used no core then, so that another worker may run beside it
+    paused  whether it was stopped until nobody else waits
+    trimmed whether the rest of its batch was given to others
+    fault   why the pool itself ended it
     """
 
     connection: socket.socket
@@ -86,23 +85,29 @@ class Worker:
     job: Job | None = None
     batch: deque[int] = field(default_factory=deque)
     alone: bool = False
-    last: bool = False
     served: int = 0
     since: float = 0.0
+    look_due: float = 0.0
     looked: float | None = None
     ran: float = 0.0
     age: float = 0.0
     asleep: bool = False
+    paused: bool = False
     trimmed: bool = False
     fault: str = ""
 
-    def begin(self, now: float) -> None:
+    def begin(self, now: float, look_due: float) -> None:
         """The clock of the next item starts."""
-        self.since, self.looked, self.age, self.asleep = now, None, 0.0, False
+        self.since, self.look_due, self.looked, self.age, self.asleep = now, look_due, None, 0.0, False
 
     @property
     def idle(self) -> bool:
         return self.pid is not None and self.job is None
+
+    @property
+    def away(self) -> bool:
+        """Does it leave its core to another?"""
+        return self.asleep or self.paused
 
     @property
     def fresh(self) -> bool:
@@ -122,4 +127,4 @@ class Counters:
     crashes: int = 0
     errors: int = 0
     retries: int = 0
-    set_back: int = 0
+    paused: int = 0

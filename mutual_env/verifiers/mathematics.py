@@ -13,12 +13,23 @@ from mutual_env.verifiers.spec import MAX_CHARS, require, spec_id
 
 _WARM_UP = (
     ("\\frac{1}{2}", "so \\boxed{0.5}"),
-    ("\\frac{7}{9}", "so \\boxed{0.778}"),
+    ("\\frac{17}{39}", "We get \\boxed{17/39}."),
+    ("\\frac{17}{39}", "The total is 12, so the answer is \\boxed{0.436}."),
+    ("-\\frac{7}{12}", "\\[ x = -\\frac{7}{12} \\]"),
     ("3x+2", "$y = 2+3x$"),
+    ("34x+2", "\\boxed{2+34x}"),
+    ("x^2-4", "it is \\boxed{(x-2)(x+2)}"),
+    ("2\\sqrt{3}", "\\boxed{\\sqrt{12}}"),
+    ("12\\pi", "\\boxed{12\\pi \\text{ cm}^2}"),
+    ("2^{10}", "\\boxed{1{,}024}"),
     ("(1,2)", "\\boxed{\\{2,1\\}}"),
+    ("[0,\\infty)", "\\boxed{[0,\\infty)}"),
+    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\boxed{\\begin{pmatrix}1\\\\2\\end{pmatrix}}"),
+    ("50", "about \\boxed{50\\%}"),
     ("12", "#### 13"),
 )
-"""One for each path that most answers take: SymPy imports and compiles much on its first use."""
+"""One for each path that most answers take: SymPy imports much on its first use, and the LaTeX parser learns its
+grammar as it meets it. What is learnt before a worker is forked, no worker learns again."""
 
 
 @dataclass(frozen=True, slots=True)

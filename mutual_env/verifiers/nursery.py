@@ -81,6 +81,12 @@ class ForkServer:
     def end(self, pid: int) -> None:
         self._order({"order": "end", "pid": pid})
 
+    def pause(self, pid: int) -> None:
+        self._order({"order": "pause", "pid": pid})
+
+    def resume(self, pid: int) -> None:
+        self._order({"order": "resume", "pid": pid})
+
     def _order(self, message: JSON, *handles: int) -> None:
         order = frame(message)
         with contextlib.suppress(ConnectionError):  # that the server is gone is found out by reading

@@ -1,9 +1,9 @@
 """When an item takes much longer than its like, and what its deadline counts.
 
-An item that outlasts the pool's patience while others wait behind it is set back: its worker is replaced, the others go
-on, and it starts anew, with its whole deadline, when nothing else waits. One that sleeps is left to sleep, and another
-worker runs beside it. This changes when an item is verified, never what its verdict is. To keep a round of slow items
-from being started twice over, only a small share of the items can be set back.
+An item that outlasts the pool's patience while others wait is paused: its process is stopped, another worker takes
+over what waits behind it, and it goes on where it was when nobody waits. One that sleeps is left to sleep, and another
+worker runs beside it. This changes when an item is verified, never what its verdict is. A worker more costs time too,
+so the pool pauses items only as often as a small share of its time pays for.
 
 The deadline counts the seconds in which an item ran or slept, not those in which it waited for a core (where Linux
 tells them apart), so neither the machine's load nor the number of workers decides whether it is met.
@@ -16,37 +16,48 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_TYPICAL_TIMES = 6.0
-_LEAST_PATIENCE, _FIRST_PATIENCE, _FRESH_PATIENCE = 0.005, 0.05, 0.25
-_SHARE, _HEAD_START = 0.05, 2.0
+_TYPICAL_TIMES, _FIRST_LOOK = 3.0, 1.5
+_LEAST_PATIENCE, _FIRST_PATIENCE, _FRESH_PATIENCE = 0.005, 0.05, 0.1
+_SHARE, _COST, _HEAD_START = 0.1, 0.02, 0.1
+"""Of the seconds of finished items, what may be spent on workers for those that wait; what one costs; what may be spent
+at first."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """What past items taught: how long one takes, and how many more may be set back."""
+    """What past items taught: how long one takes, and how many seconds may yet be spent on workers for those that
+    wait."""
 
     deadline: float
     typical: float | None = None
     credit: float = _HEAD_START
 
     def patience(self, *, fresh: bool = False) -> float:
-        """Seconds after which an item is set back if others wait; a fresh worker's first item is slow."""
+        """Seconds after which an item is paused if others wait; a fresh worker's first item is slow."""
         if fresh:
             return max(self.patience(), min(_FRESH_PATIENCE, self.deadline))
         if self.typical is None:
             return min(_FIRST_PATIENCE, self.deadline / 4)
         return min(max(_TYPICAL_TIMES * self.typical, _LEAST_PATIENCE), self.deadline / 4)
 
+    def first_look(self) -> float:
+        """Seconds after which a worker is first asked whether it sleeps."""
+        return self.patience() * _FIRST_LOOK / _TYPICAL_TIMES
+
+    def next_look(self) -> float:
+        """Seconds from one look to the next, while an item may yet be paused or found asleep."""
+        return self.first_look() / 2
+
     def finished(self, seconds: float) -> None:
         seen = min(seconds, 2 * self.patience())  # one slow item must not make the pool patient with the next
         self.typical = seen if self.typical is None else self.typical + 0.05 * (seen - self.typical)
-        self.credit += _SHARE
+        self.credit += _SHARE * seconds
 
-    def may_set_back(self) -> bool:
-        return self.credit >= 1.0
+    def may_pause(self) -> bool:
+        return self.credit >= _COST
 
-    def set_back(self) -> None:
-        self.credit -= 1.0
+    def paused(self) -> None:
+        self.credit -= _COST
 
 
 def seconds_on_a_core(pid: int) -> float | None:

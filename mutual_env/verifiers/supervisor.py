@@ -25,7 +25,7 @@ _TICK = 1.0
 _ANSWER_SECONDS = 120.0
 _LOSSES = 3
 _OVERTIME = 60.0
-_GLANCE, _SLEEPERS = 0.02, 64
+_GLANCE, _SOON, _AWAY = 0.05, 0.001, 64
 
 
 class Supervisor:
@@ -55,6 +55,7 @@ class Supervisor:
         self._loading: dict[str, VerifierSpec] = {}
         self._asked = math.inf
         self._losses = 0
+        self._spares = 0
         self._server: ForkServer | None = None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ, self._answer_bell)
@@ -115,13 +116,9 @@ class Supervisor:
             self._jobs.append(self._inbox.popleft())
 
     def _until_next_check(self) -> float:
-        now, wait = time.monotonic(), _TICK
-        for worker in self._workers:
-            if worker.batch:
-                patience = self._pace.patience(fresh=worker.fresh)
-                due = worker.since + patience - now
-                wait = min(wait, due if due > 0 else min(_GLANCE, patience / 2))
-        return max(wait, 0.0)
+        now = time.monotonic()
+        looks = (worker.look_due - now for worker in self._workers if worker.batch)
+        return max(0.0, min([_TICK, *looks]))
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
@@ -131,7 +128,9 @@ class Supervisor:
             if job.waiting and self._is_loaded(job.spec):
                 while job.waiting and self._serve(job):
                     pass
+        self._resume_paused()
         self._retire_surplus()
+        self._keep_a_spare()
 
     def _is_loaded(self, spec: VerifierSpec) -> bool:
         if self._server is None:
@@ -145,6 +144,8 @@ class Supervisor:
 
     def _serve(self, job: Job) -> bool:
         """Give one batch of this job to a worker; False where none is free."""
+        if self._on_cores() >= self._target:
+            return False
         able = [w for w in self._workers if w.idle and w.generation >= self._loaded[job.spec]]
         fresh = next((w for w in able if w.fresh), None)
         if job.alone and fresh is not None:
@@ -152,12 +153,14 @@ class Supervisor:
         elif job.pending and able:
             share = math.ceil(len(job.pending) / (2 * self._target))
             self._give(able[0], job, [job.pending.popleft() for _ in range(min(self._batch, share))])
-        elif job.later and able and self._is_time_for_the_slow(job):
-            self._give(able[0], job, [job.later.popleft()], last=True)
         else:
             self._make_room(job)
             return False
         return True
+
+    def _on_cores(self) -> int:
+        """Workers that have something to do, and neither sleep over it nor are paused."""
+        return sum(w.job is not None and not w.away for w in self._workers)
 
     def _is_time_for_the_slow(self, job: Job) -> bool:
         """When nothing else waits; but the calls of other threads do not put it off for ever."""
@@ -166,11 +169,10 @@ class Supervisor:
         )
 
     def _make_room(self, job: Job) -> None:
-        """Start workers for what waits, ending idle ones that cannot do it. One that sleeps leaves its core to
+        """Start workers for what waits, ending idle ones that cannot do it. One that is away leaves its core to
         another."""
-        wanted = min(job.waiting, self._target) - len(self._unborn)
-        busy = sum(not w.asleep for w in self._workers)
-        room = min(self._target - busy, self._target + _SLEEPERS - len(self._workers))
+        wanted = min(job.waiting, self._target - self._on_cores()) - len(self._unborn)
+        room = min(-self._surplus(), self._target + _AWAY - len(self._workers))
         for worker in [w for w in self._workers if w.idle][: max(0, wanted - room)]:
             self._end(worker)
             room += 1
@@ -188,9 +190,9 @@ class Supervisor:
             worker.connection, selectors.EVENT_READ, lambda events: self._hear_worker(worker, events)
         )
 
-    def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool = False, last: bool = False) -> None:
-        worker.job, worker.batch, worker.alone, worker.last = job, deque(batch), alone, last
-        worker.begin(time.monotonic())
+    def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool = False) -> None:
+        worker.job, worker.batch, worker.alone = job, deque(batch), alone
+        worker.begin(now := time.monotonic(), now + self._pace.first_look())
         worker.outbox = job.message(batch)
         self._send(worker)
 
@@ -204,9 +206,18 @@ class Supervisor:
             self._selector.modify(worker.connection, events, key.data)
 
     def _retire_surplus(self) -> None:
-        surplus = sum(not w.asleep for w in self._workers) - self._target
-        for worker in [w for w in self._workers if w.idle][: max(0, surplus)]:
+        for worker in [w for w in self._workers if w.idle][: max(0, self._surplus())]:
             self._end(worker)
+
+    def _surplus(self) -> int:
+        return sum(not w.away for w in self._workers) - self._target - self._spares
+
+    def _keep_a_spare(self) -> None:
+        """Where items hang and many wait, the worker that takes over from the next one is born before it is needed."""
+        ready = bool(self._unborn) or any(worker.idle for worker in self._workers)
+        many = sum(len(job.pending) for job in self._jobs) > 4 * self._batch * self._target
+        if self._spares and many and not ready and self._surplus() < 0:
+            self._start_worker()
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 
@@ -249,7 +260,7 @@ class Supervisor:
         self._pace.finished(now - worker.since)
         worker.job.conclude(worker.batch.popleft(), verdict)
         worker.served += 1
-        worker.begin(now)
+        worker.begin(now, now + self._pace.first_look())
         self._losses = 0
         if worker.trimmed:
             self._end(worker)
@@ -288,27 +299,28 @@ class Supervisor:
         if now - self._asked > _ANSWER_SECONDS:
             raise VerificationError(f"the fork server of the verifier pool did not answer for {_ANSWER_SECONDS:.0f} s")
         for worker in list(self._workers):
-            wall, patience = now - worker.since, self._pace.patience(fresh=worker.fresh)
-            if not worker.batch or wall < patience or worker.pid is None:
-                continue
-            self._look_at(worker, worker.pid, now)
-            if worker.age >= self._deadline or wall >= self._deadline + _OVERTIME:
-                self._time_out(worker, wall)
-            elif worker.age >= patience / 2 and self._others_wait(worker):
-                if worker.asleep:
-                    self._give_back(worker, suspect=True)
-                    worker.trimmed = True
-                elif self._pace.may_set_back():
-                    self._set_back(worker)
+            if worker.batch and now >= worker.look_due and worker.pid is not None:
+                self._look_at(worker, worker.pid, now)
 
     def _look_at(self, worker: Worker, pid: int, now: float) -> None:
-        """Note what the item in flight has had since the last look: of a core, or of sleep."""
-        ran = seconds_on_a_core(pid)
-        worker.asleep = is_asleep(pid)
+        """Note what the item in flight has had since the last look, of a core or of sleep, and act on it."""
+        slept = worker.asleep
+        worker.asleep, ran = is_asleep(pid), seconds_on_a_core(pid)
         if worker.looked is not None:
             passed = now - worker.looked
             worker.age += passed if worker.asleep or ran is None else min(passed, ran - worker.ran)
         worker.looked, worker.ran = now, ran or 0.0
+        wall, patience = now - worker.since, self._pace.patience(fresh=worker.fresh)
+        waited_for = self._others_wait(worker)
+        if worker.age >= self._deadline or wall >= self._deadline + _OVERTIME:
+            self._time_out(worker, wall)
+        elif waited_for and slept and worker.asleep:
+            self._trim(worker)
+        elif waited_for and wall >= patience and worker.age >= patience / 2 and self._may_pause():
+            self._trim(worker)
+            self._pause(worker, pid, now)
+        soon = self._pace.next_look() if waited_for and not worker.trimmed else _GLANCE
+        worker.look_due = now + min(soon, max(self._deadline - worker.age, _SOON)) if not worker.paused else math.inf
 
     def _time_out(self, worker: Worker, seconds: float) -> None:
         assert worker.job is not None
@@ -318,16 +330,36 @@ class Supervisor:
         self._end(worker)
 
     def _others_wait(self, worker: Worker) -> bool:
-        if worker.last or worker.trimmed:
+        if worker.trimmed:
             return False
         return len(worker.batch) > 1 or any(job.pending for job in self._jobs)
 
-    def _set_back(self, worker: Worker) -> None:
-        assert worker.job is not None
-        worker.job.later.append(worker.batch.popleft())
-        self._counters.set_back += 1
-        self._pace.set_back()
-        self._end(worker)
+    def _trim(self, worker: Worker) -> None:
+        """Others get what it has not begun, and one of them its core."""
+        self._give_back(worker, suspect=True)
+        worker.trimmed, self._spares = True, 1
+
+    def _may_pause(self) -> bool:
+        return self._pace.may_pause() and sum(worker.away for worker in self._workers) < _AWAY
+
+    def _pause(self, worker: Worker, pid: int, now: float) -> None:
+        assert self._server is not None
+        self._server.pause(pid)
+        worker.paused, worker.looked = True, now
+        self._counters.paused += 1
+        self._pace.paused()
+
+    def _resume_paused(self) -> None:
+        """Those that were paused go on when nobody else waits, the longest paused first."""
+        paused = [w for w in self._workers if w.paused and w.job is not None and self._is_time_for_the_slow(w.job)]
+        for worker in sorted(paused, key=lambda w: w.since)[: max(0, self._target - self._on_cores())]:
+            assert self._server is not None
+            assert worker.pid is not None
+            assert worker.looked is not None
+            self._server.resume(worker.pid)
+            now = time.monotonic()
+            worker.since += now - worker.looked
+            worker.paused, worker.looked, worker.look_due = False, None, now + _SOON
 
     def _give_back(self, worker: Worker, *, suspect: bool) -> None:
         """What the worker owes waits again, but for the item in flight where that is a `suspect`."""

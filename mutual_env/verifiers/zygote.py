@@ -88,8 +88,17 @@ class _Nursery:
             self._load(message)
         elif order == "fork":
             self._fork(Limits(**message["limits"]), float(message["deadline"]), self.handles.pop(0))
-        else:
+        elif order == "end":
             self._end(int(message["pid"]))
+        else:
+            self._signal(int(message["pid"]), {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}[order])
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        """To the worker and what it started; unless it is gone: its process id may be another's by now."""
+        if pid in self._workers:
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(pid, number)
 
     def _load(self, message: Mapping[str, Any]) -> None:
         spec = VerifierSpec(message["name"], message["options"])

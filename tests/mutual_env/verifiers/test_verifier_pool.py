@@ -117,13 +117,13 @@ def test_a_hang_holds_up_nobody_behind_it(pool: MakePool, task: Task) -> None:
     assert found[0] < 1.7  # else the second call would have waited for the deadline of 2 s
 
 
-def test_a_slow_item_that_was_set_back_gets_its_verdict(pool: MakePool, task: Task) -> None:
+def test_a_slow_item_that_was_paused_gets_its_verdict(pool: MakePool, task: Task) -> None:
     verifiers = pool(1, deadline=3.0)
     items = numbers(task, 60)
     items[20] = (task, "work:0.5")
     verdicts = verifiers.verify(HOSTILE, items)
     assert verdicts[20].detail == "worked"
-    assert verifiers.counters.set_back == 1
+    assert verifiers.counters.paused == 1
     assert verifiers.counters.timeouts == 0
 
 
