@@ -1,12 +1,13 @@
 """Three policies of different kind and size, one after the other and side by side; and the allocation of many.
 
     python -m benchmarks.resources                writes docs/figures/data/resources.json
-    python -m benchmarks.resources --fleets 300   with fewer random fleets (default: 10,000, about ten minutes)
+    python -m benchmarks.resources --fleets 300   with fewer random fleets (default: 10,000, some minutes on two cores)
     pytest benchmarks/resources.py                one decision under pytest-benchmark
 
 Rounds an hour are whole rounds of the training loop (draw, sample, verify, share, learn) with SGT, the same rounds in
-each executor; the metrics of all executors are compared bit for bit. Processor time is taken for decisions, so that
-what else the machine does is not counted.
+each executor, in turns; ratios are of neighbours in time, and their median is taken. The metrics of all executors are
+compared bit for bit. Asynchronous rounds (staleness 1) learn other numbers, the same in every repeat. Processor time is
+taken for decisions, so that what else the machine does is not counted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ import mutual_env
 import sharing
 from benchmarks.figures import DATA, machine, write
 from learners.loop import Loop
+from learners.own_pace import rounds_at_own_pace
 from learners.protocol import Learner
 from learners.resources.allocate import Allocator
 from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
@@ -57,56 +60,88 @@ def makers() -> dict[str, Callable[[], Learner]]:
 
 def train(executor: Executor, rounds: int, warm: int = 2) -> tuple[float, list[Mapping[str, Any]]]:
     """Seconds of all rounds but the first few, and the metrics of every round."""
-    built = executor.host(makers())
-    env = mutual_env.make("mutual/letters-v0", agents=NAMES, prompts_per_round=16, group_size=8, length=4)
+    (loop,) = _loops(executor, [NAMES])
+    return _timed((loop.round(number) for number in range(warm + rounds)), warm)
+
+
+def train_at_own_pace(executor: Executor, rounds: int, warm: int = 2) -> tuple[float, list[Mapping[str, Any]]]:
+    """The same in asynchronous rounds."""
+    loops = _loops(executor, [(name,) for name in NAMES])
+    paced = rounds_at_own_pace(loops, Rounds(warm + rounds, staleness=1), first=0, limit=300.0)
+    return _timed((round.infos for round in paced), warm)
+
+
+def _loops(executor: Executor, shares: Sequence[Sequence[str]]) -> list[Loop]:
+    """A loop for each group of policies, all over one exchange."""
+    built, exchange = executor.host(makers()), sharing.InMemoryExchange()
     tokenizers = {one.tokenizer.fingerprint: one.tokenizer for one in built.values()}
     bridge = TokenizerBridge(list(tokenizers.values()))
-    loop = Loop(sharing.make("sgt", env), built, seed=0, group_size=8, bridge=bridge, executor=executor)
-    history, started = [], time.perf_counter()
-    for number in range(warm + rounds):
-        if number == warm:
-            executor.record.take()
-            started = time.perf_counter()
-        infos = loop.round(number)
+    task = {"prompts_per_round": 16, "group_size": 8, "length": 4}
+    return [
+        Loop(
+            sharing.make("sgt", mutual_env.make("mutual/letters-v0", agents=names, **task), exchange=exchange),
+            {name: built[name] for name in names},
+            seed=0,
+            group_size=8,
+            bridge=bridge,
+            executor=executor,
+        )
+        for names in shares
+    ]
+
+
+def _timed(rounds: Iterable[Mapping[str, Any]], warm: int) -> tuple[float, list[Mapping[str, Any]]]:
+    history: list[Mapping[str, Any]] = []
+    started = time.perf_counter()
+    for infos in rounds:
         history.append({name: dict(info["metrics"]) for name, info in infos.items()})
+        if len(history) == warm:
+            started = time.perf_counter()
     return time.perf_counter() - started, history
 
 
-def executors() -> dict[str, Callable[[], Executor]]:
-    demands = [Demand(n, dict.fromkeys(("act", "score", "update"), Needs())) for n in NAMES]
+def ways() -> dict[str, tuple[Callable[[], Executor], Callable[..., Any]]]:
+    """An executor, and what drives it."""
+    processes = partial(ProcessExecutor, _demands(), SUPPLY, threads=1, keep=50)
     return {
-        "serial": SerialExecutor,
-        "threads": lambda: ThreadExecutor(demands, SUPPLY),
-        "processes": lambda: ProcessExecutor(demands, SUPPLY, threads=1, keep=50),
+        "serial": (SerialExecutor, train),
+        "threads": (partial(ThreadExecutor, _demands(), SUPPLY), train),
+        "processes": (processes, train),
+        "processes_asynchronous": (processes, train_at_own_pace),
     }
 
 
 def overlap(rounds: int, repeats: int) -> dict[str, Any]:
-    """Rounds an hour of each executor: the best of some repeats, taken in turns. Torch on one thread each."""
+    """Rounds an hour in each way: medians of some repeats, taken in turns. Torch on one thread each."""
     import torch
 
     torch.set_num_threads(1)
-    best: dict[str, float] = {}
-    histories: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in ways()}
+    histories: dict[Any, Any] = {}
     records: dict[str, Any] = {}
     for _ in range(repeats):
-        for name, make in executors().items():
+        for name, (make, run) in ways().items():
             executor = make()
-            took, history = train(executor, rounds)
+            took, history = run(executor, rounds)
             executor.close()
-            if took < best.get(name, float("inf")):
-                best[name], records[name] = took, executor.record
-            assert histories.setdefault("serial", history) == history, f"{name} gave other numbers than serial"
+            if took < min(seconds[name], default=float("inf")):
+                records[name] = executor.record
+            seconds[name].append(took)
+            assert histories.setdefault(run, history) == history, f"{name} gave other numbers than before"
+    best = {name: min(times) for name, times in seconds.items()}
     measured = records["serial"].phase_seconds()
     demands = [d.with_seconds(measured) for d in _demands()]
     plan = make_plan(demands, SUPPLY, Rounds(rounds))
-    fastest = min(best, key=lambda name: best[name])
+    fastest = min((name for name in best if name != "processes_asynchronous"), key=lambda name: best[name])
     assert plan.simulation is not None
     print(compare(plan.simulation, records[fastest]))
     (DATA.parent / "resources-plan.svg").write_text(as_picture(make_plan(demands, SUPPLY, Rounds(3))))
     return {
-        "rounds_per_hour": {name: 3600 * rounds / took for name, took in best.items()},
-        "times_serial": {name: best["serial"] / took for name, took in best.items()},
+        "rounds_per_hour": {name: 3600 * rounds / float(np.median(times)) for name, times in seconds.items()},
+        "times_serial": {
+            name: float(np.median(np.array(seconds["serial"]) / np.array(times))) for name, times in seconds.items()
+        },
+        "repeats": repeats,
         "same_numbers": True,
         "predicted_seconds_of_leases": plan.simulation.makespan,
         "actual_seconds": best[fastest],
@@ -119,25 +154,30 @@ def _demands() -> list[Demand]:
     return [Demand(name, dict.fromkeys(("act", "score", "update"), Needs())) for name in NAMES]
 
 
-def fleets(count: int, room: float = 3.0) -> dict[str, Any]:
-    """Ratios to the lower bound and to one policy at a time, over random fleets."""
-    ratios, speedups, waits, wrong = [], [], [], []
-    for seed in range(count):
-        fleet = random_fleet(seed, room=room)
-        result = fleet.simulate()
-        unfinished = [p for p, n in result.completed.items() if (n == fleet.rounds.count) == (p in result.parked)]
-        if result.stuck or unfinished or result.longest_wait > result.wait_bound:
-            wrong.append(seed)
-        ratios.append(result.makespan / result.bound)
-        speedups.append(result.serial / result.makespan)
-        waits.append(result.longest_wait / result.wait_bound)
+def fleets(count: int, room: float) -> dict[str, Any]:
+    """Ratios to the lower bound and to one policy at a time, over random fleets, on all cores."""
+    with ProcessPoolExecutor() as pool:
+        found = list(pool.map(partial(_one_fleet, room), range(count), chunksize=25))
+    wrong, ratios, speedups, waits = (list(column) for column in zip(*found, strict=True))
     return {
         "fleets": count,
-        "deadlocked_or_unserved": len(wrong),
+        "deadlocked_or_unserved": sum(wrong),
         "makespan_over_bound": _quantiles(ratios),
         "serial_over_makespan": _quantiles(speedups),
         "longest_wait_over_bound": max(waits),
     }
+
+
+def _one_fleet(room: float, seed: int) -> tuple[bool, float, float, float]:
+    fleet = random_fleet(seed, room=room)
+    result = fleet.simulate()
+    unfinished = [p for p, n in result.completed.items() if (n == fleet.rounds.count) == (p in result.parked)]
+    return (
+        bool(result.stuck or unfinished or result.longest_wait > result.wait_bound),
+        result.makespan / result.bound,
+        result.serial / result.makespan,
+        result.longest_wait / result.wait_bound,
+    )
 
 
 def large() -> dict[str, Any]:
@@ -194,14 +234,14 @@ def test_one_decision(benchmark: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--fleets", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     figures: dict[str, Any] = {"machine": machine(), "overlap": overlap(arguments.rounds, arguments.repeats)}
-    figures |= {"large": large(), "random_fleets": fleets(arguments.fleets)}
     few = max(1, arguments.fleets // 20)
-    figures |= {"largest_takes_half": fleets(few, 2.0), "largest_takes_all": fleets(few, 1.0)}
+    figures |= {"large": large(), "random_fleets": fleets(arguments.fleets, room=2.0)}
+    figures |= {"largest_takes_a_third": fleets(few, room=3.0), "largest_takes_all": fleets(few, room=1.0)}
     Path(DATA).mkdir(parents=True, exist_ok=True)
     write("resources", figures)
 
