@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from mutual_env.errors import InvalidInputError, MisalignedError
 from mutual_env.types import Floats, Ids
@@ -20,9 +19,8 @@ from tokenizers_bridge.declaration import declaration_of
 from tokenizers_bridge.edits import NO_EDITS, Edits, edits_between
 from tokenizers_bridge.protocol import Role, Tokenizer
 from tokenizers_bridge.roles import STOP_ROLES
+from tokenizers_bridge.types import Ints, Mask
 
-Ints: TypeAlias = npt.NDArray[np.int64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 Side: TypeAlias = Literal["author", "reader"]
 
 
@@ -52,6 +50,8 @@ class Alignment:
     @property
     def exact_tokens(self) -> Mask:
         """`exact` for each token of the reader."""
+        if self.exact.all():
+            return np.ones(int(self.reader_ends[-1]) if self.exact.size else 0, np.bool_)
         mask: Mask = self.exact.repeat(self.reader_counts)
         return mask
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
 from typing import Generic, TypeVar
 
 from mutual_env.errors import InvalidInputError
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 # What the dictionary, the key tuple, the value's objects and their headers take beside the payload, measured on CPython
@@ -16,9 +19,15 @@ V = TypeVar("V")
 ENTRY_OVERHEAD = 1024
 
 
-class ByteBudgetCache(Generic[V]):
-    """`put` names the size of the payload; the least recently used entries leave until the sum fits `budget`.
-    Thread-safe.
+@dataclass(frozen=True, slots=True)
+class _Group(Generic[K]):
+    keys: tuple[K, ...]
+    size: int
+
+
+class ByteBudgetCache(Generic[K, V]):
+    """Entries that share their memory are put in together and leave together. `put` names the size of their payload;
+    the groups of which nothing was used for longest leave until the sum fits `budget`. Thread-safe.
     """
 
     def __init__(self, budget: int) -> None:
@@ -26,7 +35,9 @@ class ByteBudgetCache(Generic[V]):
             raise InvalidInputError(f"cache_bytes must be 0 or more, got {budget}: 0 turns the cache off")
         self._budget = budget
         self._used = 0
-        self._entries: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
+        self._entries: dict[K, tuple[V, int]] = {}
+        self._groups: OrderedDict[int, _Group[K]] = OrderedDict()
+        self._numbers = count()
         self._lock = threading.Lock()
 
     @property
@@ -36,24 +47,31 @@ class ByteBudgetCache(Generic[V]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Hashable) -> V | None:
+    def get(self, keys: Iterable[K]) -> list[V | None]:
+        """What is known of each key."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            self._entries.move_to_end(key)
-            return entry[0]
+            found = [self._entries.get(key) for key in keys]
+            for number in dict.fromkeys(entry[1] for entry in found if entry is not None):
+                self._groups.move_to_end(number)
+        return [None if entry is None else entry[0] for entry in found]
 
-    def put(self, key: Hashable, value: V, payload: int) -> None:
-        size = payload + ENTRY_OVERHEAD
+    def put(self, entries: Mapping[K, V], payload: int) -> None:
+        size = payload + ENTRY_OVERHEAD * len(entries)
+        if size > self._budget or not entries:
+            return
         with self._lock:
-            old = self._entries.pop(key, None)
-            if old is not None:
-                self._used -= old[1]
-            if size > self._budget:
-                return
-            self._entries[key] = (value, size)
+            number = next(self._numbers)
+            for key, value in entries.items():
+                self._entries[key] = (value, number)
+            self._groups[number] = _Group(tuple(entries), size)
             self._used += size
             while self._used > self._budget:
-                _, (_, dropped) = self._entries.popitem(last=False)
-                self._used -= dropped
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        number, group = self._groups.popitem(last=False)
+        self._used -= group.size
+        for key in group.keys:
+            entry = self._entries.get(key)
+            if entry is not None and entry[1] == number:  # else it was put in again since
+                del self._entries[key]

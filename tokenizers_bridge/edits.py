@@ -40,6 +40,10 @@ class Edits:
         return int((self.rows[:, 1] - self.rows[:, 0] + self.rows[:, 3] - self.rows[:, 2]).sum())
 
     @property
+    def sentence(self) -> str:
+        return f"{len(self)} declared changes to the text, {self.unmatched_bytes} bytes"
+
+    @property
     def in_front(self) -> tuple[int, int] | None:
         """How many bytes of the author and of the reader differ at the very beginning, if nothing differs behind
         them."""
@@ -78,7 +82,11 @@ def edits_between(author: bytes, reader: bytes, author_says: Declaration, reader
     """What turns the author's bytes into the reader's."""
     if author == reader:
         return NO_EDITS
-    for skip_a, skip_r in product(_prefixes(author, author_says), _prefixes(reader, reader_says)):
+    prefixes = list(product(_prefixes(author, author_says), _prefixes(reader, reader_says)))
+    for skip_a, skip_r in prefixes:
+        if author[skip_a:] == reader[skip_r:]:
+            return Edits(np.array([(0, skip_a, 0, skip_r)], np.int64), declared=True)
+    for skip_a, skip_r in prefixes:
         found = _formed(author[skip_a:], reader[skip_r:], author_says.form, reader_says.form)
         if found is not None:
             shifted = [(a0 + skip_a, a1 + skip_a, r0 + skip_r, r1 + skip_r) for a0, a1, r0, r1 in found]

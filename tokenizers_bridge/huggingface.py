@@ -36,7 +36,7 @@ class HuggingFaceEncoder:
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return [np.fromiter(encoding.ids, np.int32) for encoding in encodings]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class SentencePieceEncoder:
     processor: Any
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        threads = min(max(len(texts), 1), os.cpu_count() or 1)
+        threads = min(max(len(texts), 1), len(os.sched_getaffinity(0)))
         return [
             np.array(row, np.int32) for row in self.processor.encode(list(texts), out_type=int, num_threads=threads)
         ]

@@ -25,6 +25,8 @@ from tokenizers_bridge.vocabulary import Vocabulary
 
 # tiktoken's regular expression overflows its stack on longer texts without a break, as the publishers of Llama found.
 MAX_RUN = 25_000
+# Characters that are encoded in about ten times what it takes to start a thread.
+LEAST_SHARE = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,34 @@ class TiktokenEncoder:
     shift: int = 0
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        workers = min(len(texts), os.cpu_count() or 1)
-        if workers < 2:
-            return [self._encode(text) for text in texts]
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(self._encode, texts))
+        shares = _shares(texts, min(len(texts), len(os.sched_getaffinity(0))))
+        if len(shares) < 2:
+            return self._encode(texts)
+        with ThreadPoolExecutor(len(shares)) as pool:
+            return list(itertools.chain.from_iterable(pool.map(self._encode, shares)))
 
-    def _encode(self, text: str) -> Ids:
-        text = self.form(text) if self.form else text
-        parts = [self.encoding.encode_to_numpy(run, disallowed_special=()) for run in _runs(text)]
-        ids: Ids = (np.concatenate(parts) if len(parts) > 1 else parts[0]).astype(np.int32)
-        return ids + np.int32(self.shift)
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        # The call inside encode_to_numpy: what that adds to it is a tenth of a short text's time.
+        encode = self.encoding._core_bpe.encode_to_tiktoken_buffer
+        rows = []
+        for text in texts:
+            if self.form and not text.isascii():
+                text = self.form(text)
+            runs = (text,) if len(text) <= MAX_RUN else _runs(text)
+            ids = np.frombuffer(b"".join([encode(run, _NONE_ALLOWED) for run in runs]), np.int32)
+            rows.append(ids + self.shift if self.shift else ids)
+        return rows
+
+
+_NONE_ALLOWED: frozenset[str] = frozenset()
+
+
+def _shares(texts: Sequence[str], workers: int) -> list[Sequence[str]]:
+    """The texts in runs of about equal size, one a worker; fewer where a thread would cost more than it saves."""
+    ends = np.fromiter(map(len, texts), np.int64, len(texts)).cumsum()
+    workers = min(workers, 1 + int(ends[-1]) // LEAST_SHARE) if texts else 0
+    cuts = ends.searchsorted(np.arange(1, workers) * (ends[-1] / workers)).tolist() if workers > 1 else []
+    return [texts[a:b] for a, b in itertools.pairwise([0, *cuts, len(texts)]) if b > a]
 
 
 def _runs(text: str) -> Iterator[str]:

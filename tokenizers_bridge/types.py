@@ -3,13 +3,15 @@
 Translation   a completion in a reader's tokens: ids, chunks, the author's log-probabilities on them, what was lost
 Residual      how much of it has no exact counterpart
 Verdict       in one word, and what to do about it: Action
+Outcome       both, with the reason
+Block         many completions translated together; a Translation is one row of it
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ import numpy.typing as npt
 from mutual_env.errors import MisalignedError
 from mutual_env.types import Floats, Ids, Metrics
 
+Ints: TypeAlias = npt.NDArray[np.int64]
+Mask: TypeAlias = npt.NDArray[np.bool_]
 Verdict: TypeAlias = Literal["exact", "normalised", "truncated", "injected-special", "failed"]
 Action: TypeAlias = Literal["accept", "accept-and-flag", "reject"]
 
@@ -45,53 +49,174 @@ class Residual:
     largest_chunk: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`has_logprobs` is False where the completion came as text alone, or failed; `reason` is why the verdict is not
+    "exact", as a sentence, and empty where it is."""
+
+    verdict: Verdict
+    action: Action
+    has_logprobs: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Completions that were translated together, behind one another: row i has tokens reader_at[i]..reader_at[i+1] of
+    the reader's, author_at[i]..author_at[i+1] of the author's, and chunks chunk_at[i]..chunk_at[i+1].
+
+    `author_ends` and `reader_ends` count from the start of the block. The residuals are one number a row.
+    """
+
+    token_ids: Ids
+    logprobs: Floats
+    exact: Mask
+    author_ends: Ints
+    reader_ends: Ints
+    chunk_exact: Mask
+    author_at: Ints
+    reader_at: Ints
+    chunk_at: Ints
+    token_share: Floats
+    mass_share: Floats
+    unmatched_bytes: Ints
+    largest_chunk: Ints
+    outcomes: Sequence[Outcome]
+
+    def __post_init__(self) -> None:
+        for name in ("logprobs", "exact"):
+            if getattr(self, name).shape != self.token_ids.shape:
+                raise MisalignedError.of(f"Block.{name}", "token_ids", self.token_ids.size, getattr(self, name).size)
+        for array in self._arrays():
+            array.flags.writeable = False
+
+    @classmethod
+    def failed(cls, reason: str, action: Action = "reject") -> Block:
+        """One completion of which nothing could be made."""
+        return cls.without_chunks(np.empty(0, np.int32), 0, Outcome("failed", action, False, reason))
+
+    @classmethod
+    def without_chunks(cls, ids: Ids, unmatched_bytes: int, outcome: Outcome) -> Block:
+        """One completion that has no chunks, because on one side there is nothing to align."""
+        none, mask, zeros = np.empty(0, np.int64), np.zeros(ids.size, np.bool_), np.zeros(2, np.int64)
+        return cls(
+            ids, np.zeros(ids.size), mask, none, none, mask[:0], zeros, np.array([0, ids.size]), zeros,
+            np.zeros(1), np.zeros(1), np.array([unmatched_bytes]), np.zeros(1, np.int64), (outcome,),
+        )  # fmt: skip
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays())
+
+    def translations(self) -> list[Translation]:
+        return [Translation(self, row) for row in range(len(self.outcomes))]
+
+    def only(self, row: int) -> Block:
+        """A block of this row alone, with memory of its own."""
+        one = slice(row, row + 1)
+        reader, author = (slice(*at[row : row + 2].tolist()) for at in (self.reader_at, self.author_at))
+        chunks = slice(*self.chunk_at[row : row + 2].tolist())
+        return Block(
+            self.token_ids[reader].copy(), self.logprobs[reader].copy(), self.exact[reader].copy(),
+            self.author_ends[chunks] - author.start, self.reader_ends[chunks] - reader.start,
+            self.chunk_exact[chunks].copy(),
+            np.array([0, author.stop - author.start]), np.array([0, reader.stop - reader.start]),
+            np.array([0, chunks.stop - chunks.start]),
+            self.token_share[one].copy(), self.mass_share[one].copy(), self.unmatched_bytes[one].copy(),
+            self.largest_chunk[one].copy(), (self.outcomes[row],),
+        )  # fmt: skip
+
+    def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        return (
+            self.token_ids, self.logprobs, self.exact, self.author_ends, self.reader_ends, self.chunk_exact,
+            self.author_at, self.reader_at, self.chunk_at, self.token_share, self.mass_share, self.unmatched_bytes,
+            self.largest_chunk,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Translation:
-    """One completion in the reader's tokens.
+    """One completion in the reader's tokens: a row of a block, cut out when it is asked for.
 
     `token_ids` (T)      the reader's ids; its stop token is last exactly where the author stopped by itself
     `logprobs` (T)       the author's log-probabilities carried over, 0 where there are none to carry
     `exact` (T)          True for tokens in chunks that are the same bytes on both sides: only there do `logprobs`
                          compare
     `author_ends` (C), `reader_ends` (C), `chunk_exact` (C)   the chunks: see `Alignment`
-    `has_logprobs`       False where the completion came as text alone, or failed
-    `reason`             why the verdict is not "exact", as a sentence; empty where it is
+
+    It keeps its block in memory; a pickled one carries its own row alone.
     """
 
-    token_ids: Ids
-    logprobs: Floats
-    exact: npt.NDArray[np.bool_]
-    author_ends: npt.NDArray[np.int64]
-    reader_ends: npt.NDArray[np.int64]
-    chunk_exact: npt.NDArray[np.bool_]
-    residual: Residual
-    verdict: Verdict
-    action: Action
-    has_logprobs: bool
-    reason: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("logprobs", "exact"):
-            if getattr(self, name).shape != self.token_ids.shape:
-                raise MisalignedError.of(
-                    f"Translation.{name}", "token_ids", self.token_ids.size, getattr(self, name).size
-                )
-        for name in ("token_ids", "logprobs", "exact", "author_ends", "reader_ends", "chunk_exact"):
-            getattr(self, name).flags.writeable = False
-
-    @classmethod
-    def failed(cls, reason: str, action: Action = "reject") -> Translation:
-        """Nothing could be made of this completion."""
-        no_ends, no_mask = np.empty(0, np.int64), np.empty(0, np.bool_)
-        return cls(
-            np.empty(0, np.int32), np.empty(0), no_mask, no_ends, no_ends, no_mask,
-            Residual(), "failed", action, has_logprobs=False, reason=reason,
-        )  # fmt: skip
+    block: Block
+    row: int
 
     @property
-    def nbytes(self) -> int:
-        arrays = (self.token_ids, self.logprobs, self.exact, self.author_ends, self.reader_ends, self.chunk_exact)
-        return sum(a.nbytes for a in arrays)
+    def token_ids(self) -> Ids:
+        return self.block.token_ids[self._span(self.block.reader_at)]
+
+    @property
+    def logprobs(self) -> Floats:
+        return self.block.logprobs[self._span(self.block.reader_at)]
+
+    @property
+    def exact(self) -> Mask:
+        return self.block.exact[self._span(self.block.reader_at)]
+
+    @property
+    def author_ends(self) -> Ints:
+        return self._from_own_start(self.block.author_ends, self.block.author_at)
+
+    @property
+    def reader_ends(self) -> Ints:
+        return self._from_own_start(self.block.reader_ends, self.block.reader_at)
+
+    @property
+    def chunk_exact(self) -> Mask:
+        return self.block.chunk_exact[self._span(self.block.chunk_at)]
+
+    @property
+    def residual(self) -> Residual:
+        of, row = self.block, self.row
+        return Residual(
+            float(of.token_share[row]),
+            float(of.mass_share[row]),
+            int(of.unmatched_bytes[row]),
+            int(of.largest_chunk[row]),
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.block.outcomes[self.row].verdict
+
+    @property
+    def action(self) -> Action:
+        return self.block.outcomes[self.row].action
+
+    @property
+    def has_logprobs(self) -> bool:
+        return self.block.outcomes[self.row].has_logprobs
+
+    @property
+    def reason(self) -> str:
+        return self.block.outcomes[self.row].reason
+
+    def _span(self, at: Ints) -> slice:
+        return slice(at[self.row], at[self.row + 1])
+
+    def _from_own_start(self, ends: Ints, at: Ints) -> Ints:
+        own: Ints = ends[self._span(self.block.chunk_at)] - at[self.row]
+        own.flags.writeable = False
+        return own
+
+    def __reduce__(self) -> tuple[type[Translation], tuple[Block, int]]:
+        return Translation, (self.block.only(self.row), 0)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _SHOWN)
+        return f"Translation({shown})"
+
+
+_SHOWN = ("token_ids", "logprobs", "exact", "author_ends", "reader_ends", "residual", "verdict", "action", "reason")
 
 
 def residual_metrics(translations: Iterable[Translation], prefix: str = "bridge") -> Metrics:

@@ -1,4 +1,4 @@
-"""id -> bytes for a whole vocabulary, as three arrays."""
+"""id -> bytes for a whole vocabulary, as flat arrays."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from mutual_env.errors import IdentityMismatchError
 from mutual_env.types import Ids
 from tokenizers_bridge.protocol import Role
 
+_WORD = 8
+_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary:
     """`blob` is the bytes of every id behind one another; id i stands for blob[starts[i] : starts[i] + lengths[i]].
 
     A control token stands for no bytes and has a role in `specials`; so does an id that nothing is assigned to.
+    `heads` are the first eight bytes of each id as one number, zeros behind a shorter one, and `masks` cut any eight
+    bytes to as many as the id has: that is how bytes are compared without spelling them out.
     """
 
     blob: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
+    heads: npt.NDArray[np.uint64]
+    masks: npt.NDArray[np.uint64]
     specials: Mapping[int, Role]
 
     @classmethod
@@ -36,9 +43,11 @@ class Vocabulary:
         roles.update(specials)
         blob = np.frombuffer(b"".join(kept), np.uint8)
         starts = np.cumsum(lengths) - lengths
-        for array in (starts, lengths):
+        masks = _MASKS[np.minimum(lengths, _WORD)]
+        heads = _words(blob).take(starts) & masks
+        for array in (starts, lengths, heads, masks):
             array.flags.writeable = False
-        return cls(blob, starts, lengths, roles)
+        return cls(blob, starts, lengths, heads, masks, roles)
 
     @property
     def size(self) -> int:
@@ -50,25 +59,48 @@ class Vocabulary:
     def bytes_of(self, ids: Sequence[int] | Ids) -> bytes:
         at = _unsigned(ids)
         lengths = self._take(self.lengths, at)
-        ends = lengths.cumsum()
-        # Byte k of the result is blob[k + (start of its id in the blob) - (start of its id in the result)].
-        shift = self.starts[at]
-        shift -= ends
-        shift += lengths
-        index = shift.repeat(lengths)
-        index += np.arange(index.size)
-        data: bytes = self.blob[index].tobytes()
+        data: bytes = self.blob[_spread(self.starts[at], lengths)].tobytes()
         return data
+
+    def misspelled(self, ids: Ids, lengths: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.int64]:
+        """Which of these ids, laid behind one another over `data`, do not stand for the bytes that they lie on.
+        `lengths` are theirs, and add up to the bytes there are."""
+        starts = lengths.cumsum() - lengths
+        raw = np.frombuffer(data, np.uint8)
+        wrong: npt.NDArray[np.bool_] = _words(raw).take(starts) & self.masks.take(ids) != self.heads.take(ids)
+        long = (lengths > _WORD).nonzero()[0]
+        if long.size:
+            rest = lengths[long] - _WORD
+            mine = self.blob[_spread(self.starts[ids[long]] + _WORD, rest)]
+            differ = (mine != raw[_spread(starts[long] + _WORD, rest)]).nonzero()[0]
+            wrong[long[rest.cumsum().searchsorted(differ, side="right")]] = True
+        return wrong.nonzero()[0]
 
     def _take(self, table: npt.NDArray[np.int64], at: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         try:
-            return table[at]
+            return table.take(at)
         except IndexError:
             wrong = int(at[at >= table.size][0])
             shown = wrong - 2**32 if wrong >= 2**31 else wrong
             raise IdentityMismatchError(
                 f"token id {shown} is outside this vocabulary of {table.size}: use the tokenizer that made it"
             ) from None
+
+
+def _words(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """The eight bytes from each place on, the one behind the end included, as one number; zeros follow the data."""
+    padded = np.concatenate([data, np.zeros(_WORD, np.uint8)])
+    return np.ndarray((data.size + 1,), "<u8", padded, strides=(1,))
+
+
+def _spread(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """starts[0], starts[0] + 1, ... for lengths[0] places, then the same from starts[1] on, and so forth."""
+    # Place k of the result is k + (where its run starts) - (where its run starts in the result).
+    shift = starts - lengths.cumsum()
+    shift += lengths
+    index: npt.NDArray[np.int64] = shift.repeat(lengths)
+    index += np.arange(index.size)
+    return index
 
 
 def _unsigned(ids: Sequence[int] | Ids) -> npt.NDArray[np.uint32]:

@@ -1,0 +1,177 @@
+"""A batch is translated as one block. Each row must come out as it would alone, bit for bit."""
+
+import pickle
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mutual_env.errors import MutualEnvError
+from mutual_env.types import Completion
+from tests.tokenizers_bridge.corpus import random_text
+from tests.tokenizers_bridge.fuzz import Author
+from tests.tokenizers_bridge.reference import completion_of
+from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
+from tokenizers_bridge import ACTIONS, CharTokenizer, Tokenizer, TokenizerBridge, Translation, WordTokenizer, load
+from tokenizers_bridge.encodings import Encodings
+from tokenizers_bridge.known import Known
+from tokenizers_bridge.single import translate_one
+from tokenizers_bridge.source import Source, source_of_text, source_of_trace
+from tokenizers_bridge.types import Block
+
+ARRAYS = ("token_ids", "logprobs", "exact", "author_ends", "reader_ends", "chunk_exact")
+REST = ("residual", "verdict", "action", "has_logprobs", "reason")
+
+
+class ThirdParty:
+    """A tokenizer that has the protocol and nothing more."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        for name in ("vocab_size", "specials", "stop_id", "encode_batch", "decode", "token_bytes", "byte_lengths"):
+            setattr(self, name, getattr(tokenizer, name))
+        self.declaration = tokenizer.declaration  # type: ignore[attr-defined]
+        self.fingerprint = "third " + tokenizer.fingerprint
+
+
+def composing() -> tokenizers.Tokenizer:
+    built = byte_level(("h", "e"), ("e", "l"), ("Ġ", "w"))
+    built.normalizer = tokenizers.normalizers.NFC()
+    return built
+
+
+WORD = WordTokenizer(["the ", "hello", " world", "日本", "é", "def f(x):\n", "        return x"])
+TOKENIZERS: list[Tokenizer] = [
+    WORD,
+    WordTokenizer(["ab", "\n  ", " x", "日", "<|im_start|>"]),
+    CharTokenizer("abcdefghijklmnopqrstuvwxyz 0123456789+=.<>|_\n"),
+    load(composing()),
+    load(unigram(byte_fallback=True)),  # a prefix space
+    ThirdParty(load(unigram(byte_fallback=True, prepend="first"))),  # type: ignore[list-item]
+    ThirdParty(WORD),  # type: ignore[list-item]
+]
+BY_FINGERPRINT = {tokenizer.fingerprint: tokenizer for tokenizer in TOKENIZERS}
+AUTHORS = [Author(tokenizer) for tokenizer in TOKENIZERS]
+texts = st.lists(
+    st.one_of(
+        st.sampled_from(["hello world", "the the the ", " hello", "", " ", "日本é", "e\u0301 the", "<eos>", "        return x"]),
+        st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=12),
+        st.integers(0, 2**32).map(lambda seed: random_text(random.Random(seed))),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def batch_of(written: Sequence[str], seed: int) -> list[Completion]:
+    """Mostly what a policy samples, from several authors; now and then text alone, or a row that must be refused."""
+    rng = random.Random(seed)
+    several = rng.sample(AUTHORS, 3)
+    rows = []
+    for text in written:
+        author = rng.choice(several)
+        (ids,) = author.tokenizer.encode_batch([text])
+        kind = rng.random()
+        if kind < 0.6:
+            rows.append(completion_of(author.tokenizer, [*ids.tolist(), author.tokenizer.stop_id], "stop", seed))
+        elif kind < 0.9:
+            rows.append(author.sample(rng, ids.tolist()))
+        elif kind < 0.94:
+            rows.append(Completion.from_text(text))
+        elif kind < 0.97:
+            rows.append(completion_of(WORD, [2], "length"))
+            object.__setattr__(rows[-1], "token_ids", np.array([WORD.vocab_size + 5], np.int32))
+        elif kind < 0.98:
+            rows.append(Completion(text, ids, np.full(ids.size, -np.inf), "length", 0, author.tokenizer.fingerprint))
+        else:  # of the same length as what the ids spell, and yet not that
+            other = text[:-1] + ("?" if text[-1:].isascii() else text[-1:])
+            rows.append(Completion(other, ids, np.zeros(ids.size), "length", 0, author.tokenizer.fingerprint))
+    return rows
+
+
+def source_of(row: Completion) -> Source | str:
+    """What there is to translate, or why there is nothing."""
+    try:
+        return source_of_trace(row, BY_FINGERPRINT[row.tokenizer], "trim") if row.has_trace else source_of_text(row)
+    except MutualEnvError as error:
+        return str(error)
+
+
+def assert_same(one: Translation, other: Translation) -> None:
+    for name in ARRAYS:
+        left, right = getattr(one, name), getattr(other, name)
+        assert left.dtype == right.dtype, name
+        assert left.tobytes() == right.tobytes(), (name, one, other)
+        assert not left.flags.writeable
+    for name in REST:
+        assert getattr(one, name) == getattr(other, name), (name, one, other)
+
+
+@given(texts, st.integers(0, 2**32), st.sampled_from(TOKENIZERS), st.sampled_from([0, 1280, 1 << 20]))
+@settings(max_examples=150, deadline=None)
+def test_a_block_gives_each_row_what_it_gets_alone(
+    written: list[str], seed: int, reader: Tokenizer, cache_bytes: int
+) -> None:
+    rows = batch_of(written, seed)
+    together = TokenizerBridge(TOKENIZERS, cache_bytes).translate(rows, reader)
+    for row, translation in zip(rows, together, strict=True):
+        (alone,) = TokenizerBridge(TOKENIZERS, 0).translate([row], reader)
+        assert_same(translation, alone)
+
+
+@given(texts, st.integers(0, 2**32), st.sampled_from(TOKENIZERS))
+@settings(max_examples=150, deadline=None)
+def test_a_block_gives_each_row_what_the_general_way_gives_it(written: list[str], seed: int, reader: Tokenizer) -> None:
+    rows = [row for row in batch_of(written, seed) if row.tokenizer != reader.fingerprint]
+    known = Known.of(reader)
+    for row, translation in zip(rows, TokenizerBridge(TOKENIZERS).translate(rows, reader), strict=True):
+        source = source_of(row)
+        if isinstance(source, str):
+            assert (translation.verdict, translation.reason) == ("failed", source)
+        else:
+            encodings = Encodings.of([p for p in source.pieces if isinstance(p, str)], reader)
+            assert_same(translation, Translation(translate_one(row, source, known, encodings, ACTIONS), 0))
+
+
+def test_rows_that_fit_are_one_block_and_the_others_one_each() -> None:
+    good = [completion_of(WORD, [*ids.tolist(), 1], "stop") for ids in WORD.encode_batch(["hello", "the ", "x"])]
+    cut = completion_of(WORD, [2 + 0xE6], "length")
+    injected = completion_of(WORD, [*WORD.encode_batch(["<eos>"])[0].tolist(), 1], "stop")
+    first, second, odd, spelled, third = TokenizerBridge(TOKENIZERS).translate(
+        [*good[:2], cut, injected, good[2]], TOKENIZERS[1]
+    )
+    assert first.block is second.block is third.block
+    assert len({id(t.block) for t in (first, odd, spelled)}) == 3
+    assert [t.verdict for t in (first, odd, spelled)] == ["exact", "truncated", "injected-special"]
+
+
+def test_text_that_differs_late_in_a_long_token_is_refused() -> None:
+    # "        return x" is one token of 16 bytes
+    ids = WORD.encode_batch(["        return x", "the        return x"])
+    right = [completion_of(WORD, row) for row in ids]
+    wrong = [Completion(c.text[:-1] + "y", c.token_ids, c.logprobs, "length", 0, c.tokenizer) for c in right]
+    translations = TokenizerBridge(TOKENIZERS).translate([*right, *wrong], TOKENIZERS[1])
+    assert [t.verdict for t in translations] == ["exact", "exact", "failed", "failed"]
+    assert "not what its token_ids decode to" in translations[3].reason
+
+
+def test_a_pickled_translation_carries_its_own_row_alone() -> None:
+    rows = [completion_of(WORD, [*ids.tolist(), 1], "stop") for ids in WORD.encode_batch(["hello " * 9, "the end"])]
+    translations = TokenizerBridge(TOKENIZERS).translate(rows, TOKENIZERS[4])
+    for translation in translations:
+        again = pickle.loads(pickle.dumps(translation))
+        assert_same(translation, again)
+        assert len(again.block.outcomes) == 1
+        assert again.block.nbytes < translation.block.nbytes
+
+
+def test_a_block_of_nothing_is_nothing() -> None:
+    nothing = np.empty(0, np.int32)
+    rows = [Completion("", nothing, np.empty(0), "length", 0, t.fingerprint) for t in TOKENIZERS]
+    for reader in TOKENIZERS:
+        for translation in TokenizerBridge(TOKENIZERS).translate(rows, reader):
+            assert_same(translation, Translation(Block.without_chunks(nothing, 0, translation.block.outcomes[0]), 0))
+            assert translation.verdict == "exact"
+    assert TokenizerBridge(TOKENIZERS).translate([], WORD) == []
