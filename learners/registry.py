@@ -3,61 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
 from typing import Any
 
 from learners.protocol import Learner
-from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env import catalogue
+from mutual_env.catalogue import Catalogue
 
 LearnerFactory = Callable[..., Learner]
 
-ENTRY_POINT_GROUP = "mutual_env.learners"
-
-# Where each lives, not what it is: importing this module loads no torch.
-_targets: dict[str, str | LearnerFactory] = {
-    "tabular": "learners.tabular:TabularLearner",
-    "torch": "learners.torch.learner:make_torch",
-    "tiny": "learners.tiny:make_tiny",
-    "openrlhf": "learners.openrlhf:make_openrlhf",
-    "openrlhf_ray": "learners.openrlhf.cluster:make_openrlhf_ray",
-    "vllm": "learners.vllm.make:make_vllm",
-}
+_CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
+    "learner",
+    "mutual_env.learners",
+    {
+        "tabular": "learners.tabular:TabularLearner",
+        "torch": "learners.torch.learner:make_torch",
+        "tiny": "learners.tiny:make_tiny",
+        "openrlhf": "learners.openrlhf:make_openrlhf",
+        "openrlhf_ray": "learners.openrlhf.cluster:make_openrlhf_ray",
+        "vllm": "learners.vllm.make:make_vllm",
+    },
+)
 
 
 def register(name: str, target: str | LearnerFactory) -> None:
     """Make `make(name, ...)` call `target`: a callable, or "module:attribute", imported when it is first needed."""
-    if isinstance(target, str) and target.count(":") != 1:
-        raise InvalidInputError(f"target of learner {name!r} must read 'module:attribute', got {target!r}")
-    _targets[name] = target
+    _CATALOGUE.register(name, target)
 
 
 def names() -> list[str]:
     """Every name that `make` knows."""
-    return sorted({*_targets, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return _CATALOGUE.names()
 
 
 def make(name: str, /, **config: Any) -> Learner:
     """The learner registered as `name`: `make("torch", name="policy_0", path="models/smollm2")`."""
     check_options(name, config)
-    return _factory(name)(**config)
+    return _CATALOGUE.load(name)(**config)
 
 
 def options(name: str) -> list[str]:
     """The options that the learner registered as `name` takes."""
-    return list(inspect.signature(_factory(name)).parameters)
+    return list(inspect.signature(_CATALOGUE.load(name)).parameters)
 
 
 def check_options(name: str, config: Iterable[str]) -> None:
     """Raise on an option that the learner does not take, naming the nearest that it does."""
-    parameters = inspect.signature(_factory(name)).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for option in config:
-        if option not in parameters:
-            raise UnknownNameError.of(f"option of learner {name!r}", option, parameters)
+    catalogue.check_options(f"learner {name!r}", _CATALOGUE.load(name), config)
 
 
 def takes(options_class: type) -> Callable[[LearnerFactory], LearnerFactory]:
@@ -76,18 +69,3 @@ def takes(options_class: type) -> Callable[[LearnerFactory], LearnerFactory]:
         return factory
 
     return decorate
-
-
-def _factory(name: str) -> LearnerFactory:
-    target = _targets.get(name)
-    if target is None:
-        found = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
-        if not found:
-            raise UnknownNameError.of("learner", name, names())
-        loaded: LearnerFactory = found[0].load()
-        return loaded
-    if callable(target):
-        return target
-    module, attribute = target.split(":")
-    factory: LearnerFactory = getattr(importlib.import_module(module), attribute)
-    return factory

@@ -11,7 +11,6 @@ Third parties add theirs without a line of code here, by an entry point of their
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import pettingzoo
 from pettingzoo.env_registry.exceptions import PettingZooRegistryError
 
 from mutual_env import verifiers
+from mutual_env.catalogue import check_options, load
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.spaces import MAX_CHARS
@@ -124,8 +124,8 @@ def build(
     **task_kwargs: Any,
 ) -> ReasoningEnv:
     """What the registry calls to make an env of a task family."""
-    factory = _load(task_source)
-    _check_options(env_id, factory, task_kwargs)
+    factory = load(env_id, task_source) if isinstance(task_source, str) else task_source
+    check_options(env_id, factory, task_kwargs, also=inspect.signature(make).parameters.keys() - {"id", "task_kwargs"})
     source = factory(**task_kwargs)
     checked_by = source.verifier if verifier is None else _verifier_spec(verifier)
     verifiers.make(checked_by)  # a wrong name or option is refused here, not in the first round
@@ -150,25 +150,6 @@ def _verifier_spec(given: VerifierSpec | str | Mapping[str, Any]) -> VerifierSpe
     if "name" not in given or given.keys() - {"name", "kwargs"}:
         raise InvalidInputError(f"verifier must be a name, or have a 'name' and perhaps 'kwargs', got {dict(given)!r}")
     return VerifierSpec(given["name"], given.get("kwargs", {}))
-
-
-def _load(source: SourceFactory) -> Callable[..., TaskSource]:
-    if not isinstance(source, str):
-        return source
-    module, _, attribute = source.partition(":")
-    factory: Callable[..., TaskSource] = getattr(importlib.import_module(module), attribute)
-    return factory
-
-
-def _check_options(env_id: str, factory: Callable[..., TaskSource], given: dict[str, Any]) -> None:
-    """Refuse an option that the family does not take, with the nearest that it or `make` does."""
-    parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [*parameters, *(p for p in inspect.signature(make).parameters if p not in ("id", "task_kwargs"))]
-    for name in given:
-        if name not in parameters:
-            raise UnknownNameError.of(f"option of {env_id}", name, known)
 
 
 def _register(id: str, entry_point: str | Callable[..., Any], kwargs: dict[str, Any]) -> None:

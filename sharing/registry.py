@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import entry_points
 from typing import Any
 
+from mutual_env.catalogue import Catalogue
 from mutual_env.errors import ConfigError, UnknownNameError
 from sharing.exchange.protocol import Exchange
-from sharing.strategies.ftis import FilteredTruncatedSampling
-from sharing.strategies.graft import Graft
-from sharing.strategies.hacpo import Hacpo
 from sharing.strategies.independent import Independent
-from sharing.strategies.kdrl import KnowledgeDistillationRL
-from sharing.strategies.luffy import Luffy
-from sharing.strategies.offline import OfflineDistillation
-from sharing.strategies.prp import PeerRolloutPooling
-from sharing.strategies.sapo import Sapo
-from sharing.strategies.sgt import SuccessGatedTransfer
-from sharing.strategies.trrd import TrustRegionRatioDistillation
-from sharing.strategies.xgrpo import CrossPolicyAdvantageSharing
 from sharing.wrapper import Common, SharingWrapper, credits_below
 
-ENTRY_POINT_GROUP = "mutual_env.strategies"
-
-_STRATEGIES: dict[str, type[SharingWrapper]] = {
-    "independent": Independent,
-    "prp": PeerRolloutPooling,
-    "xgrpo": CrossPolicyAdvantageSharing,
-    "sgt": SuccessGatedTransfer,
-    "graft": Graft,
-    "hacpo": Hacpo,
-    "ftis": FilteredTruncatedSampling,
-    "luffy": Luffy,
-    "sapo": Sapo,
-    "trrd": TrustRegionRatioDistillation,
-    "kdrl": KnowledgeDistillationRL,
-    "offline": OfflineDistillation,
-}
+_CATALOGUE: Catalogue[type[SharingWrapper]] = Catalogue(
+    "strategy",
+    "mutual_env.strategies",
+    {
+        "independent": "sharing.strategies.independent:Independent",
+        "prp": "sharing.strategies.prp:PeerRolloutPooling",
+        "xgrpo": "sharing.strategies.xgrpo:CrossPolicyAdvantageSharing",
+        "sgt": "sharing.strategies.sgt:SuccessGatedTransfer",
+        "graft": "sharing.strategies.graft:Graft",
+        "hacpo": "sharing.strategies.hacpo:Hacpo",
+        "ftis": "sharing.strategies.ftis:FilteredTruncatedSampling",
+        "luffy": "sharing.strategies.luffy:Luffy",
+        "sapo": "sharing.strategies.sapo:Sapo",
+        "trrd": "sharing.strategies.trrd:TrustRegionRatioDistillation",
+        "kdrl": "sharing.strategies.kdrl:KnowledgeDistillationRL",
+        "offline": "sharing.strategies.offline:OfflineDistillation",
+    },
+)
 _ALIASES = {
     "grpo": "independent",
     "peer_rollout_pooling": "prp",
@@ -52,29 +43,27 @@ _ALIASES = {
 
 def names() -> list[str]:
     """Every name that `make` answers to, aliases and other packages' strategies included."""
-    foreign = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return sorted({*_STRATEGIES, *_ALIASES, *foreign})
+    return sorted({*_CATALOGUE.names(), *_ALIASES})
 
 
 def register(name: str, strategy: type[SharingWrapper]) -> None:
     """Make a strategy known by name in this process. A package does it for good with an entry point."""
-    if not (isinstance(strategy, type) and issubclass(strategy, SharingWrapper)):
-        raise ConfigError(f"strategy {name!r} must be a subclass of sharing.SharingWrapper, got {strategy!r}")
-    if name in _ALIASES or _STRATEGIES.get(name, strategy) is not strategy:
-        raise ConfigError(f"strategy {name!r} is taken: choose another name")
-    _STRATEGIES[name] = strategy
+    if name in _ALIASES:
+        raise ConfigError(f"strategy {name!r} is taken: it already names {_ALIASES[name]!r}; choose another name")
+    _CATALOGUE.register(name, _checked(name, strategy))
 
 
 def strategy(name: str) -> type[SharingWrapper]:
     """The class behind a name or an alias."""
-    key = _ALIASES.get(name, name)
-    if key in _STRATEGIES:
-        return _STRATEGIES[key]
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name == name:
-            register(name, point.load())
-            return _STRATEGIES[name]
-    raise UnknownNameError.of("strategy", name, names())
+    if name not in names():
+        raise UnknownNameError.of("strategy", name, names())
+    return _checked(name, _CATALOGUE.load(_ALIASES.get(name, name)))
+
+
+def _checked(name: str, strategy: object) -> type[SharingWrapper]:
+    if not (isinstance(strategy, type) and issubclass(strategy, SharingWrapper)):
+        raise ConfigError(f"strategy {name!r} must be a subclass of sharing.SharingWrapper, got {strategy!r}")
+    return strategy
 
 
 def make(name: str, env: Any, *, exchange: Exchange | None = None, **options: Any) -> SharingWrapper:

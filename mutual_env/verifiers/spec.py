@@ -7,19 +7,16 @@ or "module:attribute".
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import importlib.util
-import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
+from mutual_env.catalogue import Catalogue, check_options, load
+from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.types import JSON, Task, Verdict
 
-ENTRY_POINT_GROUP = "mutual_env.verifiers"
 MAX_CHARS = 16_384
 """Built-in verifiers read the last 16,384 characters of a completion: an answer stands at its end, and parsers are not
 linear."""
@@ -73,30 +70,29 @@ def spec_id(name: str, kwargs: Mapping[str, JSON]) -> str:
     return name if options == "{}" else name + options
 
 
-_TARGETS: dict[str, str] = {
-    "exact": "mutual_env.verifiers.exact:Exact",
-    "numeric": "mutual_env.verifiers.numeric:Numeric",
-    "math_verify": "mutual_env.verifiers.mathematics:MathVerify",
-    "reasoning_gym": "mutual_env.verifiers.gym_scorer:ReasoningGymScorer",
-}
+_CATALOGUE: Catalogue[str] = Catalogue(
+    "verifier",
+    "mutual_env.verifiers",
+    {
+        "exact": "mutual_env.verifiers.exact:Exact",
+        "numeric": "mutual_env.verifiers.numeric:Numeric",
+        "math_verify": "mutual_env.verifiers.mathematics:MathVerify",
+        "reasoning_gym": "mutual_env.verifiers.gym_scorer:ReasoningGymScorer",
+    },
+)
 
 
 def register(name: str, target: str) -> None:
-    """Name a verifier: `target` is the "module:attribute" of a class or function that returns one. A second target for
-    a name is refused."""
-    if ":" not in target or ":" in name:
-        raise InvalidInputError(
-            f'register({name!r}, {target!r}): the target must read "module:attribute", and the name hold no colon'
-        )
-    if _TARGETS.setdefault(name, target) != target:
-        raise InvalidInputError(
-            f"register: verifier {name!r} already names {_TARGETS[name]!r}, not {target!r}: choose another name"
-        )
+    """Name a verifier: `target` is the "module:attribute" of a class or function that returns one, because the worker
+    processes import it too. A second target for a name is refused."""
+    if ":" in name:
+        raise InvalidInputError(f"register: the name of a verifier must hold no colon, got {name!r}")
+    _CATALOGUE.register(name, target)
 
 
 def names() -> list[str]:
     """Every registered name, those of installed packages included."""
-    return sorted({*_TARGETS, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))})
+    return _CATALOGUE.names()
 
 
 def make(spec: VerifierSpec | str, **kwargs: JSON) -> Verifier:
@@ -113,57 +109,25 @@ def as_spec(spec: VerifierSpec | str, **kwargs: JSON) -> VerifierSpec:
 
 def target_of(name: str) -> str:
     """The "module:attribute" behind a name."""
-    if ":" in name:
-        return name
-    if name in _TARGETS:
-        return _TARGETS[name]
-    installed = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
-    if name not in installed:
-        raise UnknownNameError.of("verifier", name, {*_TARGETS, *installed})
-    return installed[name]
+    return name if ":" in name else _CATALOGUE.target(name)
 
 
 def build(spec: VerifierSpec, target: str) -> Verifier:
     """The verifier behind `target`, with the spec's options."""
-    factory = _load(spec.name, target)
-    _check_options(spec, factory)
+    what = f"verifier {spec.name!r}"
+    factory = load(what, target)
+    if not callable(factory):
+        raise InvalidInputError(
+            f"{what}: {target} must be a class or function that returns a verifier, got {factory!r}"
+        )
+    check_options(what, factory, spec.kwargs)
     verifier = factory(**spec.kwargs)
     if not isinstance(verifier, Verifier):
         raise InvalidInputError(
-            f"verifier {spec.name!r}: {target} returned a {type(verifier).__name__}, "
+            f"{what}: {target} returned a {type(verifier).__name__}, "
             "which is no verifier: that has `id`, `inline` and `verify`"
         )
     return verifier
-
-
-def _load(name: str, target: str) -> Callable[..., object]:
-    module_name, _, attribute = target.partition(":")
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as cause:
-        if cause.name is not None and (module_name == cause.name or module_name.startswith(cause.name + ".")):
-            raise UnknownNameError(f"verifier {name!r}: there is no module {cause.name!r} on sys.path") from cause
-        raise
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UnknownNameError.of(
-                f"attribute of verifier {name!r}", attribute, dir(importlib.import_module(module_name))
-            )
-        found = getattr(found, part)
-    if not callable(found):
-        raise InvalidInputError(
-            f"verifier {name!r}: {target} must be a class or function that returns a verifier, got {found!r}"
-        )
-    return found
-
-
-def _check_options(spec: VerifierSpec, factory: Callable[..., object]) -> None:
-    parameters = inspect.signature(factory).parameters if spec.kwargs else {}
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
-    for option in spec.kwargs:
-        if option not in parameters:
-            raise UnknownNameError.of(f"option of verifier {spec.name!r}", option, parameters)
 
 
 def require(module: str, what: str, extra: str) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,10 @@ class Hanging(TabularLearner):
         if self.version >= 2:
             time.sleep(8.0)
         return super().act(prompts, n, seed=seed)
+
+
+def hanging(name: str, tokenizer: Any) -> Hanging:
+    return Hanging(tokenizer, name=name)
 
 
 @pytest.fixture
@@ -132,7 +137,7 @@ def test_an_asynchronous_run_that_is_stopped_goes_on_to_the_same_metrics(config_
 
 
 def test_a_policy_lost_in_asynchronous_rounds_is_parked_and_not_waited_for(config_file: Path) -> None:
-    registry.register("hanging", lambda name, tokenizer: Hanging(tokenizer, name=name))
+    registry.register("hanging", hanging)
     overrides = [
         *ASYNCHRONOUS,
         "rounds=7",
@@ -163,7 +168,7 @@ def test_asynchronous_rounds_without_a_bound_are_refused(config_file: Path, opti
 
 
 def test_a_policy_that_hangs_is_parked_and_the_others_go_on_also_after_a_resume(config_file: Path) -> None:
-    registry.register("hanging", lambda name, tokenizer: Hanging(tokenizer, name=name))
+    registry.register("hanging", hanging)
     overrides = [
         "policies.bob={learner: hanging}",
         "resources={executor: threads, patience: {restarts: 0},"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import mutual_env
 import sharing
 from learners.batch import build_batch
 from learners.tabular import TabularLearner
-from mutual_env.errors import ConfigError
+from mutual_env.errors import ConfigError, InvalidInputError
 from sharing import Independent, InMemoryExchange, ReplayExchange, Shared, SharingWrapper, Situation, SQLiteExchange
 from sharing.testing import check_strategy
 from tests.sharing.toys import BAD, GOOD, REQUIRED, ScriptedEnv, play, rollout, success
@@ -150,18 +149,24 @@ class Foreign(Independent):
     """A strategy of another package."""
 
 
-def test_a_strategy_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("foreign-strategy", f"{__name__}:Foreign", "mutual_env.strategies")
-    monkeypatch.setattr(EntryPoint, "load", lambda self: Foreign)
-    monkeypatch.setattr("sharing.registry.entry_points", lambda group: [point] if "strategies" in group else [])
+def test_a_strategy_of_another_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "outsider-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outsider\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mutual_env.strategies]\nforeign-strategy = outsider_strategy:Foreign\n")
+    (tmp_path / "outsider_strategy.py").write_text("import sharing\nclass Foreign(sharing.Independent):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert "foreign-strategy" in sharing.names()
-    assert isinstance(sharing.make("foreign-strategy", ScriptedEnv()), Foreign)
+    made = sharing.make("foreign-strategy", ScriptedEnv())
+    assert (type(made).__module__, type(made).__name__) == ("outsider_strategy", "Foreign")
 
 
 def test_registering_what_is_no_strategy_or_a_taken_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="subclass"):
         sharing.register("nothing", int)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="taken"):
+    with pytest.raises(InvalidInputError, match="taken"):
         sharing.register("sgt", Foreign)
 
 

@@ -1,0 +1,87 @@
+"""Things by name: ours, those a program registers, and those of installed packages (an entry-point group)."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from mutual_env.errors import InvalidInputError, UnknownNameError
+
+T = TypeVar("T")
+
+
+class Catalogue(Generic[T]):
+    """Names of one kind of thing. A name stands for a thing, or for the "module:attribute" where it is found, which is
+    imported when it is first asked for: a catalogue of heavy things is light.
+
+    The same name can be registered again for the same thing (a notebook's cell that is run twice), never for another.
+    """
+
+    def __init__(self, kind: str, group: str, own: Mapping[str, str]) -> None:
+        self.kind, self.group = kind, group
+        self._targets: dict[str, str | T] = dict(own)
+
+    def register(self, name: str, target: str | T) -> None:
+        if isinstance(target, str) and target.count(":") != 1:
+            raise InvalidInputError(f"the target of {self.kind} {name!r} must read 'module:attribute', got {target!r}")
+        if _place(self._targets.setdefault(name, target)) != _place(target):
+            held = _place(self._targets[name])
+            raise InvalidInputError(f"{self.kind} {name!r} is taken: it already names {held!r}; choose another name")
+        self._targets[name] = target
+
+    def names(self) -> list[str]:
+        return sorted({*self._targets, *self._installed()})
+
+    def target(self, name: str) -> str | T:
+        """What the name stands for, not yet imported."""
+        if name in self._targets:
+            return self._targets[name]
+        installed = self._installed()
+        if name not in installed:
+            raise UnknownNameError.of(self.kind, name, {*self._targets, *installed})
+        return installed[name].value
+
+    def load(self, name: str) -> T:
+        target = self.target(name)
+        if not isinstance(target, str):
+            return target
+        found: T = load(f"{self.kind} {name!r}", target)
+        return found
+
+    def _installed(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+
+def load(what: str, target: str) -> Any:
+    """The attribute of the module that "module:attribute" names. `what` is said where there is none."""
+    module, _, attribute = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as cause:
+        if cause.name is not None and (module == cause.name or module.startswith(cause.name + ".")):
+            raise UnknownNameError(f"{what}: there is no module {cause.name!r} on sys.path") from cause
+        raise  # it is there, and misses something itself
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UnknownNameError.of(f"attribute of {what}", attribute, dir(importlib.import_module(module)))
+        found = getattr(found, part)
+    return found
+
+
+def check_options(what: str, factory: Callable[..., Any], given: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Refuse an option that the factory does not take, naming the nearest that it does (or that `also` would)."""
+    given = list(given)
+    parameters = inspect.signature(factory).parameters if given else {}  # some builtins have no signature
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for option in given:
+        if option not in parameters:
+            raise UnknownNameError.of(f"option of {what}", option, {*parameters, *also})
+
+
+def _place(target: object) -> str:
+    """Where it is defined: a thing defined again is the same thing."""
+    return target if isinstance(target, str) else f"{target.__module__}:{getattr(target, '__qualname__', target)}"
