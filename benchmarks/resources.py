@@ -46,14 +46,14 @@ NAMES = ("tabular", "tiny", "larger")
 
 
 def makers() -> dict[str, Callable[[], Learner]]:
-    """A table, a model of 64 x 2 layers and one of 96 x 3, each with a tokenizer of its own."""
+    """A table, a model of 128 x 3 layers and one of 256 x 4, of different families and tokenizers."""
     char, pairs = CharTokenizer(ALPHABET), PairTokenizer(ALPHABET, merges=["ab", "ef"])
-    tiny = {"seed": 0, "max_new_tokens": 8, "learning_rate": 1e-3}
+    torch = {"seed": 0, "max_new_tokens": 8, "learning_rate": 1e-3}
     return {
         "tabular": partial(learners.make, "tabular", name="tabular", tokenizer=char, max_new_tokens=8),
-        "tiny": partial(learners.make, "tiny", name="tiny", tokenizer=pairs, **tiny),
+        "tiny": partial(learners.make, "tiny", name="tiny", tokenizer=pairs, width=128, layers=3, **torch),
         "larger": partial(
-            learners.make, "tiny", name="larger", tokenizer=char, architecture="gpt_neox", width=96, layers=3, **tiny
+            learners.make, "tiny", name="larger", tokenizer=char, architecture="gpt_neox", width=256, layers=4, **torch
         ),
     }
 
