@@ -118,7 +118,7 @@ class TokenizerBridge:
                 yield fingerprint, own[part]
 
     def _cut(self, sizes: list[int]) -> list[slice]:
-        """Runs of rows of about `_block_characters` together."""
+        """Runs of rows of about `_block_characters` (or bytes) together."""
         number = np.array(sizes, np.int64).cumsum() // self._block_characters
         cuts = (np.flatnonzero(np.diff(number)) + 1).tolist()
         return [slice(a, b) for a, b in zip([0, *cuts], [*cuts, len(sizes)], strict=True) if b > a]
@@ -154,12 +154,11 @@ class TokenizerBridge:
         distinct = list(dict.fromkeys(texts))
         known = self._encodings.get([(reader.fingerprint, text) for text in distinct])
         ids = {text: found for text, found in zip(distinct, known, strict=True) if found is not None}
-        missing = [text for text in distinct if text not in ids] if ids else distinct
-        new = Encodings.of(missing, reader.tokenizer)
-        encoded = list(new.ids.items())
-        for part in self._cut([len(text) for text in new.ids]):
-            size = sum([found.nbytes + 4 * len(text) for text, found in encoded[part]])
-            self._encodings.put({(reader.fingerprint, text): found for text, found in encoded[part]}, size)
+        new = Encodings.of([text for text in distinct if text not in ids] if ids else distinct, reader.tokenizer)
+        rows = list(new.ids.items())
+        sizes = [found.nbytes + 4 * len(text) for text, found in rows]
+        for part in self._cut(sizes):
+            self._encodings.put({(reader.fingerprint, text): found for text, found in rows[part]}, sum(sizes[part]))
         return Encodings({**ids, **new.ids} if ids else new.ids, new.failed)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.types import Ids
-from tokenizers_bridge.adapted import AdaptedTokenizer, PromptFormat
+from tokenizers_bridge.adapted import AdaptedTokenizer, PromptFormat, cores
 from tokenizers_bridge.declaration import Declaration
 from tokenizers_bridge.prompts import PlainPrompt
 from tokenizers_bridge.protocol import Role
@@ -27,10 +24,9 @@ class SentencePieceEncoder:
     processor: Any
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        threads = min(max(len(texts), 1), len(os.sched_getaffinity(0)))
-        return [
-            np.array(row, np.int32) for row in self.processor.encode(list(texts), out_type=int, num_threads=threads)
-        ]
+        threads = min(max(len(texts), 1), cores())
+        rows: list[Ids] = self.processor.encode(list(texts), return_type="numpy", num_threads=threads)
+        return rows
 
 
 @dataclass(frozen=True, slots=True)

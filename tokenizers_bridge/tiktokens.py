@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.types import Ids
-from tokenizers_bridge.adapted import AdaptedTokenizer, PromptFormat
+from tokenizers_bridge.adapted import AdaptedTokenizer, PromptFormat, cores
 from tokenizers_bridge.declaration import Declaration, Form
 from tokenizers_bridge.prompts import ChatFormat, ChatFormatPrompt, PlainPrompt
 from tokenizers_bridge.protocol import Role
@@ -38,7 +37,7 @@ class TiktokenEncoder:
     shift: int = 0
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        shares = _shares(texts, min(len(texts), len(os.sched_getaffinity(0))))
+        shares = _shares(texts, min(len(texts), cores()))
         if len(shares) < 2:
             return self._encode(texts)
         with ThreadPoolExecutor(len(shares)) as pool:
