@@ -1,12 +1,13 @@
 """One optimizer step against TRL's `GRPOTrainer`: the same model, the same batch, AdamW, clipping, float32.
 
-    python -m benchmarks.torch_trainer [--models models] [--longest 96]     writes docs/figures/data/torch_trainer.json
+    python -m benchmarks.torch_trainer [--models models] [--longest 128]    writes docs/figures/data/torch_trainer.json
 
 Each trainer runs in a process of its own, in turn, and only its step is timed: loss, backward, optimizer, no sampling.
-The batch is 2 prompts x 8 samples whose lengths differ. `tokens_per_second` counts trained tokens in the fastest of the
-steps; `peak_mib` is the most memory the process held. TRL runs with its defaults beside precision, batch size (the
-whole batch in one forward) and learning rate; ours with its defaults. The same lengths, doubled again and again, show
-how time and memory grow.
+The batch is TRL's default for one device: one prompt of 40 tokens with 8 samples, here of lengths from a quarter of
+`--longest` to all of it. `tokens_per_second` counts trained tokens in the fastest of the steps; `peak_mib` is the most
+memory the process held. TRL runs with its defaults beside precision and learning rate, gradient checkpointing among
+them, and once more without that; ours with its defaults. The same batch with lengths doubled again and again shows how
+time and memory grow: `off_the_line` is the largest relative distance from a straight line through the points.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from benchmarks.figures import machine, write
 from learners.example import Example
 from learners.torch.learner import make_torch
 
-GROUP, PROMPTS = 8, 2
-STEPS = 1
+GROUP, PROMPTS, PROMPT_TOKENS = 8, 1, 40
+STEPS = 2
+LENGTHS = (64, 128, 256, 512)
+TRL_OPTIONS: dict[str, dict[str, bool]] = {"trl": {}, "trl_without_checkpointing": {"gradient_checkpointing": False}}
 
 
 def batch(vocab_size: int, longest: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
@@ -39,7 +42,7 @@ def batch(vocab_size: int, longest: int) -> list[tuple[np.ndarray, np.ndarray, f
     high = min(vocab_size, 40_000)
     rows = []
     for _ in range(PROMPTS):
-        prompt = numbers.integers(10, high, 40)
+        prompt = numbers.integers(10, high, PROMPT_TOKENS)
         for index in range(GROUP):
             size = longest * (2 + index) // (1 + GROUP)
             rows.append((prompt, numbers.integers(10, high, size), float(numbers.normal())))
@@ -61,7 +64,7 @@ def ours(path: Path, longest: int) -> Callable[[], int]:
     return step
 
 
-def trl(path: Path, longest: int) -> Callable[[], int]:
+def trl(path: Path, longest: int, options: Mapping[str, bool]) -> Callable[[], int]:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
@@ -79,6 +82,7 @@ def trl(path: Path, longest: int) -> Callable[[], int]:
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
         report_to=[],
+        **options,
     )
     trainer = GRPOTrainer(
         model=model,
@@ -126,7 +130,7 @@ def measure(which: str, path: Path, longest: int, processor_time: bool) -> dict[
     clock = time.process_time if processor_time else time.perf_counter
     if processor_time:
         torch.set_num_threads(1)
-    step = {"ours": ours, "trl": trl}[which](path, longest)
+    step = trl(path, longest, TRL_OPTIONS[which]) if which in TRL_OPTIONS else ours(path, longest)
     step()
     fastest, tokens = float("inf"), 0
     for _ in range(STEPS):
@@ -144,20 +148,37 @@ def measure(which: str, path: Path, longest: int, processor_time: bool) -> dict[
 def in_a_process(which: str, path: Path, longest: int, processor_time: bool) -> dict[str, float]:
     request = json.dumps([which, str(path), longest, processor_time])
     command = [sys.executable, "-m", "benchmarks.torch_trainer", "--measure", request]
-    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=1800)
     figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     print(which, path.name, longest, figures, flush=True)
     return figures
 
 
-def compare(path: Path, longest: int, processor_time: bool) -> dict[str, Any]:
+def compare(path: Path, longest: int, processor_time: bool, others: Sequence[str] = ("trl",)) -> dict[str, Any]:
     """Theirs, then ours."""
-    best = {which: in_a_process(which, path, longest, processor_time) for which in ("trl", "ours")}
-    return {
-        **best,
-        "speedup": best["ours"]["tokens_per_second"] / best["trl"]["tokens_per_second"],
-        "memory_share": best["ours"]["peak_mib"] / best["trl"]["peak_mib"],
-    }
+    runs = {which: in_a_process(which, path, longest, processor_time) for which in (*others, "ours")}
+    figures: dict[str, Any] = dict(runs)
+    for other in others:
+        suffix = other.removeprefix("trl")
+        figures[f"speedup{suffix}"] = runs["ours"]["tokens_per_second"] / runs[other]["tokens_per_second"]
+        figures[f"memory_share{suffix}"] = runs["ours"]["peak_mib"] / runs[other]["peak_mib"]
+    return figures
+
+
+def growth(path: Path, processor_time: bool) -> dict[str, Any]:
+    """Ours, over lengths."""
+    runs = [in_a_process("ours", path, longest, processor_time) for longest in LENGTHS]
+    figures: dict[str, Any] = {str(run["tokens"]): run for run in runs}
+    tokens = np.array([run["tokens"] for run in runs])
+    for name in ("seconds", "peak_mib"):
+        values = np.array([run[name] for run in runs])
+        slope, start = np.polyfit(tokens, values, 1)
+        figures[name] = {
+            "at_zero": float(start),
+            "each_thousand_tokens": float(1000 * slope),
+            "off_the_line": float(np.max(np.abs(values / (start + slope * tokens) - 1.0))),
+        }
+    return figures
 
 
 def main() -> None:
@@ -175,12 +196,10 @@ def main() -> None:
     figures: dict[str, Any] = {"machine": machine(), "clock": clock, "longest": arguments.longest}
     for name in ("smollm2", "gemma3"):
         if (arguments.models / name).is_dir():
-            figures[name] = compare(arguments.models / name, arguments.longest, arguments.processor_time)
+            path = arguments.models / name
+            figures[name] = compare(path, arguments.longest, arguments.processor_time, tuple(TRL_OPTIONS))
     if (arguments.models / "smollm2").is_dir():
-        path = arguments.models / "smollm2"
-        lengths = [arguments.longest * factor for factor in (1, 2, 4)]
-        growth = [in_a_process("ours", path, longest, arguments.processor_time) for longest in lengths]
-        figures["growth"] = {str(run["tokens"]): run for run in growth}
+        figures["growth"] = growth(arguments.models / "smollm2", arguments.processor_time)
     write("torch_trainer", figures)
 
 

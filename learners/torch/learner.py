@@ -20,7 +20,7 @@ from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import Sampling, sample_groups
 from learners.torch.trainer import Trainer, memory_errors
-from mutual_env.errors import IdentityMismatchError, InvalidInputError
+from mutual_env.errors import IdentityMismatchError, InvalidInputError, TrainingError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.loading import load as load_tokenizer
@@ -70,6 +70,7 @@ class TorchLearner:
             stop_id=tokenizer.stop_id,
         )
         self._version = 0
+        self._torn = False  # an update failed between two of its optimizer steps: the weights are no version's
 
     @property
     def name(self) -> str:
@@ -95,6 +96,7 @@ class TorchLearner:
 
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
+        self._require_version()
         if n < 1:
             raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
         rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
@@ -107,13 +109,26 @@ class TorchLearner:
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at temperature 1."""
+        self._require_version()
         check_sequences(prompt_ids, response_ids, self._model.head.size)
         return self._trainer.score(prompt_ids, response_ids)
 
     def update(self, examples: Sequence[Example]) -> Metrics:
-        """Learn from these examples in one update."""
+        """Learn from these examples in one update. If it fails after some of its optimizer steps, `load` comes next."""
+        self._require_version()
         check_examples(examples, self._model.head.size)
-        metrics = self._trainer.update(examples)
+        before = self._optimizer.steps
+        try:
+            metrics = self._trainer.update(examples)
+        except BaseException as error:
+            applied = self._optimizer.steps - before
+            self._torn = applied > 0
+            if not self._torn or not isinstance(error, Exception):
+                raise
+            raise TrainingError(
+                f"{error}. {applied} earlier optimizer steps of this update had been applied, so the weights are no "
+                f"longer those of version {self._version}: go on from the last checkpoint (mutual-env train --resume)"
+            ) from error
         self._version += 1
         return metrics
 
@@ -122,13 +137,22 @@ class TorchLearner:
         return self._model.merged_weights()
 
     def save(self, directory: Path) -> None:
+        self._require_version()
         storage.save(directory, self._model, self._optimizer, self._version, self._tokenizer.fingerprint)
 
     def load(self, directory: Path) -> None:
         self._version = storage.load(directory, self._model, self._optimizer, self._tokenizer.fingerprint)
+        self._torn = False
 
     def close(self) -> None:
         """Nothing outlives the object."""
+
+    def _require_version(self) -> None:
+        if self._torn:
+            raise TrainingError(
+                f"{self._name}: an update failed after some of its optimizer steps: the weights belong to no version, "
+                "load a checkpoint before anything else (mutual-env train --resume)"
+            )
 
 
 @takes(TorchOptions)

@@ -240,6 +240,31 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> Non
     assert np.array_equal(policy.score([example.prompt_ids], [example.response_ids])[0], before)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_an_update_that_fails_between_its_steps_says_so_and_goes_on_from_a_checkpoint_alone(tmp_path: Path) -> None:
+    policy = learner(llama(), minibatches=2)
+    good, bad = examples_of(policy, PolicyGradient())[:2]
+    asked = [good.prompt_ids], [good.response_ids]
+    before = policy.score(*asked)[0]
+    policy.save(tmp_path / "good")
+    huge = dataclasses.replace(bad, advantages=np.full_like(bad.advantages, 1e300))
+    with pytest.raises(TrainingError, match=r"1 earlier optimizer steps.*no longer those of version 0.*--resume"):
+        policy.update([good, huge])
+    assert policy.version == 0
+    for refused in (
+        lambda: policy.act(["1"], 1, seed=0),
+        lambda: policy.score(*asked),
+        lambda: policy.update([good]),
+        lambda: policy.save(tmp_path / "torn"),
+    ):
+        with pytest.raises(TrainingError, match="load a checkpoint"):
+            refused()
+    policy.load(tmp_path / "good")
+    assert np.array_equal(policy.score(*asked)[0], before)
+    policy.update([good])
+    assert policy.version == 1
+
+
 @pytest.mark.parametrize(
     "error",
     [
