@@ -321,6 +321,8 @@ class _Run:
         span = lease.span(self.now, outcome)
         self.spans.append(span)
         self.record.add(span)
+        if outcome == "lost":
+            return  # on another node it would not have been: no part of the bound
         useful = max(0.0, span.ran - lease.load_seconds)
         needs = request.needs
         self.gpu_work += useful * needs.gang * needs.gpus
@@ -350,8 +352,8 @@ class _Run:
         )
 
     def critical_path(self) -> float:
-        """The longest way through what must follow each other, failures included: they would have cost any schedule
-        as much. Between two meetings, that is the slowest policy."""
+        """The longest way through what must follow each other, workers that died or hung included: they would have cost
+        any schedule as much. Between two meetings, that is the slowest policy."""
         return sum(max(segment.values()) for segment in self.segments.values())
 
     def work_bound(self) -> float:
