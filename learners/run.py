@@ -136,6 +136,7 @@ class _Run:
                 self.done += 1
                 self._watch(self.done, {name: info["metrics"] for name, info in round.infos.items()})
                 began = time.monotonic()
+        self._go_on_without(self._parts.executor.parked)  # who was lost in the last round has no state to save
 
     def _rounds(self, last: int) -> Generator[Round]:
         delay = staleness(self._config)

@@ -12,14 +12,16 @@ import pytest
 
 from learners import registry
 from learners.build import check
+from learners.checkpoint import load
 from learners.cli import main
 from learners.config import load_run
+from learners.example import Example
 from learners.results import read_run
 from learners.run import resume, train
 from learners.run_directory import read_lines
 from learners.tabular import TabularLearner
 from mutual_env.errors import MutualEnvError
-from mutual_env.types import Completion, Prompt
+from mutual_env.types import Completion, Metrics, Prompt
 
 CONFIG = """
 name: r
@@ -151,6 +153,34 @@ def test_a_policy_lost_in_asynchronous_rounds_is_parked_and_not_waited_for(confi
     run = read_run(train(config).directory)
     assert (len(run.metrics["ada"]["reward/mean"]), run.finished) == (7, True)
     assert 2 <= len(run.metrics["bob"]["reward/mean"]) <= 4
+
+
+class StuckAtTheEnd(TabularLearner):
+    """Stops answering in its second update."""
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        if self.version == 1:
+            time.sleep(4.0)
+        return super().update(examples)
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_a_policy_lost_just_before_a_checkpoint_is_not_in_it(config_file: Path, mode: str) -> None:
+    registry.register("stuck", lambda name, tokenizer: StuckAtTheEnd(tokenizer, name=name))
+    overrides = [
+        f"resources.mode={mode}",
+        "sharing.options.max_staleness=1",
+        "policies.bob={learner: stuck}",
+        "resources.executor=threads",
+        "resources.patience={restarts: 0}",
+        "resources.demands={bob: {phases: {act: {}, score: {}, update: {limit: 0.5}}}}",
+        "evaluation.every=0",
+    ]
+    directory = train(load_run(config_file, overrides)).directory  # a checkpoint every 2 rounds
+    checkpoint = load(directory / "checkpoints" / "round_00000002")
+    assert checkpoint.state["parked"] == ["bob"]
+    assert not (checkpoint.directory / "bob").exists()
+    assert resume(directory).rounds == 4
 
 
 @pytest.mark.parametrize(
