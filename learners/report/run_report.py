@@ -26,7 +26,7 @@ def write_run_report(path: Path) -> Path:
     sections = [
         section("Held-out accuracy", charts(_by_metric(run.evaluations, bounds=(0.0, 1.0)))),
         section("Training", charts(_by_metric(run.metrics)), _constants(run.metrics)),
-        section("Where the time went", _phases(directory)),
+        section("Where the time went", _phases(directory), _paces(directory)),
         section("Predicted and actual timeline", planned_and_actual(path)),
         section("What they wrote", *_samples(directory)),
         section(
@@ -76,6 +76,19 @@ def _phases(directory: RunDirectory) -> str:
         for (policy, phase), seconds in sorted(totals.items())
     ]
     return table(("policy", "phase", "seconds", "calls", "ms a call"), rows)
+
+
+def _paces(directory: RunDirectory) -> str:
+    """Of asynchronous rounds: how far ahead of the slowest each policy was, and how long it waited for it."""
+    paces: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in read_lines(directory.timings):
+        if line["type"] == "pace":
+            paces[line["policy"]].append((line["lead"], line["waited"]))
+    rows = []
+    for policy, found in sorted(paces.items()):
+        leads, waits = zip(*found, strict=True)
+        rows.append((policy, f"{sum(leads) / len(leads):.2f}", f"{max(leads):g}", f"{sum(waits):.2f}"))
+    return table(("policy", "rounds ahead, mean", "most", "seconds waited for the slowest"), rows) if rows else ""
 
 
 def _samples(directory: RunDirectory) -> Iterator[str]:

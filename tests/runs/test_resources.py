@@ -16,6 +16,7 @@ from learners.checkpoint import load
 from learners.cli import main
 from learners.config import load_run
 from learners.example import Example
+from learners.report import write_run_report
 from learners.results import read_run
 from learners.run import resume, train
 from learners.run_directory import read_lines
@@ -108,6 +109,7 @@ def test_what_asynchronous_rounds_learn_from_is_as_old_as_the_staleness_and_no_o
     paces = [line for line in read_lines(run.path / "timings.jsonl") if line["type"] == "pace"]
     assert len(paces) == 2 * 7
     assert max(line["lead"] for line in paces) <= 3
+    assert "seconds waited for the slowest" in write_run_report(run.path).read_text()
 
 
 def test_asynchronous_rounds_without_a_delay_are_the_synchronous_ones(config_file: Path) -> None:
