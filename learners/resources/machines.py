@@ -283,7 +283,7 @@ class Machines:
 
     def _candidates(self, policy: str, needs: Needs, home: frozenset[str] | None) -> Iterator[str]:
         if home is not None:
-            yield from dict.fromkeys(device.rsplit("/", 1)[0] for device in home)
+            yield from dict.fromkeys(device.rsplit("/", 1)[0] for device in sorted(home))
             return
         seen = set(self._where.get(policy, ()))
         yield from self._where.get(policy, ())

@@ -66,6 +66,18 @@ def test_a_file_and_memory_teach_the_same_bit_for_bit(tmp_path: Path, name: str)
     exchange.close()
 
 
+@pytest.mark.parametrize("name", ["prp", "xgrpo", "sgt", "graft", "hacpo", "ftis", "luffy", "sapo", "offline"])
+def test_the_two_halves_of_a_step_teach_what_a_step_teaches(name: str) -> None:
+    options = REQUIRED.get(name, {})
+    whole, halves = (sharing.make(name, ScriptedEnv(list(ANSWERS)), **options) for _ in range(2))
+    for r in range(ROUNDS):
+        expected = play(whole, ANSWERS, round=r)
+        halves.reset(seed=7, options={"round": r})
+        sampled = halves.sample(ANSWERS)
+        assert len(list(halves.exchange.scan())) == len(list(whole.exchange.scan())), "the first half publishes"
+        assert halves.teach(sampled) == expected
+
+
 @pytest.mark.parametrize(("strategy", "options"), [("sgt", {}), ("graft", {"stored": True}), ("prp", {})])
 def test_a_recording_takes_the_place_of_live_peers(tmp_path: Path, strategy: str, options: dict[str, Any]) -> None:
     path = tmp_path / "x.sqlite"
