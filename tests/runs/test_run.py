@@ -132,10 +132,19 @@ raise SystemExit(main(["train", {str(config_file)!r}, "name={name}", "--quiet"])
     return in_a_process(code)
 
 
-@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "updating a model"])
+@pytest.mark.parametrize(
+    ("mode", "phase"),
+    [
+        *(("synchronous", phase) for phase in PHASES if phase != "updating a model"),
+        *(("asynchronous", phase) for phase in ("sampling", "exchanging", "optimizing", "saving", "writing metrics")),
+    ],
+)
 def test_a_run_killed_in_any_phase_and_resumed_equals_the_uninterrupted_one(
-    config_file: Path, tmp_path: Path, phase: str
+    config_file: Path, tmp_path: Path, mode: str, phase: str
 ) -> None:
+    if mode == "asynchronous":
+        text = config_file.read_text().replace("publish:", "max_staleness: 1, publish:")
+        config_file.write_text(f"{text}resources: {{mode: asynchronous, executor: threads}}\n")
     expected = whole(train(load_run(config_file)).directory)
     assert killed_at(config_file, "killed", phase) == -signal.SIGKILL
     done = resume(tmp_path / "killed")
