@@ -63,18 +63,22 @@ def test_no_acknowledged_record_is_lost_whenever_the_writer_is_killed(tmp_path: 
     acknowledged: list[int] = []
     for moment in range(MOMENTS):
         first = acknowledged[-1] + 2 if acknowledged else 0
-        acknowledged += _killed(path, first, after=draw.uniform(0.0, 0.05), opened=True)
-        exchange = SQLiteExchange(path)
-        found = exchange.read("reader", [f"t{n}" for n in acknowledged], KINDS, round=0, max_staleness=None)
-        by_batch: dict[int, int] = {}
-        for stored in found.records:
-            by_batch[stored.record.origin.round] = by_batch.get(stored.record.origin.round, 0) + 1
-        assert by_batch == {n: n % 40 + 1 for n in acknowledged}, f"moment {moment}"
-        assert found.unreadable == 0
-        sizes = Counter(record.origin.round for record in exchange.scan())
-        assert all(size == n % 40 + 1 for n, size in sizes.items()), "a batch is there as a whole or not at all"
-        exchange.close()
+        said = _killed(path, first, after=draw.uniform(0.0, 0.05), opened=True)
+        acknowledged += said
+        _check_batches(path, said, f"moment {moment}")
+    _check_batches(path, acknowledged, "all moments")  # at each of them, it would be quadratic
+    sizes = Counter(record.origin.round for record in SQLiteExchange(path).scan())
+    assert all(size == n % 40 + 1 for n, size in sizes.items()), "a batch is there as a whole or not at all"
     assert len(acknowledged) > MOMENTS // 2  # the writers that were killed did write
+
+
+def _check_batches(path: Path, acknowledged: list[int], when: str) -> None:
+    exchange = SQLiteExchange(path)
+    found = exchange.read("reader", [f"t{n}" for n in acknowledged], KINDS, round=0, max_staleness=None)
+    by_batch = Counter(stored.record.origin.round for stored in found.records)
+    assert by_batch == {n: n % 40 + 1 for n in acknowledged}, when
+    assert found.unreadable == 0, when
+    exchange.close()
 
 
 def test_a_writer_killed_while_it_makes_the_file_leaves_one_that_opens(tmp_path: Path) -> None:
