@@ -36,7 +36,7 @@ from tokenizers_bridge import Alignment, Tokenizer, TokenizerBridge, align, load
 
 TEXTS, CHARACTERS = 24, 14_000
 SIZES = ((TEXTS, CHARACTERS), (100, 3_000), (1_000, 300))
-ROUNDS = 9
+ROUNDS = 15
 READERS = ("deepseek", "gemma3", "mistral-spm", "qwen", "llama3")
 FOUR = ("smollm2", "deepseek", "qwen", "mistral-spm")
 AGENTS = (2, 4, 16, 64, 256)
