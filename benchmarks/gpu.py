@@ -18,7 +18,6 @@ import torch
 
 from benchmarks import torch_sampler, torch_trainer
 from benchmarks.figures import machine, write
-from learners.torch.learner import make_torch
 
 SIDE = 8192
 
@@ -40,12 +39,13 @@ def figures_of(path: Path, peak: dict[str, float]) -> dict[str, Any]:
     """Of one model: sampling in both precisions, training in float32 beside TRL."""
     figures: dict[str, Any] = {}
     for dtype in ("float32", "bfloat16"):
-        learner = make_torch(
-            path=str(path), name=path.name, device="cuda", dtype=dtype, max_new_tokens=torch_sampler.NEW_TOKENS
-        )
+        learner = torch_sampler.loaded(path, device="cuda", dtype=dtype)
         parameters = sum(p.numel() for p in learner.model.parameters())
-        sampled = torch_sampler.compare(learner, 3, time.perf_counter)
-        sampled["share_of_peak"] = 2.0 * parameters * sampled["to_the_limit_tokens_per_second"] / peak[dtype]
+        asked = torch_sampler.prompts(torch_sampler.WORD_PROBLEMS)
+        full_stop = int(learner.tokenizer.encode_batch(["."])[0][0])
+        sampled = torch_sampler.compare(learner, asked, full_stop, 3, time.perf_counter)
+        speed = float(sampled["to_the_limit_tokens_per_second"])
+        sampled["share_of_peak"] = 2.0 * parameters * speed / peak[dtype]
         figures[f"sampler_{dtype}"] = sampled
         learner.close()
         del learner

@@ -1,13 +1,14 @@
 """One optimizer step against TRL's `GRPOTrainer`: the same model, the same batch, AdamW, clipping, float32.
 
-    python -m benchmarks.torch_trainer [--models models] [--longest 128]    writes docs/figures/data/torch_trainer.json
+    python -m benchmarks.torch_trainer [--models models] [--longest 256]    writes docs/figures/data/torch_trainer.json
 
 Each trainer runs in a process of its own, in turn, and only its step is timed: loss, backward, optimizer, no sampling.
 The batch is TRL's default for one device: one prompt of 40 tokens with 8 samples, here of lengths from a quarter of
 `--longest` to all of it. `tokens_per_second` counts trained tokens in the fastest of the steps; `peak_mib` is the most
 memory the process held. TRL runs with its defaults beside precision and learning rate, gradient checkpointing among
-them, and once more without that; ours with its defaults. The same batch with lengths doubled again and again shows how
-time and memory grow: `off_the_line` is the largest relative distance from a straight line through the points.
+them (`--without-checkpointing` measures it without that too); ours with its defaults. The same batch with lengths
+doubled again and again shows how time and memory grow: `off_the_line` is the largest relative distance from a straight
+line through the points.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from learners.example import Example
 from learners.torch.learner import make_torch
 
 GROUP, PROMPTS, PROMPT_TOKENS = 8, 1, 40
-STEPS = 2
+STEPS = 1
 LENGTHS = (64, 128, 256, 512)
 TRL_OPTIONS: dict[str, dict[str, bool]] = {"trl": {}, "trl_without_checkpointing": {"gradient_checkpointing": False}}
 
@@ -184,8 +185,9 @@ def growth(path: Path, processor_time: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--longest", type=int, default=96)
+    parser.add_argument("--longest", type=int, default=256)
     parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--without-checkpointing", action="store_true")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -197,7 +199,8 @@ def main() -> None:
     for name in ("smollm2", "gemma3"):
         if (arguments.models / name).is_dir():
             path = arguments.models / name
-            figures[name] = compare(path, arguments.longest, arguments.processor_time, tuple(TRL_OPTIONS))
+            others = tuple(TRL_OPTIONS) if arguments.without_checkpointing else ("trl",)
+            figures[name] = compare(path, arguments.longest, arguments.processor_time, others)
     if (arguments.models / "smollm2").is_dir():
         figures["growth"] = growth(arguments.models / "smollm2", arguments.processor_time)
     write("torch_trainer", figures)

@@ -61,6 +61,7 @@ def backward_through_head(
             else:
                 slopes = known[1][start:end]
             gradient[start:end] = softmax.backward(head, hidden[start:end], targets[start:end], slopes)
+            del softmax  # before the next chunk is made: one at a time
     return HeadGradient(loss if known is None else known[0], gradient, logprobs)
 
 

@@ -15,7 +15,7 @@ from learners.protocol import Learner
 from learners.registry import takes
 from learners.seeds import sample_seeds
 from learners.torch import storage
-from learners.torch.model import LanguageModel, load_pretrained
+from learners.torch.model import LanguageModel, load_pretrained, release_freed_memory
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import Sampling, sample_groups
@@ -170,6 +170,7 @@ def make_torch(
     if model is None:
         model = load_pretrained(Path(path))
         tokenizer = tokenizer or load_tokenizer(Path(path))
+        release_freed_memory()
     if tokenizer is None:
         raise InvalidInputError("tokenizer is missing: a model built in code comes with its tokenizer")
     return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options))

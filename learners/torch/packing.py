@@ -18,6 +18,9 @@ from mutual_env.types import Ids
 
 Indices = npt.NDArray[np.int64]
 
+EFFICIENT = 512  # tokens: matrix products are no faster with more of them
+PADDING = 1 / 8  # of the tokens of a micro-batch that is large enough without
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
@@ -79,12 +82,19 @@ def micro_batches(items: Sequence[Item], tokens: int, cost: Cost | None, device:
             raise InvalidInputError(
                 f"micro_batch_tokens is {tokens}, a sequence has {row.length} tokens: raise it, or drop the sequence"
             )
-        if batch and row.length * (len(batch) + 1) > tokens:
+        if batch and _is_full(batch, row, tokens):
             yield _lay_out(items, batch, device)
             batch = []
         batch.append(row)
     if batch:
         yield _lay_out(items, batch, device)
+
+
+def _is_full(batch: Sequence[Row], longer: Row, tokens: int) -> bool:
+    """Whether a further row, at least as long, does not fit or would make too much of it padding."""
+    real = sum(row.length for row in batch)
+    padded = longer.length * (len(batch) + 1)
+    return padded > tokens or (real >= EFFICIENT and padded - real - longer.length > padded * PADDING)
 
 
 def _rows(items: Sequence[Item], tokens: int, cost: Cost | None) -> Iterator[Row]:

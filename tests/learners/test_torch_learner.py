@@ -123,6 +123,18 @@ def test_prompts_shared_in_one_row_cost_fewer_tokens_and_change_no_score() -> No
     assert sum(m.ids.numel() for m in apart) == 99
 
 
+def test_rows_of_very_different_lengths_do_not_pad_each_other_once_a_micro_batch_is_large() -> None:
+    prompt = TOKENIZER.render_prompt("1")  # bos and one character; the last response token is not fed
+    responses = [np.full(size, 3, np.int32) for size in (255, 255, 299, 999)]
+    items = [Item(prompt, r, np.arange(r.size)) for r in responses]
+    shapes = [tuple(m.ids.shape) for m in micro_batches(items, 4096, None, torch.device("cpu"))]
+    # 256 + 256 is large, and 300 beside them pads 88 of 900; 1000 would pad 2188 of 4000.
+    assert shapes == [(3, 300), (1, 1000)]
+    # Beside a small row it may: 100 tokens are no micro-batch of their own.
+    few = [items[3], Item(prompt, responses[0][:99], np.arange(99))]
+    assert [tuple(m.ids.shape) for m in micro_batches(few, 4096, None, torch.device("cpu"))] == [(2, 1000)]
+
+
 def test_sharing_is_left_alone_where_attention_would_cost_more_than_it_saves() -> None:
     # 2 responses of 100 after a prompt of 10: saved 10 tokens; pairs 210^2 - 2 * 110^2 = 19,900 more.
     assert Cost(token=2000.0, pair=1.0).sharing_pays(10, [100, 100])
