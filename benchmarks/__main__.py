@@ -9,7 +9,8 @@ import argparse
 import subprocess
 import sys
 
-from benchmarks.page import AREAS, write_page
+from benchmarks.bars import AREAS
+from benchmarks.page import write_page
 
 LONGEST_SECONDS = 3600.0
 ELSEWHERE = {"vllm": "needs the vLLM environment", "gpu": "needs a GPU: make bench-gpu"}

@@ -1,0 +1,136 @@
+"""What is asked of each area, and where its file of figures says how much was reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One thing asked for: every figure that `at` leads to (keys joined by "/", with * as in file names) must be at
+    least, or at most, so much."""
+
+    what: str
+    at: str
+    least: float = -math.inf
+    most: float = math.inf
+
+    def measured(self, figures: Mapping[str, Any]) -> list[float]:
+        return sorted(value for path, value in numbers(figures) if fnmatchcase(path, self.at))
+
+    def holds(self, values: list[float]) -> bool:
+        return bool(values) and self.least <= values[0] and values[-1] <= self.most
+
+    @property
+    def asked(self) -> str:
+        return f"≥ {self.least:,g}" if self.least > -math.inf else f"≤ {self.most:,g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """One file of figures and the module that writes it."""
+
+    name: str
+    title: str
+    bars: tuple[Bar, ...] = ()
+    note: str = ""
+
+
+def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in the figures, with the keys that lead to it."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from numbers(inner, f"{path}/{key}" if path else str(key))
+    elif isinstance(value, int | float):
+        yield path, float(value)
+
+
+AREAS = (
+    Area(
+        "env",
+        "A round of the env, and importing",
+        (
+            Bar(
+                "env and one wrapper, µs per agent and step, 1 prompt of 1 sample", "env_and_independent_1x1*", most=50
+            ),
+            Bar("the same, 8 prompts of 8 samples", "env_and_independent_8x8*", most=50),
+            Bar("importing all four packages, s", "import_all_four_s", most=1),
+        ),
+        "Apart from verification. What 8 x 8 costs is 64 completions, at 5 µs each to check, score, record and teach.",
+    ),
+    Area(
+        "verifiers",
+        "The verifier pool",
+        (
+            Bar("throughput per core, of inline math-verify", "pool/*/share_of_inline_per_core", least=0.8),
+            Bar("clean items beside 1% that sleep, of their rate alone", "one_percent_sleeping/clean*", least=0.9),
+            Bar("clean items beside 1% that spin, of their rate alone", "one_percent_spinning/clean*", least=0.9),
+            Bar("the whole call with 1% that sleep", "one_percent_sleeping/call*", least=0.9),
+            Bar("the whole call with 1% that spin", "one_percent_spinning/call*", least=0.9),
+        ),
+        "A call waits for its last item. A spinning item is given all the CPU time that its deadline grants: "
+        "[verifiers](verifiers.md) has the arithmetic that bounds the last line.",
+    ),
+    Area(
+        "bridge",
+        "The tokenizer bridge",
+        (
+            Bar("align and both sums, µs per token", "align_smollm2_deepseek/ours_us_per_token", most=0.3),
+            Bar("times faster than TRL's groups and sums", "align_smollm2_deepseek/trl_over_ours", least=20),
+            Bar("translating over the batch encoding, rows of 300 characters", "*300_characters/*batch", most=1.25),
+            Bar("the same, 3,000 characters", "*x3000_characters/*batch", most=1.25),
+            Bar("the same, 14,000 characters", "*14000_characters/*batch", most=1.25),
+        ),
+        "`encode batch` is the library's own call for a batch, `encode quickest` the fastest of its calls in a loop on one "
+        "core.",
+    ),
+    Area(
+        "exchange",
+        "The exchange",
+        (
+            Bar("records published a second, memory", "publish_memory_records_per_second/*", least=200_000),
+            Bar("the same, SQLite, durable, 1,000 a batch", "publish_sqlite*/1000", least=20_000),
+        ),
+    ),
+    Area(
+        "agents",
+        "A round as agents grow",
+        (Bar("exponent of time in agents, 2 to 1,000, fixed peers", "strategies/*/exponent_round", most=1.1),),
+    ),
+    Area(
+        "torch_sampler",
+        "The torch sampler",
+        (
+            Bar(
+                "times `model.generate`, samples of different lengths", "*/different_lengths_times_generate", least=2.5
+            ),
+            Bar("times `model.generate`, all to the limit", "*/to_the_limit_times_generate", least=1.5),
+        ),
+    ),
+    Area(
+        "torch_trainer",
+        "The torch trainer",
+        (
+            Bar("times the tokens a second of TRL's GRPOTrainer", "*/speedup", least=1.3),
+            Bar("peak memory of TRL's, Gemma-3-270M", "gemma3/memory_share", most=0.6),
+        ),
+    ),
+    Area("vllm", "vLLM as the sampler", (), "On a CPU: it proves the path, not speed."),
+    Area(
+        "resources",
+        "Sharing machines",
+        (
+            Bar("makespan over the lower bound, median of random fleets", "random_fleets/*bound/median", most=1.15),
+            Bar("the same, 99th percentile", "random_fleets/*bound/p99", most=1.3),
+            Bar("fleets deadlocked or unserved", "*/deadlocked_or_unserved", most=0),
+            Bar("one decision, 1,000 policies on 10,000 devices, ms, median", "large/decision_ms/median", most=1),
+            Bar("rounds an hour of the serial loop's, 2 cores, processes", "overlap/times_serial/processes", least=1.4),
+        ),
+        "`random fleets` have at least twice the devices of their largest gang.",
+    ),
+    Area("gpu", "On a GPU"),
+)
