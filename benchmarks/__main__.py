@@ -13,7 +13,7 @@ from benchmarks.bars import AREAS
 from benchmarks.page import write_page
 
 LONGEST_SECONDS = 3600.0
-ELSEWHERE = {"vllm": "needs the vLLM environment", "gpu": "needs a GPU: make bench-gpu"}
+ELSEWHERE = {"vllm_sampler": "needs the vLLM environment", "gpu": "needs a GPU: make bench-gpu"}
 
 
 def main() -> int:

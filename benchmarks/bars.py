@@ -85,7 +85,7 @@ AREAS = (
             Bar("the same, 3,000 characters", "*x3000_characters/*batch", most=1.25),
             Bar("the same, 14,000 characters", "*14000_characters/*batch", most=1.25),
         ),
-        "`encode batch` is the library's own call for a batch, `encode quickest` the fastest of its calls in a loop on one "
+        "`encode batch` is the library's own call for a batch, `encode quickest` the fastest of its calls in a loop; one "
         "core.",
     ),
     Area(
@@ -119,7 +119,7 @@ AREAS = (
             Bar("peak memory of TRL's, Gemma-3-270M", "gemma3/memory_share", most=0.6),
         ),
     ),
-    Area("vllm", "vLLM as the sampler", (), "On a CPU: it proves the path, not speed."),
+    Area("vllm_sampler", "vLLM as the sampler", (), "On a CPU: it proves the path, not speed."),
     Area(
         "resources",
         "Sharing machines",

@@ -13,9 +13,9 @@ from benchmarks.figures import DATA
 PAGE = DATA.parent.parent / "performance.md"
 _INTRODUCTION = """# Performance
 
-Measured figures, from the files in `docs/figures/data`; `make bench` measures again and rewrites this page. The machine was
-shared while these were taken: ratios within one run say more than absolute numbers. Where a line has a range, it is over
-models, tokenizers or kinds of records, and the line holds if its worst end does.
+Measured figures, from the files in `docs/figures/data`; `make bench` measures again and rewrites this page. The machine
+was shared while these were taken: ratios within one run say more than absolute numbers. Where a line has a range, it is
+over models, tokenizers or kinds of records, and the line holds if its worst end does.
 
 | asked for | | measured | |
 |---|---:|---:|---|
