@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from mutual_env.seeding import derive_seed
+from mutual_env.seeding import derive_seeds
 from mutual_env.types import Prompt
 
 
@@ -17,5 +17,5 @@ def sample_seeds(seed: int, name: str, prompts: Sequence[Prompt], n: int) -> lis
         key = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
         occurrence = occurrences.get(key, 0)
         occurrences[key] = occurrence + 1
-        seeds.append(tuple(derive_seed(seed, "act", name, key, occurrence, index) for index in range(n)))
+        seeds.append(derive_seeds(seed, "act", name, key, occurrence, count=n))
     return seeds

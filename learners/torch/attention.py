@@ -126,6 +126,31 @@ class Prefill(CausalRows):
         return super().attend(layer, query, key, value, scaling, window)
 
 
+class OneByOne:
+    """Another layout's (B, L) tokens, computed as B·L rows of one token: the form of a decoding step."""
+
+    def __init__(self, layout: Layout, rows: int) -> None:
+        self._layout = layout
+        self._rows = rows
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        output = self._layout.attend(
+            layer, self._together(query), self._together(key), self._together(value), scaling, window
+        )
+        return output.transpose(1, 2).flatten(0, 1)[:, :, None]
+
+    def _together(self, apart: torch.Tensor) -> torch.Tensor:
+        return apart[:, :, 0].unflatten(0, (self._rows, -1)).transpose(1, 2)
+
+
 class PackedGroups:
     """Each row is one prompt (segment 0) and several responses to it (segments 1, 2, ...), then padding (-1).
 

@@ -115,8 +115,8 @@ class GroupDecode:
     ) -> torch.Tensor:
         rows, heads, _, width = query.shape
         cache, at = self._caches[layer], self._start + self._step
-        cache.keys[:, at] = key.reshape(-1, width)
-        cache.values[:, :, at] = value.reshape(-1, width)
+        cache.keys.view(rows, self._kv_heads, -1, width)[:, :, at] = key[:, :, 0]
+        cache.values.view(rows, self._kv_heads, width, -1)[..., at] = value[:, :, 0]
         keys, values = cache.keys[:, : at + 1], cache.values[:, :, : at + 1]
         queries = query.reshape(rows * self._kv_heads, -1, width)
         own_mask, prompt_mask = self._seen_through(window)

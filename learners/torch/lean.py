@@ -183,15 +183,16 @@ class _LlamaStep:
     after: _Rms
 
     def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+        rows = tokens.shape[0]
         x = functional.embedding(tokens, self.embedding)
         cos, sin = self.rotation.at(positions)
         for index, layer in enumerate(self.layers):
-            mixed = layer.query_key_value(layer.before(x)).view(len(tokens), -1, layer.head_width)
+            mixed = layer.query_key_value(layer.before(x)).view(rows, -1, layer.head_width)
             turning = (layer.heads + mixed.shape[1]) // 2  # queries and keys: there are as many values as keys
             turned = _rotate(mixed[:, :turning], cos, sin)
             query, key = turned[:, : layer.heads, None], turned[:, layer.heads :, None]
             out = layout.attend(index, query, key, mixed[:, turning:, None], layer.scaling, None)
-            x = layer.output.added_to(x, out.reshape(len(tokens), -1))
+            x = layer.output.added_to(x, out.reshape(rows, -1))
             gate, up = layer.gate_up(layer.between(x)).chunk(2, dim=1)
             x = layer.down.added_to(x, functional.silu(gate).mul_(up))
         return self.after(x)
@@ -234,15 +235,16 @@ class _NeoXStep:
     parallel: bool
 
     def __call__(self, tokens: torch.Tensor, positions: torch.Tensor, layout: Layout) -> torch.Tensor:
+        rows = tokens.shape[0]
         x = functional.embedding(tokens, self.embedding)
         cos, sin = (part[:, None] for part in self.rotation.at(positions))
         turning = cos.shape[-1]
         for index, layer in enumerate(self.layers):
-            mixed = layer.query_key_value(layer.before(x)).view(len(tokens), -1, 3, layer.head_width)
+            mixed = layer.query_key_value(layer.before(x)).view(rows, -1, 3, layer.head_width)
             both = mixed[:, :, :2]
             both = torch.cat((_rotate(both[..., :turning], cos, sin), both[..., turning:]), dim=-1)
             query, key, value = both[:, :, 0, None], both[:, :, 1, None], mixed[:, :, 2, None]
-            out = layout.attend(index, query, key, value, layer.scaling, None).reshape(len(tokens), -1)
+            out = layout.attend(index, query, key, value, layer.scaling, None).reshape(rows, -1)
             attended = layer.output.added_to(x, out)
             fed = layer.activation(layer.widen(layer.between(x if self.parallel else attended)))
             x = layer.narrow.added_to(attended, fed)

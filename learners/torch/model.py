@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learners.torch.attention import CausalRows, Layout, Prefill, layouts
+from learners.torch.attention import CausalRows, Layout, OneByOne, Prefill, layouts
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step, lean_decoder
 from learners.torch.options import TorchOptions
@@ -162,9 +162,10 @@ class LanguageModel:
         with torch.no_grad(), layouts(self.config):
             expected = self.hidden(ids, positions, CausalRows())[rows, lengths].float()
             prefill = Prefill(rows=2, longest=5)
-            self.hidden(ids[:, :5], positions[:, :5], prefill)
+            step = self.decoding(6)
+            step(ids[:, :5].flatten(), positions[:, :5].flatten(), OneByOne(prefill, 2))
             layout = GroupDecode(prefill, lengths, group=1, new_tokens=1)
-            got = self.decoding(6)(ids[rows, lengths], lengths, layout).float()
+            got = step(ids[rows, lengths], lengths, layout).float()
         tolerance = SELF_CHECK_TOLERANCE if self.dtype == torch.float32 else 0.05
         return bool((expected - got).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 

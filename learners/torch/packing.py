@@ -74,20 +74,26 @@ class Cost:
 
 
 def micro_batches(items: Sequence[Item], tokens: int, cost: Cost | None, device: torch.device) -> Iterator[MicroBatch]:
-    """Cover all items that want something, at most `tokens` padded tokens each; `cost` None: a row for each item."""
+    """Cover all items that want something, at most `tokens` padded tokens each; `cost` None: a row for each item.
+
+    The longest rows come first: what does not fit fails at once, and they meet the fewest gradients in memory.
+    """
     rows = sorted(_rows(items, tokens, cost), key=lambda row: (row.length, row.members))
-    batch: list[Row] = []
+    for batch in reversed(_batches(rows, tokens)):
+        yield _lay_out(items, batch, device)
+
+
+def _batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+    batches: list[list[Row]] = []
     for row in rows:
         if row.length > tokens:
             raise InvalidInputError(
                 f"micro_batch_tokens is {tokens}, a sequence has {row.length} tokens: raise it, or drop the sequence"
             )
-        if batch and _is_full(batch, row, tokens):
-            yield _lay_out(items, batch, device)
-            batch = []
-        batch.append(row)
-    if batch:
-        yield _lay_out(items, batch, device)
+        if not batches or _is_full(batches[-1], row, tokens):
+            batches.append([])
+        batches[-1].append(row)
+    return batches
 
 
 def _is_full(batch: Sequence[Row], longer: Row, tokens: int) -> bool:

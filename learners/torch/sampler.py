@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from learners.torch.attention import Prefill, layouts
+from learners.torch.attention import OneByOne, Prefill, layouts
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step
 from learners.torch.model import LanguageModel
@@ -21,7 +21,7 @@ from mutual_env.types import Completion, Floats, Ids
 from tokenizers_bridge.protocol import Tokenizer
 
 BLOCK = 256  # of a large vocabulary: sampling looks for the block first, then inside it
-DROP_SHARE = 32  # finished rows leave once they are one in so many
+DROP_SHARE = 16  # finished rows leave once they are one in so many
 PREFILL_TOKENS = 2048  # padded prompt tokens of one forward
 
 
@@ -82,7 +82,7 @@ def _decode(
     group = len(seeds_PG[0])
     lengths = torch.tensor([prompt.size for prompt in prompts], device=model.device)
     prefill = Prefill(rows=len(prompts), longest=max(prompt.size for prompt in prompts))
-    logits = model.head.logits(_prefill(model, prompts, prefill)).repeat_interleave(group, dim=0)
+    logits = model.head.logits(_prefill(model, step, prompts, prefill)).repeat_interleave(group, dim=0)
     layout = GroupDecode(prefill, lengths, group, sampling.max_new_tokens)
     uniforms = np.stack([generator(seed).random(sampling.max_new_tokens) for seeds in seeds_PG for seed in seeds])
     uniforms_RT = torch.from_numpy(uniforms).to(model.device)
@@ -103,7 +103,7 @@ def _decode(
     return track.groups(group)
 
 
-def _prefill(model: LanguageModel, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
+def _prefill(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
     """The last hidden state of each prompt, (P, width); the prompts are in the order of their lengths."""
     states: list[torch.Tensor] = []
     start = 0
@@ -112,19 +112,19 @@ def _prefill(model: LanguageModel, prompts: Sequence[Ids], prefill: Prefill) -> 
         while end < len(prompts) and prompts[end].size * (end + 1 - start) <= PREFILL_TOKENS:
             end += 1
         prefill.begin(slice(start, end))
-        states.append(_last_states(model, prompts[start:end], prefill))
+        states.append(_last_states(model, step, prompts[start:end], prefill))
         start = end
     return torch.cat(states)
 
 
-def _last_states(model: LanguageModel, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
+def _last_states(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
     ids = np.zeros((len(prompts), max(prompt.size for prompt in prompts)), dtype=np.int64)
     for row, prompt in enumerate(prompts):
         ids[row, : prompt.size] = prompt
-    positions = torch.arange(ids.shape[1], device=model.device).expand(len(prompts), -1)
-    hidden = model.hidden(torch.from_numpy(ids).to(model.device), positions, prefill)
-    last = torch.tensor([prompt.size - 1 for prompt in prompts], device=model.device)
-    return hidden[torch.arange(len(prompts), device=model.device), last]
+    positions = torch.arange(ids.shape[1], device=model.device).repeat(len(prompts))
+    hidden = step(torch.from_numpy(ids).to(model.device).flatten(), positions, OneByOne(prefill, len(prompts)))
+    last = torch.tensor([row * ids.shape[1] + p.size - 1 for row, p in enumerate(prompts)], device=model.device)
+    return hidden[last]
 
 
 class _Track:

@@ -129,7 +129,7 @@ def test_rows_of_very_different_lengths_do_not_pad_each_other_once_a_micro_batch
     items = [Item(prompt, r, np.arange(r.size)) for r in responses]
     shapes = [tuple(m.ids.shape) for m in micro_batches(items, 4096, None, torch.device("cpu"))]
     # 256 + 256 is large, and 300 beside them pads 88 of 900; 1000 would pad 2188 of 4000.
-    assert shapes == [(3, 300), (1, 1000)]
+    assert shapes == [(1, 1000), (3, 300)]
     # Beside a small row it may: 100 tokens are no micro-batch of their own.
     few = [items[3], Item(prompt, responses[0][:99], np.arange(99))]
     assert [tuple(m.ids.shape) for m in micro_batches(few, 4096, None, torch.device("cpu"))] == [(2, 1000)]

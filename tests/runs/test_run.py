@@ -214,7 +214,7 @@ def test_a_run_killed_at_a_random_moment_and_resumed_equals_the_uninterrupted_on
     expected = whole(train(load_run(config_file)).directory)
     began = time.monotonic()
     command = [sys.executable, "-m", "learners.cli", "train", str(config_file), "name=killed", "--quiet"]
-    timed = subprocess.run([*command[:-2], "name=timed", "--quiet"], timeout=120, check=True)
+    timed = subprocess.run([*command[:-2], "name=timed", "--quiet"], timeout=280, check=True)
     assert timed.returncode == 0
     lifetime = time.monotonic() - began
     process = subprocess.Popen(command)
