@@ -42,6 +42,7 @@ class Allocator:
         self._arrivals: dict[str, Request] = {}  # by policy, oldest first
         self._leases: dict[str, Lease] = {}
         self._numbers = 0
+        self._measured: dict[tuple[str, str], float] = {}
         self._held: tuple[Request, tuple[Slot, ...]] | None = None
         self._feasible: dict[tuple[str, Needs], bool] = {}
         for demand in sorted(self.demands.values(), key=lambda item: (-item.weights, -item.chain)):
@@ -92,7 +93,8 @@ class Allocator:
                 f"policy {policy!r} asks for phase {phase!r} while it waits for or holds another lease: "
                 "give that back first (a call under a lease must not start another)"
             )
-        request = Request(policy, phase, needs, self.demands[policy].remaining(phase), now)
+        urgency = self.demands[policy].remaining(phase, self._measured)
+        request = Request(policy, phase, needs, urgency, now)
         if not self._fits_empty(request):
             return self._refusal(request)
         self._numbers += 1
@@ -101,6 +103,11 @@ class Allocator:
         bisect.insort(self._queue, (-request.urgency, self._numbers, request, shape), key=lambda item: item[:2])
         self._arrivals[policy] = request
         return request
+
+    def observe(self, policy: str, phase: str, seconds: float) -> None:
+        """What a lease took. From now on urgency is reckoned with that, in the place of the demand's estimate."""
+        before = self._measured.get((policy, phase), seconds)
+        self._measured[policy, phase] = (before + seconds) / 2
 
     def withdraw(self, policy: str) -> None:
         """Take a waiting request back, if there is one."""

@@ -105,11 +105,12 @@ class Demand:
         """Seconds of one round, alone on the machines."""
         return sum(needs.seconds for needs in self.phases.values())
 
-    def remaining(self, phase: str) -> float:
-        """Seconds from this phase to the next time all policies meet: what makes it urgent."""
+    def remaining(self, phase: str, measured: Mapping[tuple[str, str], float]) -> float:
+        """Seconds from this phase to the next time all policies meet, as far as they were measured: what makes it
+        urgent."""
         order = PHASES[2:] + PHASES[:2]
-        start = order.index(phase)
-        return sum(self.phases[name].seconds for name in order[start:] if name in self.phases)
+        left = [name for name in order[order.index(phase) :] if name in self.phases]
+        return sum(measured.get((self.policy, name), self.phases[name].seconds) for name in left)
 
     def with_seconds(self, measured: Mapping[tuple[str, str], float]) -> Demand:
         """The same demand with the durations that a run's record measured (see `Record.phase_seconds`)."""

@@ -261,7 +261,10 @@ class LeasedCalls:
 
     def _release(self, job: _Job, outcome: Any) -> None:
         if job.lease is not None:
-            self.record.add(job.lease.span(self.clock(), outcome))
+            span = job.lease.span(self.clock(), outcome)
+            self.record.add(span)
+            if outcome == "done":
+                self._allocator.observe(span.policy, span.phase, span.ran)
             self._allocator.release(job.lease)
             self._decide()
         self._condition.notify_all()

@@ -36,6 +36,16 @@ def test_the_one_with_most_work_before_the_next_meeting_goes_first() -> None:
     assert [lease.policy for lease in allocator.decide(0.0)] == ["long"]
 
 
+def test_what_leases_were_seen_to_take_counts_for_more_than_what_was_said() -> None:
+    demands = [one_phase("said to be long", Needs(seconds=9, gpus=1)), one_phase("is long", Needs(seconds=1, gpus=1))]
+    allocator = Allocator(demands, gpus(1))
+    allocator.observe("is long", "act", 20.0)
+    allocator.observe("is long", "act", 10.0)  # 15 on the average of before and now
+    for policy in ("said to be long", "is long"):
+        allocator.request(policy, "act", 0.0)
+    assert [lease.policy for lease in allocator.decide(0.0)] == ["is long"]
+
+
 def test_an_aged_gang_is_served_however_busy_small_requests_keep_the_devices() -> None:
     small = {f"small{index}": one_phase(f"small{index}", Needs(seconds=10, gpus=1)) for index in range(4)}
     wide = one_phase("wide", Needs(seconds=1, gpus=1, gang=2))
