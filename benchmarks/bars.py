@@ -85,8 +85,8 @@ AREAS = (
             Bar("the same, 3,000 characters", "*x3000_characters/*batch", most=1.25),
             Bar("the same, 14,000 characters", "*14000_characters/*batch", most=1.25),
         ),
-        "`encode batch` is the library's own call for a batch, `encode quickest` the fastest of its calls in a loop; one "
-        "core.",
+        "`encode batch` is the library's own call for a batch, `encode quickest` the quickest of its calls, in a loop; "
+        "on one core.",
     ),
     Area(
         "exchange",

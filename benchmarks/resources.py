@@ -46,12 +46,12 @@ NAMES = ("tabular", "tiny", "larger")
 
 
 def makers() -> dict[str, Callable[[], Learner]]:
-    """A table, a model of 128 x 3 layers and one of 256 x 4, of different families and tokenizers."""
+    """A table, a model of 192 x 3 layers and one of 256 x 4, of different families and tokenizers."""
     char, pairs = CharTokenizer(ALPHABET), PairTokenizer(ALPHABET, merges=["ab", "ef"])
     torch = {"seed": 0, "max_new_tokens": 8, "learning_rate": 1e-3}
     return {
         "tabular": partial(learners.make, "tabular", name="tabular", tokenizer=char, max_new_tokens=8),
-        "tiny": partial(learners.make, "tiny", name="tiny", tokenizer=pairs, width=128, layers=3, **torch),
+        "tiny": partial(learners.make, "tiny", name="tiny", tokenizer=pairs, width=192, layers=3, **torch),
         "larger": partial(
             learners.make, "tiny", name="larger", tokenizer=char, architecture="gpt_neox", width=256, layers=4, **torch
         ),

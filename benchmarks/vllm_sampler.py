@@ -1,6 +1,6 @@
 """What it takes to give vLLM new weights, and what it then samples at. Needs the environment of `make install-vllm`.
 
-    .venv-vllm/bin/python -m benchmarks.vllm_sampler --model models/smollm2     writes docs/figures/data/vllm_sampler.json
+    .venv-vllm/bin/python -m benchmarks.vllm_sampler --model models/smollm2   writes docs/figures/data/vllm_sampler.json
 
 `sync` is one whole update of every weight, after which the engine holds them and its caches are empty: our file
 transfer through memory and through the disk, beside vLLM's own reload of the model's directory (which would need a
