@@ -6,7 +6,6 @@ T width of the padded prompts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -20,28 +19,36 @@ Masks: TypeAlias = tuple[torch.Tensor | None, torch.Tensor | None]
 """What is added to the scores of the rows' caches, and of the shared prompts: -inf where a key is not seen."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Cache:
-    """One layer's keys (N, width, D) and values (N, D, width): so both products run along contiguous memory."""
+    """One layer's keys (N, width, D) and values (N, D, width): so both products run along contiguous memory.
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    N counts rows or prompts, and key-value heads within each.
+    """
 
-    def of(self, prompts: torch.Tensor, kv_heads: int) -> _Cache:
-        """Of these prompts alone."""
+    __slots__ = ("_keys", "_values", "keys_across", "values_across")
 
-        def chosen(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.unflatten(0, (-1, kv_heads)).index_select(0, prompts).flatten(0, 1)
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """From (owners, K, width, D) and (owners, K, D, width)."""
+        self._keys = keys
+        self._values = values
+        self.keys_across = keys.flatten(0, 1).mT  # (N, D, width)
+        self.values_across = values.flatten(0, 1).mT  # (N, width, D)
 
-        return _Cache(chosen(self.keys), chosen(self.values))
+    def write(self, at: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """(owners, K, D) of each at one place."""
+        self._keys[:, :, at] = keys
+        self._values[:, :, :, at] = values
 
-    def moved(self, sources: torch.Tensor, targets: torch.Tensor, rows: int, kv_heads: int) -> _Cache:
-        """The first `rows` rows, after these have moved to those places: nothing else is copied."""
+    def of(self, owners: torch.Tensor) -> _Cache:
+        """Of these alone."""
+        return _Cache(self._keys.index_select(0, owners), self._values.index_select(0, owners))
+
+    def moved(self, sources: torch.Tensor, targets: torch.Tensor, left: int) -> _Cache:
+        """The first `left`, after these have moved to those places: nothing else is copied."""
         if targets.numel():
-            for tensor in (self.keys, self.values):
-                by_row = tensor.unflatten(0, (-1, kv_heads))
-                by_row.index_copy_(0, targets, by_row.index_select(0, sources))
-        return _Cache(self.keys[: rows * kv_heads], self.values[: rows * kv_heads])
+            for tensor in (self._keys, self._values):
+                tensor.index_copy_(0, targets, tensor.index_select(0, sources))
+        return _Cache(self._keys[:left], self._values[:left])
 
 
 class GroupDecode:
@@ -58,7 +65,7 @@ class GroupDecode:
         self._step = 0
         pairs = list(zip(prefill.keys, prefill.values, strict=True))
         self._caches = [self._cache(key, value) for key, value in pairs]
-        self._shared = [] if self._start else [_Cache(k.flatten(0, 1), v.flatten(0, 1).mT) for k, v in pairs]
+        self._shared = [] if self._start else [_Cache(k, v.mT) for k, v in pairs]
         self._nothing = pairs[0][0].new_zeros(1, 1, 1)
         self._padding = self._masks(None)
         self._sliding: dict[int, Masks] = {}
@@ -71,7 +78,7 @@ class GroupDecode:
         if self._start:
             keys.unflatten(0, (-1, self._places))[..., : self._start, :] = key[:, None]
             values.unflatten(0, (-1, self._places))[..., : self._start] = value.mT[:, None]
-        return _Cache(keys.flatten(0, 1), values.flatten(0, 1))
+        return _Cache(keys, values)
 
     def begin(self, step: int) -> None:
         """What follows is the forward of the step-th new token of each row."""
@@ -82,7 +89,7 @@ class GroupDecode:
         """Go on with these rows alone: the i-th of them is at place i from here on."""
         targets = (rows != torch.arange(rows.numel(), device=rows.device)).nonzero()[:, 0]
         sources = rows[targets]
-        self._caches = [cache.moved(sources, targets, rows.numel(), self._kv_heads) for cache in self._caches]
+        self._caches = [cache.moved(sources, targets, rows.numel()) for cache in self._caches]
         self._prompt_of = self._prompt_of[rows]
         if self._shared:
             self._find_places()
@@ -96,7 +103,7 @@ class GroupDecode:
         live, owners, counts = torch.unique(self._prompt_of, return_inverse=True, return_counts=True)
         if live.numel() < self._lengths.numel():
             self._lengths = self._lengths[live]
-            self._shared = [cache.of(live, self._kv_heads) for cache in self._shared]
+            self._shared = [cache.of(live) for cache in self._shared]
         self._prompt_of = owners
         self._places = int(counts.max())
         order = torch.argsort(owners, stable=True)
@@ -115,29 +122,28 @@ class GroupDecode:
     ) -> torch.Tensor:
         rows, heads, _, width = query.shape
         cache, at = self._caches[layer], self._start + self._step
-        cache.keys.view(rows, self._kv_heads, -1, width)[:, :, at] = key[:, :, 0]
-        cache.values.view(rows, self._kv_heads, width, -1)[..., at] = value[:, :, 0]
-        keys, values = cache.keys[:, : at + 1], cache.values[:, :, : at + 1]
+        cache.write(at, key[:, :, 0], value[:, :, 0])
+        keys, values = cache.keys_across[:, :, : at + 1], cache.values_across[:, : at + 1]
         queries = query.reshape(rows * self._kv_heads, -1, width)
         own_mask, prompt_mask = self._seen_through(window)
         scores = self._scores(queries, keys, scaling, None if own_mask is None else own_mask[:, :, : at + 1])
         if not self._shared:
             weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-            return torch.bmm(weights, values.mT).view(rows, heads, 1, width)
+            return torch.bmm(weights, values).view(rows, heads, 1, width)
         shared = self._shared[layer]
-        prompt_scores = self._scores(self._to_prompts(queries), shared.keys, scaling, prompt_mask)
+        prompt_scores = self._scores(self._to_prompts(queries), shared.keys_across, scaling, prompt_mask)
         scores = torch.cat((self._to_rows(prompt_scores, queries.shape[1]), scores), dim=-1)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
         prompt_weights, own_weights = weights.split((self._longest, at + 1), dim=-1)
-        output = self._to_rows(torch.bmm(self._to_prompts(prompt_weights), shared.values.mT), queries.shape[1])
-        return torch.baddbmm(output, own_weights, values.mT).view(rows, heads, 1, width)
+        output = self._to_rows(torch.bmm(self._to_prompts(prompt_weights), shared.values_across), queries.shape[1])
+        return torch.baddbmm(output, own_weights, values).view(rows, heads, 1, width)
 
     def _scores(
         self, queries: torch.Tensor, keys: torch.Tensor, scaling: float, mask: torch.Tensor | None
     ) -> torch.Tensor:
         if mask is None:
-            return torch.baddbmm(self._nothing, queries, keys.mT, beta=0, alpha=scaling)
-        return torch.baddbmm(mask, queries, keys.mT, alpha=scaling)
+            return torch.baddbmm(self._nothing, queries, keys, beta=0, alpha=scaling)
+        return torch.baddbmm(mask, queries, keys, alpha=scaling)
 
     def _to_prompts(self, rows: torch.Tensor) -> torch.Tensor:
         """(R·K, r, X) to (P·K, places·r, X)."""

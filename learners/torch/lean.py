@@ -77,27 +77,38 @@ class LeanNeoX:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Linear:
-    """One product or, side by side, several of the same input."""
+    """A product, and others of the same input side by side with it."""
 
-    parts: tuple[tuple[torch.Tensor, torch.Tensor | None], ...]
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    others: tuple[_Linear, ...] = ()
 
     @classmethod
-    def of(cls, modules: Sequence[Any], *, join: bool) -> _Linear:
-        parts = tuple((module.weight, module.bias) for module in modules)
-        if not join or len(parts) == 1:
-            return cls(parts)
-        weights = torch.cat([weight for weight, _ in parts])
-        biases = [bias for _, bias in parts if bias is not None]
-        return cls(((weights, torch.cat(biases) if len(biases) == len(parts) else None),))
+    def of(cls, *modules: Any, join: bool = False) -> _Linear:
+        first, *others = modules
+        if not others or not join:
+            return cls(first.weight, first.bias, tuple(cls(other.weight, other.bias) for other in others))
+        bias = None if first.bias is None else torch.cat([module.bias for module in modules])
+        return cls(torch.cat([module.weight for module in modules]), bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        outputs = [functional.linear(x, weight, bias) for weight, bias in self.parts]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        first = functional.linear(x, self.weight, self.bias)
+        return first if not self.others else torch.cat((first, *(other(x) for other in self.others)), dim=1)
 
-    def added_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """residual + product; of a single product."""
-        ((weight, bias),) = self.parts
-        return torch.addmm(residual if bias is None else residual + bias, x, weight.T)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Residual:
+    """A product that is added to what went before."""
+
+    weight: torch.Tensor  # transposed
+    bias: torch.Tensor | None
+
+    @classmethod
+    def of(cls, module: Any) -> _Residual:
+        return cls(module.weight.T, module.bias)
+
+    def __call__(self, before: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(before if self.bias is None else before + self.bias, x, self.weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,24 +165,24 @@ class _LlamaLayer:
     heads: int
     head_width: int
     scaling: float
-    output: _Linear
+    output: _Residual
     between: _Rms
     gate_up: _Linear
-    down: _Linear
+    down: _Residual
 
 
 def _llama_layer(layer: Any, *, join: bool) -> _LlamaLayer:
     attention, mlp = layer.self_attn, layer.mlp
     return _LlamaLayer(
         before=_Rms.of(layer.input_layernorm),
-        query_key_value=_Linear.of((attention.q_proj, attention.k_proj, attention.v_proj), join=join),
+        query_key_value=_Linear.of(attention.q_proj, attention.k_proj, attention.v_proj, join=join),
         heads=attention.q_proj.weight.shape[0] // attention.head_dim,
         head_width=attention.head_dim,
         scaling=attention.scaling,
-        output=_Linear.of((attention.o_proj,), join=False),
+        output=_Residual.of(attention.o_proj),
         between=_Rms.of(layer.post_attention_layernorm),
-        gate_up=_Linear.of((mlp.gate_proj, mlp.up_proj), join=join),
-        down=_Linear.of((mlp.down_proj,), join=False),
+        gate_up=_Linear.of(mlp.gate_proj, mlp.up_proj, join=join),
+        down=_Residual.of(mlp.down_proj),
     )
 
 
@@ -192,9 +203,9 @@ class _LlamaStep:
             turned = _rotate(mixed[:, :turning], cos, sin)
             query, key = turned[:, : layer.heads, None], turned[:, layer.heads :, None]
             out = layout.attend(index, query, key, mixed[:, turning:, None], layer.scaling, None)
-            x = layer.output.added_to(x, out.reshape(rows, -1))
+            x = layer.output(x, out.reshape(rows, -1))
             gate, up = layer.gate_up(layer.between(x)).chunk(2, dim=1)
-            x = layer.down.added_to(x, functional.silu(gate).mul_(up))
+            x = layer.down(x, functional.silu(gate).mul_(up))
         return self.after(x)
 
 
@@ -204,25 +215,25 @@ class _NeoXLayer:
     query_key_value: _Linear
     head_width: int
     scaling: float
-    output: _Linear
+    output: _Residual
     between: Any
     widen: _Linear
     activation: Any
-    narrow: _Linear
+    narrow: _Residual
 
 
 def _neox_layer(layer: Any) -> _NeoXLayer:
     attention, mlp = layer.attention, layer.mlp
     return _NeoXLayer(
         before=layer.input_layernorm,
-        query_key_value=_Linear.of((attention.query_key_value,), join=False),
+        query_key_value=_Linear.of(attention.query_key_value),
         head_width=attention.head_size,
         scaling=attention.scaling,
-        output=_Linear.of((attention.dense,), join=False),
+        output=_Residual.of(attention.dense),
         between=layer.post_attention_layernorm,
-        widen=_Linear.of((mlp.dense_h_to_4h,), join=False),
+        widen=_Linear.of(mlp.dense_h_to_4h),
         activation=mlp.act,
-        narrow=_Linear.of((mlp.dense_4h_to_h,), join=False),
+        narrow=_Residual.of(mlp.dense_4h_to_h),
     )
 
 
@@ -245,9 +256,9 @@ class _NeoXStep:
             both = torch.cat((_rotate(both[..., :turning], cos, sin), both[..., turning:]), dim=-1)
             query, key, value = both[:, :, 0, None], both[:, :, 1, None], mixed[:, :, 2, None]
             out = layout.attend(index, query, key, value, layer.scaling, None).reshape(rows, -1)
-            attended = layer.output.added_to(x, out)
+            attended = layer.output(x, out)
             fed = layer.activation(layer.widen(layer.between(x if self.parallel else attended)))
-            x = layer.narrow.added_to(attended, fed)
+            x = layer.narrow(attended, fed)
         states: torch.Tensor = self.after(x)
         return states
 

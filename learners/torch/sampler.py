@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step
 from learners.torch.model import LanguageModel
 from mutual_env.errors import TrainingError
-from mutual_env.seeding import generator
 from mutual_env.types import Completion, Floats, Ids
 from tokenizers_bridge.protocol import Tokenizer
 
@@ -84,8 +84,7 @@ def _decode(
     prefill = Prefill(rows=len(prompts), longest=max(prompt.size for prompt in prompts))
     logits = model.head.logits(_prefill(model, step, prompts, prefill)).repeat_interleave(group, dim=0)
     layout = GroupDecode(prefill, lengths, group, sampling.max_new_tokens)
-    uniforms = np.stack([generator(seed).random(sampling.max_new_tokens) for seeds in seeds_PG for seed in seeds])
-    uniforms_RT = torch.from_numpy(uniforms).to(model.device)
+    uniforms_RT = torch.from_numpy(_uniforms(seeds_PG, sampling.max_new_tokens)).to(model.device)
     positions = lengths.repeat_interleave(group)
     track = _Track(len(prompts) * group, sampling.max_new_tokens)
     for at in range(sampling.max_new_tokens):
@@ -101,6 +100,13 @@ def _decode(
         layout.begin(at)
         logits = model.head.logits(step(tokens, positions + at, layout))
     return track.groups(group)
+
+
+def _uniforms(seeds_PG: Sequence[Sequence[int]], count: int) -> npt.NDArray[np.float64]:
+    """(R, count) numbers in [0, 1) with 53 random bits each: the first of an endless stream hashed from its seed."""
+    streams = [hashlib.shake_128(seed.to_bytes(8, "big")).digest(8 * count) for seeds in seeds_PG for seed in seeds]
+    bits = np.frombuffer(b"".join(streams), dtype="<u8").reshape(-1, count) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
 
 
 def _prefill(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
@@ -143,10 +149,9 @@ class _Track:
 
     def record(self, step: int, tokens: torch.Tensor, logprobs: torch.Tensor, stop_id: int) -> None:
         tokens_R: npt.NDArray[np.int64] = tokens.cpu().numpy()
-        live = self._rows[self._open]
-        self._tokens[live, step] = tokens_R[self._open]
-        self._logprobs[live, step] = logprobs.cpu().numpy()[self._open]
-        self._lengths[live] = step + 1
+        self._tokens[self._rows, step] = tokens_R
+        self._logprobs[self._rows, step] = logprobs.cpu().numpy()
+        self._lengths[self._rows[self._open]] = step + 1
         self._open &= tokens_R != stop_id
 
     def drop(self) -> torch.Tensor | None:
@@ -174,14 +179,13 @@ class _Track:
 def pick(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
     """One token a row, by inverting the distribution function at its uniform number; its log-probability.
 
-    Overwrites `logits`.
+    May overwrite `logits`.
     """
     if sampling.temperature != 1.0:
         logits = logits.div_(sampling.temperature)
     if 0 < sampling.top_k < logits.shape[1] or sampling.top_p < 1.0:
         logits = _restrict(logits, sampling)
-    peak = logits.amax(dim=-1, keepdim=True)
-    mass = logits.sub_(peak).exp_()
+    mass = torch.softmax(logits, dim=-1)
     inside, aim, start, total = _one_block(mass, uniforms) if mass.shape[1] <= 8 * BLOCK else _blocks(mass, uniforms)
     # The last piece of the mass can be lost to rounding: then the last token that has any is meant.
     last = torch.searchsorted(inside, inside[:, -1:].contiguous())

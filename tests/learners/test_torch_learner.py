@@ -349,6 +349,13 @@ def test_a_sample_is_the_same_however_the_call_is_cut() -> None:
     assert [[c.text for c in g] for g in whole] == [[c.text for c in g] for g in cut]
 
 
+def test_a_higher_limit_only_adds_tokens() -> None:
+    short, long = (learner(llama(), max_new_tokens=limit).act(PROMPTS, 4, seed=9) for limit in (5, 15))
+    for few, many in zip(short, long, strict=True):
+        assert all(b.text.startswith(a.text) for a, b in zip(few, many, strict=True))
+    assert short != long
+
+
 @pytest.mark.parametrize("build", [llama, neox, gemma])
 @pytest.mark.parametrize("longest", [COPIED, COPIED + 8], ids=["copied", "shared"])
 def test_the_sampler_agrees_with_the_trainer_while_rows_end_and_prompts_differ(
