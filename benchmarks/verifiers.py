@@ -141,15 +141,15 @@ def against_inline(workers: int, n: int) -> dict[str, float]:
 
 
 def with_one_percent_hanging(kind: str, workers: int, n: int, deadline: float) -> dict[str, float]:
-    """A clean call and one with hangs, alternating: until the call returns, and until its last clean item is done."""
+    """A call with hangs between two clean ones: until the call returns, and until its last clean item is done."""
     whole, honest, late = [], [], []
-    for repetition in range(REPETITIONS):
+    for repetition in range(2 * REPETITIONS - 1):
         items = clean_items(n, 100 + repetition)
         with VerifierPool(workers, remember=0, deadline=deadline) as pool:
             pool_seconds(pool, clean_items(64, 1000), HANG)
-            clean = pool_seconds(pool, items, HANG)
-            hanging = with_hangs(items, kind)
-            done = _clean_done_times(pool, hanging)
+            before = pool_seconds(pool, items, HANG)
+            done = _clean_done_times(pool, with_hangs(items, kind))
+            clean = (before + pool_seconds(pool, items, HANG)) / 2
         whole.append(clean / done["returned"])
         honest.append(clean * 0.99 / done["last_clean"])
         late.append(done["returned"] - done["last_clean"])

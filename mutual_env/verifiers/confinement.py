@@ -53,8 +53,8 @@ def confine(limits: Limits, directory: Path) -> None:
     _lower("RLIMIT_AS", address_space() + limits.memory_mb * megabyte)
     _lower("RLIMIT_FSIZE", limits.file_mb * megabyte)
     _lower("RLIMIT_NOFILE", limits.open_files)
-    # The kernel counts the user's threads, not the worker's, and exempts root; `refuse_calls` exempts nobody.
-    _lower("RLIMIT_NPROC", _threads_of_user() + _THREADS + limits.processes)
+    if os.geteuid() != 0:  # the kernel exempts root; `refuse_calls` exempts nobody
+        _lower("RLIMIT_NPROC", _threads_of_user() + _THREADS + limits.processes)
     kernel.refuse_calls(processes=limits.processes > 0, network=limits.network)
 
 
@@ -88,6 +88,7 @@ def _lower(name: str, value: int) -> None:
 
 
 def _threads_of_user() -> int:
+    """What RLIMIT_NPROC counts: the user's threads, not the worker's."""
     if sys.platform != "linux":
         return 1024
     owned = 0

@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-_TYPICAL_TIMES, _FIRST_LOOK = 3.0, 1.5
+_TYPICAL_TIMES, _FIRST_LOOK = 3.0, 2.0
 _LEAST_PATIENCE, _FIRST_PATIENCE, _FRESH_PATIENCE = 0.005, 0.05, 0.1
 _SHARE, _COST, _HEAD_START = 0.1, 0.02, 0.1
 """Of the seconds of finished items, what may be spent on workers for those that wait; what one costs; what may be spent

@@ -25,7 +25,7 @@ _TICK = 1.0
 _ANSWER_SECONDS = 120.0
 _LOSSES = 3
 _OVERTIME = 60.0
-_GLANCE, _SOON, _AWAY = 0.05, 0.001, 64
+_GLANCE, _SOON, _AWAY = 0.1, 0.001, 64
 
 
 class Supervisor:
