@@ -50,8 +50,15 @@ def actions_of(prompts: int, group: int) -> dict[str, list[list[Completion]]]:
     return {f"policy_{a}": [[completion] * group for _ in range(prompts)] for a in range(AGENTS)}
 
 
-def seconds_of_a_step(env: Any, actions: dict[str, list[list[Completion]]], rounds: int = 200) -> float:
-    """The median over rounds; the reset before each is not counted."""
+def seconds_of_a_step(
+    env: Any, actions: dict[str, list[list[Completion]]], rounds: int = 100, times: int = 15
+) -> float:
+    """The least of several medians over rounds: what comes on top is the machine's other work. The reset before each
+    step is not counted."""
+    return min(_median_step(env, actions, rounds) for _ in range(times))
+
+
+def _median_step(env: Any, actions: dict[str, list[list[Completion]]], rounds: int) -> float:
     taken = []
     for _ in range(rounds):
         env.reset()
