@@ -40,14 +40,14 @@ from learners.resources.simulate import simulate
 from learners.resources.threads import ThreadExecutor
 from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
 
-ALPHABET = "abcdefgh:=rs"
+ALPHABET = "0123456789+=()%"
 SUPPLY = Supply((Node("local", 2.0),))
 NAMES = ("tabular", "tiny", "larger")
 
 
 def makers() -> dict[str, Callable[[], Learner]]:
     """A table, a model of 192 x 3 layers and one of 256 x 4, of different families and tokenizers."""
-    char, pairs = CharTokenizer(ALPHABET), PairTokenizer(ALPHABET, merges=["ab", "ef"])
+    char, pairs = CharTokenizer(ALPHABET), PairTokenizer(ALPHABET, merges=["%1", "10"])
     torch = {"seed": 0, "max_new_tokens": 8, "learning_rate": 1e-3}
     return {
         "tabular": partial(learners.make, "tabular", name="tabular", tokenizer=char, max_new_tokens=8),
@@ -76,10 +76,15 @@ def _loops(executor: Executor, shares: Sequence[Sequence[str]]) -> list[Loop]:
     built, exchange = executor.host(makers()), sharing.InMemoryExchange()
     tokenizers = {one.tokenizer.fingerprint: one.tokenizer for one in built.values()}
     bridge = TokenizerBridge(list(tokenizers.values()))
-    task = {"prompts_per_round": 16, "group_size": 8, "length": 4}
+    task = {
+        "prompts_per_round": 16,
+        "group_size": 8,
+        "digits": 1,
+        "modulus": 10,
+    }  # right by chance often enough to learn
     return [
         Loop(
-            sharing.make("sgt", mutual_env.make("mutual/letters-v0", agents=names, **task), exchange=exchange),
+            sharing.make("sgt", mutual_env.make("mutual/arithmetic-v0", agents=names, **task), exchange=exchange),
             {name: built[name] for name in names},
             seed=0,
             group_size=8,
