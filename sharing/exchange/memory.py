@@ -26,6 +26,7 @@ class InMemoryExchange:
             raise InvalidInputError(f"keep_rounds must be at least 1, got {keep_rounds}: None keeps everything")
         self._keep_rounds = keep_rounds
         self._cells: dict[_Cell, dict[_Batch, list[Stored]]] = {}
+        self._earliest: dict[_Cell, dict[str, int]] = {}  # round of each author
         self._rounds: dict[int, set[tuple[_Cell, _Batch]]] = {}
         self._ids = itertools.count(1)
         self._lock = Lock()
@@ -54,13 +55,17 @@ class InMemoryExchange:
                 cell = self._cells.get((task_id, kind))
                 if cell is None:
                     continue
-                rounds = _rounds_by_author(cell, reader, authors, round, max_staleness)
-                for author in sorted(rounds):
-                    chosen = nearest_round(rounds[author], round, max_staleness)
-                    if chosen is None:
+                earliest = self._earliest[task_id, kind]
+                named = sorted(
+                    earliest.keys() - {reader} if authors is None else earliest.keys() & set(authors) - {reader}
+                )
+                rounds = _rounds_by_author(cell, named, round, max_staleness)
+                for author in named:
+                    chosen = nearest_round(rounds.get(author, ()), round, max_staleness)
+                    if chosen is not None:
+                        found.extend(cell[author, chosen])
+                    elif earliest[author] <= round:
                         outside += 1
-                        continue
-                    found.extend(cell[author, chosen])
         return Reading(tuple(found), outside)
 
     def scan(self) -> Iterator[Record]:
@@ -81,6 +86,8 @@ class InMemoryExchange:
         members = cell.get(batch)
         if members is None:
             cell[batch] = [stored]
+            earliest = self._earliest.setdefault(key, {})
+            earliest[origin.author] = min(origin.round, earliest.get(origin.author, origin.round))
             if self._keep_rounds is not None:
                 held = self._rounds.pop(origin.round, set())
                 held.add((key, batch))
@@ -96,8 +103,16 @@ class InMemoryExchange:
         for old in list(self._rounds)[:-keep]:
             for key, batch in self._rounds.pop(old):
                 del self._cells[key][batch]
+                self._find_earliest(key, batch[0])
                 if not self._cells[key]:
-                    del self._cells[key]
+                    del self._cells[key], self._earliest[key]
+
+    def _find_earliest(self, key: _Cell, author: str) -> None:
+        left = [round for name, round in self._cells[key] if name == author]
+        if left:
+            self._earliest[key][author] = min(left)
+        else:
+            del self._earliest[key][author]
 
 
 def _place(members: list[Stored], stored: Stored) -> None:
@@ -109,18 +124,15 @@ def _place(members: list[Stored], stored: Stored) -> None:
 
 
 def _rounds_by_author(
-    cell: dict[_Batch, list[Stored]],
-    reader: str,
-    authors: Sequence[str] | None,
-    round: int,
-    max_staleness: int | None,
+    cell: dict[_Batch, list[Stored]], authors: Sequence[str], round: int, max_staleness: int | None
 ) -> dict[str, list[int]]:
-    """Which rounds each author has in this cell. Where authors and rounds are named, nothing else is looked at."""
+    """Which rounds each of these authors has in this cell; where few rounds are accepted, which of those."""
     rounds: dict[str, list[int]] = {}
     batches: Iterable[_Batch] = cell
-    if authors is not None and max_staleness is not None and len(authors) * (max_staleness + 1) < len(cell):
+    if max_staleness is not None and len(authors) * (max_staleness + 1) < len(cell):
         batches = itertools.product(authors, range(round - max_staleness, round + 1))
+    wanted = set(authors)
     for author, done in batches:
-        if author != reader and (authors is None or author in authors) and (author, done) in cell:
+        if author in wanted and (author, done) in cell:
             rounds.setdefault(author, []).append(done)
     return rounds

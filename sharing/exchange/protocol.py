@@ -14,8 +14,9 @@ class Reading:
     """What a read found.
 
     `records` come in the order of the tasks asked for, then kinds, then author and index, whatever the order of
-    publishing. `outside` counts groups of records on these tasks whose round is outside the accepted staleness,
-    `unreadable` those whose bytes are no record that this code understands.
+    publishing. `outside` counts authors, task by task and kind by kind, of whom nothing was accepted though there is
+    something of an earlier round; what a peer that is ahead has published since depends on who is fast, and is not
+    counted. `unreadable` those whose bytes are no record that this code understands.
     """
 
     records: tuple[Stored, ...]

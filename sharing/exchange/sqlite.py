@@ -38,6 +38,7 @@ FROM record
 WHERE task_id IN (SELECT value FROM json_each(:tasks)) AND kind IN (SELECT value FROM json_each(:kinds))
   AND author != :reader {authors}
 GROUP BY task_id, kind, author
+HAVING :any OR min(round) <= :at
 """
 _BY_AUTHOR: Final = "AND author IN (SELECT value FROM json_each(:authors))"
 _BODIES: Final = "SELECT id, body FROM record WHERE task_id = ? AND kind = ? AND author = ? AND round = ? ORDER BY idx"

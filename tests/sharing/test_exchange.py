@@ -21,6 +21,7 @@ from sharing import (
     InMemoryExchange,
     Origin,
     Record,
+    Reading,
     ReplayExchange,
     Rollout,
     SQLiteExchange,
@@ -97,6 +98,18 @@ def test_what_lies_outside_the_staleness_is_counted(exchange: Exchange) -> None:
     exchange.publish([success("t", "a", round=1), success("t", "b", round=5), success("t", "b", round=5, index=1)])
     reading = exchange.read("me", ["t"], ["success"], round=5, max_staleness=2)
     assert (len(reading.records), reading.outside) == (2, 1)
+
+
+def test_what_a_peer_that_is_ahead_has_published_changes_no_answer(exchange: Exchange) -> None:
+    exchange.publish([success("t", "a", round=1), success("t", "b", round=5), success("u", "c", round=5)])
+
+    def read(authors: list[str] | None) -> Reading:
+        return exchange.read("me", ["t", "u"], ["success"], round=5, max_staleness=1, authors=authors)
+
+    before = [read(None), read(["a", "b", "d"])]
+    assert [(len(reading.records), reading.outside) for reading in before] == [(2, 1), (1, 1)]
+    exchange.publish([success("t", author, round=round) for author in "abd" for round in (6, 7, 8)])
+    assert [read(None), read(["a", "b", "d"])] == before
 
 
 def test_the_same_key_published_again_takes_the_place_of_the_first(exchange: Exchange) -> None:
