@@ -92,8 +92,7 @@ def test_policies_that_have_to_share_a_gpu_never_use_it_at_the_same_time(address
         assert history[0][one]["gpu/first"] == history[0][two]["gpu/first"]
         for mine, theirs in ((r[one], r[two]) for r in history):
             assert mine["ended"] <= theirs["began"] or theirs["ended"] <= mine["began"]
-    apart = {tuple(gpus) for gpus in leased.values()}
-    assert len(apart) == 4  # and all four are used
+    assert len({tuple(gpus) for gpus in leased.values()}) >= 3  # two have room on one, so fewer cannot hold the six
 
 
 def test_two_gpus_in_one_process_cannot_be_shared_and_a_sentence_says_so(address: str) -> None:
