@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+
+from benchmarks.figures import leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,8 @@ class Bar:
     most: float = math.inf
 
     def measured(self, figures: Mapping[str, Any]) -> list[float]:
-        return sorted(value for path, value in numbers(figures) if fnmatchcase(path, self.at))
+        found = (value for keys, value in leaves(figures) if fnmatchcase("/".join(keys), self.at))
+        return sorted(float(value) for value in found if isinstance(value, int | float))
 
     def holds(self, values: list[float]) -> bool:
         return bool(values) and self.least <= values[0] and values[-1] <= self.most
@@ -38,15 +41,6 @@ class Area:
     title: str
     bars: tuple[Bar, ...] = ()
     note: str = ""
-
-
-def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in the figures, with the keys that lead to it."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from numbers(inner, f"{path}/{key}" if path else str(key))
-    elif isinstance(value, int | float):
-        yield path, float(value)
 
 
 AREAS = (

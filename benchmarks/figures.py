@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ def write(area: str, figures: Mapping[str, Any]) -> Path:
     path.write_text(json.dumps(_rounded(figures), indent=2, sort_keys=True) + "\n")
     print(path.read_text())
     return path
+
+
+def leaves(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every single figure, and the keys that lead to it."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from leaves(inner, (*keys, str(key)))
+    else:
+        yield keys, value
 
 
 def _processor() -> str:

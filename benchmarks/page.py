@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import AREAS, Area, Bar
-from benchmarks.figures import DATA
+from benchmarks.figures import DATA, leaves
 
 PAGE = DATA.parent.parent / "performance.md"
 _INTRODUCTION = """# Performance
@@ -52,18 +52,16 @@ def _section(area: Area, figures: dict[str, Any]) -> str:
     machine = figures.pop("machine", {})
     versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
     on = f"On {machine.get('processor')}, {machine.get('cores')} cores; Python {machine.get('python')}, {versions}."
-    rows = "\n".join(f"| {name} | {value} |" for name, value in _leaves(figures))
+    rows = "\n".join(_named(keys, value) for keys, value in leaves(figures))
     table = f"| figure | value |\n|---|---:|\n{rows}"
     note = f"{area.note}\n\n" if area.note else ""
     folded = f"<details><summary>all figures</summary>\n\n{table}\n\n</details>"
     return f"## {area.title}\n\n{note}{on} Written by `python -m benchmarks.{area.name}`.\n\n{folded}\n"
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path} / {key}" if path else str(key))
-    elif isinstance(value, list):
-        yield path, ", ".join(map(str, value[:12])) + (", ..." if len(value) > 12 else "")
+def _named(keys: tuple[str, ...], value: Any) -> str:
+    if isinstance(value, list):
+        shown = ", ".join(map(str, value[:12])) + (", ..." if len(value) > 12 else "")
     else:
-        yield path.replace("_", " "), f"{value:,}" if isinstance(value, int | float) else str(value)
+        shown = f"{value:,}" if isinstance(value, int | float) else str(value)
+    return f"| {' / '.join(keys).replace('_', ' ')} | {shown} |"
