@@ -90,15 +90,8 @@ class _Nursery:
             self._fork(Limits(**message["limits"]), float(message["deadline"]), self.handles.pop(0))
         elif order == "end":
             self._end(int(message["pid"]))
-        else:
-            self._signal(int(message["pid"]), {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}[order])
-
-    def _signal(self, pid: int, number: signal.Signals) -> None:
-        """To the worker and what it started; unless it is gone: its process id may be another's by now."""
-        if pid in self._workers:
-            for kill in (os.killpg, os.kill):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(pid, number)
+        elif message["pid"] in self._workers:  # once it is gone, its process id may be another's
+            _signal(message["pid"], {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}[order])
 
     def _load(self, message: Mapping[str, Any]) -> None:
         spec = VerifierSpec(message["name"], message["options"])
@@ -161,10 +154,14 @@ class _Nursery:
         _remove(self._root)
 
 
-def _kill_and_reap(pid: int) -> int:
+def _signal(pid: int, number: signal.Signals) -> None:
     for kill in (os.killpg, os.kill):  # the group first; by itself where it left, or did not yet found, its group
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
+            kill(pid, number)
+
+
+def _kill_and_reap(pid: int) -> int:
+    _signal(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
 
