@@ -66,7 +66,8 @@ AREAS = (
             Bar("the whole call with 1% that sleep", "one_percent_sleeping/call*", least=0.9),
             Bar("the whole call with 1% that spin", "one_percent_spinning/call*", least=0.9),
         ),
-        "A call waits for its last item. A spinning item is given all the CPU time that its deadline grants: "
+        "A call waits for its last item: one that sleeps keeps it for what is left of its deadline, 0.4 s, when the "
+        "others are done. A spinning item is given all the CPU time that its deadline grants: "
         "[verifiers](verifiers.md) has the arithmetic that bounds the last line.",
     ),
     Area(

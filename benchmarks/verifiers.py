@@ -26,6 +26,7 @@ from mutual_env.verifiers.mathematics import MathVerify, _gold
 Items = Sequence[tuple[Task, str]]
 HANG = "benchmarks.verifiers:Hanging"
 REPETITIONS = 3
+TURNS = 15
 _PROSE = "We write the total as the number of terms times their mean, and collect what belongs to each side of it. " * 7
 
 
@@ -141,22 +142,28 @@ def against_inline(workers: int, n: int) -> dict[str, float]:
 
 
 def with_one_percent_hanging(kind: str, workers: int, n: int, deadline: float) -> dict[str, float]:
-    """A call with hangs between two clean ones: until the call returns, and until its last clean item is done."""
+    """Calls with hangs, each between two clean ones: until the call returns, and until its last clean item is done.
+
+    Each call has items of its own: a worker that has parsed a task's answer before does not parse it again.
+    """
     whole, honest, late = [], [], []
-    for repetition in range(2 * REPETITIONS - 1):
-        items = clean_items(n, 100 + repetition)
-        with VerifierPool(workers, remember=0, deadline=deadline) as pool:
-            pool_seconds(pool, clean_items(64, 1000), HANG)
-            before = pool_seconds(pool, items, HANG)
-            done = _clean_done_times(pool, with_hangs(items, kind))
-            clean = (before + pool_seconds(pool, items, HANG)) / 2
-        whole.append(clean / done["returned"])
-        honest.append(clean * 0.99 / done["last_clean"])
-        late.append(done["returned"] - done["last_clean"])
+    with VerifierPool(workers, remember=0, deadline=deadline) as pool:
+        pool_seconds(pool, clean_items(64, 1000), HANG)
+        before = pool_seconds(pool, clean_items(n, 100), HANG)
+        for turn in range(TURNS):
+            done = _clean_done_times(pool, with_hangs(clean_items(n, 101 + 2 * turn), kind))
+            after = pool_seconds(pool, clean_items(n, 102 + 2 * turn), HANG)
+            clean, before = (before + after) / 2, after
+            whole.append(clean / done["returned"])
+            honest.append(clean * 0.99 / done["last_clean"])
+            late.append(done["returned"] - done["last_clean"])
+    low, median, high = statistics.quantiles(honest, n=4)
     return {
         "items": n,
+        "turns": TURNS,
         "deadline_s": deadline,
-        "clean_items_at_share_of_clean_rate": statistics.median(honest),
+        "clean_items_at_share_of_clean_rate": median,
+        "quartiles_of_clean_items": {"lower": low, "upper": high},
         "call_at_share_of_clean_rate": statistics.median(whole),
         "wait_for_the_hangs_s": statistics.median(late),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import signal
@@ -35,7 +36,12 @@ def renounce_privileges() -> bool:
 def _prctl(option: int, argument: int, pointer: object = 0) -> bool:
     if sys.platform != "linux":
         return False
-    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, argument, pointer, 0, 0) == 0)
+    return bool(_libc().prctl(option, argument, pointer, 0, 0) == 0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 # -- Landlock: no file is created, changed or removed outside one directory --------------------------------------------
@@ -81,7 +87,7 @@ def _syscall(number: int, *arguments: int | bytes | None) -> int:
     if sys.platform != "linux":
         return -1
     plain = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *plain))
+    return int(_libc().syscall(ctypes.c_long(number), *plain))
 
 
 # -- seccomp: system calls that a verifier has no use for --------------------------------------------------------------
@@ -116,6 +122,12 @@ def refuse_calls(*, processes: bool, network: bool) -> bool:
     return _prctl(_SECCOMP, 2, ctypes.create_string_buffer(header))
 
 
+def prepare(*, processes: bool, network: bool) -> None:
+    """Work out here what each process forked from here would otherwise work out again."""
+    _filter(processes=processes, network=network)
+
+
+@functools.cache
 def _filter(*, processes: bool, network: bool) -> bytes | None:
     if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES or struct.calcsize("P") != 8:
         return None

@@ -27,9 +27,14 @@ _WARM_UP = (
     ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\boxed{\\begin{pmatrix}1\\\\2\\end{pmatrix}}"),
     ("50", "about \\boxed{50\\%}"),
     ("12", "#### 13"),
+    ("45", "\\boxed{0+1+2+3+4+5+6+7+8+9}"),
+    ("45", "\\boxed{0.1+1.2+2.3+3.4+4.5+5.6+6.7+7.8+8.9+9.0}"),
+    ("1", "\\boxed{1234567890.0123456789}"),
+    ("x", "\\boxed{a+b+c+k+m+n+p+q+r+s+t+u+v+w+x+y+z}"),
 )
-"""One for each path that most answers take: SymPy imports much on its first use, and the LaTeX parser learns its
-grammar as it meets it. What is learnt before a worker is forked, no worker learns again."""
+"""One for each path that most answers take, and each digit in each place: SymPy imports much on its first use, and the
+LaTeX parser learns its grammar as it meets it, character by character. What is learnt before a worker is forked, no
+worker learns again."""
 
 
 @dataclass(frozen=True, slots=True)

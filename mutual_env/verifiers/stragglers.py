@@ -14,9 +14,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-_TYPICAL_TIMES, _FIRST_LOOK = 3.0, 2.0
+_TYPICAL_TIMES, _FIRST_LOOK = 2.5, 1.5
 _LEAST_PATIENCE, _FIRST_PATIENCE, _FRESH_PATIENCE = 0.005, 0.05, 0.1
 _SHARE, _COST, _HEAD_START = 0.1, 0.02, 0.1
 """Of the seconds of finished items, what may be spent on workers for those that wait; what one costs; what may be spent
@@ -62,15 +61,18 @@ class Pace:
 
 def seconds_on_a_core(pid: int) -> float | None:
     """What the process has had of a core since it was born; None where the system does not say."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-    return None
+    fields = _of_process(pid, "schedstat").split()
+    return int(fields[0]) / 1e9 if fields else None
 
 
 def is_asleep(pid: int) -> bool:
     """Does it wait for something other than a core, and does the system say so?"""
+    return _of_process(pid, "stat").rpartition(b") ")[2][:1] in (b"S", b"D")
+
+
+def _of_process(pid: int, name: str) -> bytes:
+    """What Linux says of a process; empty where it does not."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] in ("S", "D")
-    return False
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
+    return b""

@@ -144,7 +144,7 @@ class Supervisor:
 
     def _serve(self, job: Job) -> bool:
         """Give one batch of this job to a worker; False where none is free."""
-        if self._on_cores() >= self._target:
+        if self._free_cores() <= 0:
             return False
         able = [w for w in self._workers if w.idle and w.generation >= self._loaded[job.spec]]
         fresh = next((w for w in able if w.fresh), None)
@@ -158,9 +158,10 @@ class Supervisor:
             return False
         return True
 
-    def _on_cores(self) -> int:
-        """Workers that have something to do, and neither sleep over it nor are paused."""
-        return sum(w.job is not None and not w.away for w in self._workers)
+    def _free_cores(self) -> int:
+        """How many more workers than those that have something to do, and neither sleep over it nor are paused, may
+        run."""
+        return self._target - sum(w.job is not None and not w.away for w in self._workers)
 
     def _is_time_for_the_slow(self, job: Job) -> bool:
         """When nothing else waits; but the calls of other threads do not put it off for ever."""
@@ -171,7 +172,7 @@ class Supervisor:
     def _make_room(self, job: Job) -> None:
         """Start workers for what waits, ending idle ones that cannot do it. One that is away leaves its core to
         another."""
-        wanted = min(job.waiting, self._target - self._on_cores()) - len(self._unborn)
+        wanted = min(job.waiting, self._free_cores()) - len(self._unborn)
         room = min(-self._surplus(), self._target + _AWAY - len(self._workers))
         for worker in [w for w in self._workers if w.idle][: max(0, wanted - room)]:
             self._end(worker)
@@ -351,8 +352,10 @@ class Supervisor:
 
     def _resume_paused(self) -> None:
         """Those that were paused go on when nobody else waits, the longest paused first."""
+        if (free := self._free_cores()) <= 0:
+            return
         paused = [w for w in self._workers if w.paused and w.job is not None and self._is_time_for_the_slow(w.job)]
-        for worker in sorted(paused, key=lambda w: w.since)[: max(0, self._target - self._on_cores())]:
+        for worker in sorted(paused, key=lambda w: w.since)[:free]:
             assert self._server is not None
             assert worker.pid is not None
             assert worker.looked is not None

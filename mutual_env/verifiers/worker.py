@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -98,7 +97,6 @@ def _detach(directory: Path) -> None:
         os.dup2(null, stream)
     os.close(null)
     os.environ["HOME"] = os.environ["TMPDIR"] = str(directory)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

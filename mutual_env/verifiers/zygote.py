@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.verifiers import kernel
-from mutual_env.verifiers.confinement import Limits
+from mutual_env.verifiers.confinement import Limits, prepare
 from mutual_env.verifiers.spec import Verifier, VerifierSpec, build
 from mutual_env.verifiers.wire import Frames, frame
 from mutual_env.verifiers.worker import serve
@@ -114,6 +114,7 @@ class _Nursery:
         self._processes = limits.processes
         directory = self._root / f"worker-{self._born}"
         directory.mkdir(mode=0o700)
+        prepare(limits)
         pid = os.fork()
         if pid == 0:
             code = 1
