@@ -53,7 +53,7 @@ class Parts:
 
     def _reduced(self, loop: Loop, left: Collection[str]) -> Loop:
         learners = {name: learner for name, learner in loop.learners.items() if name in left}
-        env = _env_of(self.config, self.exchange, self.pool, list(learners))
+        env = make_shared_env(self.config, self.exchange, list(learners), pool=self.pool)
         env.load_state_dict(loop.env.state_dict())
         return replace(loop, env=env, learners=learners)
 
@@ -74,18 +74,17 @@ def build(config: RunConfig, exchange_path: Path, stack: ExitStack) -> Parts:
     exchange = make_exchange(config, exchange_path, stack)
     pool = stack.enter_context(VerifierPool())
     everybody = {**policies, **teachers}
-    apart = config.resources.mode == "asynchronous"
     loops = [
         Loop(
-            env=_env_of(config, exchange, pool, names),
+            env=make_shared_env(config, exchange, names, pool=pool),
             learners={name: policies[name] for name in names},
             seed=config.seed,
             group_size=config.env.group_size,
             bridge=TokenizerBridge([learner.tokenizer for learner in everybody.values()]),
-            teachers=teachers if apart else everybody,
+            teachers=teachers if _is_apart(config) else everybody,
             executor=executor,
         )
-        for names in ([[name] for name in policies] if apart else [list(policies)])
+        for names in _together(config)
     ]
     return Parts(config, exchange, pool, tuple(loops), make_held_out_env(config, pool=pool))
 
@@ -106,29 +105,36 @@ def make_env(config: RunConfig, **changes: Any) -> Any:
     return mutual_env.make(env.id, **settings)
 
 
-def make_shared_env(config: RunConfig, exchange: Exchange, **changes: Any) -> Any:
-    env = make_env(config, **changes)
-    return sharing.make(config.sharing.strategy, env, exchange=exchange, **config.sharing.options)
+def _is_apart(config: RunConfig) -> bool:
+    """Whether each policy has a loop and an env of its own, as in asynchronous rounds."""
+    return config.resources.mode == "asynchronous"
 
 
-def make_env_apart(config: RunConfig, exchange: Exchange, name: str, **changes: Any) -> Any:
-    """The env of one policy in asynchronous rounds: its peers are in others, and meet it in the exchange.
+def _together(config: RunConfig) -> list[list[str]]:
+    """The policies, loop by loop."""
+    names = list(config.policies)
+    return [[name] for name in names] if _is_apart(config) else [names]
+
+
+def make_shared_env(config: RunConfig, exchange: Exchange, names: list[str], **changes: Any) -> Any:
+    """The env that the loop of these policies trains in, under the run's strategy."""
+    env = make_env(config, agents=names, **changes)
+    options = _options_apart(config) if _is_apart(config) else config.sharing.options
+    return sharing.make(config.sharing.strategy, env, exchange=exchange, **options)
+
+
+def _options_apart(config: RunConfig) -> dict[str, Any]:
+    """The strategy's options where a policy has an env of its own: its peers are in others, and meet it in the
+    exchange.
 
     The delay of the rounds is all the staleness that the strategy accepts, so records are read in the round they belong
-    to. What `peers` and `limits` say is said of the run's policies, which this env alone does not know.
+    to. What `peers` and `limits` say is said of the run's policies, which an env of one does not know.
     """
     options = {**config.sharing.options, "max_staleness": 0}
     if isinstance(options.get("peers"), int):
         options["peers"] = sharing.ring(config.policies, options["peers"])
     options.setdefault("limits", {"max_group": max(sharing.Limits().max_group, config.env.group_size)})
-    env = make_env(config, agents=[name], **changes)
-    return sharing.make(config.sharing.strategy, env, exchange=exchange, **options)
-
-
-def _env_of(config: RunConfig, exchange: Exchange, pool: VerifierPool, names: list[str]) -> Any:
-    if config.resources.mode == "asynchronous":
-        return make_env_apart(config, exchange, *names, pool=pool)
-    return make_shared_env(config, exchange, agents=names, pool=pool)
+    return options
 
 
 def make_held_out_env(config: RunConfig, **changes: Any) -> Any:
@@ -170,10 +176,7 @@ def check(config: RunConfig) -> None:
     for policy in (*config.policies.values(), *config.teachers.values()):
         registry.check_options(policy.learner, policy.options)
     with ExitStack() as stack:
-        if config.resources.mode == "asynchronous":
-            stack.callback(make_env_apart(config, InMemoryExchange(), next(iter(config.policies))).close)
-        else:
-            stack.callback(make_shared_env(config, InMemoryExchange()).close)
+        stack.callback(make_shared_env(config, InMemoryExchange(), _together(config)[0]).close)
         held_out = make_held_out_env(config)
         if held_out is not None:
             stack.callback(held_out.close)

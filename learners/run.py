@@ -171,7 +171,7 @@ class _Run:
     def _next_stop(self) -> int:
         """After how many rounds the next evaluation or checkpoint is due."""
         every = (self._config.evaluation.every, self._config.checkpoint.every)
-        return min(self._config.rounds, *(n * (self.done // n + 1) for n in every if n > 0), self._config.rounds)
+        return min([self._config.rounds, *(n * (self.done // n + 1) for n in every if n > 0)])
 
     def _due(self, every: int) -> bool:
         """At every so many rounds, and at the end."""
