@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from threading import Lock
 from typing import TypeAlias
 
@@ -12,8 +12,8 @@ from mutual_env.errors import InvalidInputError
 from sharing.exchange.protocol import Reading, nearest_round
 from sharing.records import Kind, Record, Stored
 
-_Cell: TypeAlias = tuple[str, Kind]
-_Batch: TypeAlias = tuple[str, int]  # author, round
+_Topic: TypeAlias = tuple[str, Kind]  # task
+_Rounds: TypeAlias = dict[int, list[Stored]]  # one author's records on one topic, in the order of their index
 
 
 class InMemoryExchange:
@@ -25,9 +25,8 @@ class InMemoryExchange:
         if keep_rounds is not None and keep_rounds < 1:
             raise InvalidInputError(f"keep_rounds must be at least 1, got {keep_rounds}: None keeps everything")
         self._keep_rounds = keep_rounds
-        self._cells: dict[_Cell, dict[_Batch, list[Stored]]] = {}
-        self._earliest: dict[_Cell, dict[str, int]] = {}  # round of each author
-        self._rounds: dict[int, set[tuple[_Cell, _Batch]]] = {}
+        self._topics: dict[_Topic, dict[str, _Rounds]] = {}  # of each author
+        self._published: dict[int, set[tuple[_Topic, str]]] = {}  # what each round has records of
         self._ids = itertools.count(1)
         self._lock = Lock()
 
@@ -51,26 +50,24 @@ class InMemoryExchange:
         found: list[Stored] = []
         outside = 0
         with self._lock:
-            for task_id, kind in itertools.product(task_ids, kinds):
-                cell = self._cells.get((task_id, kind))
-                if cell is None:
-                    continue
-                earliest = self._earliest[task_id, kind]
-                named = sorted(
-                    earliest.keys() - {reader} if authors is None else earliest.keys() & set(authors) - {reader}
-                )
-                rounds = _rounds_by_author(cell, named, round, max_staleness)
-                for author in named:
-                    chosen = nearest_round(rounds.get(author, ()), round, max_staleness)
+            for topic in itertools.product(task_ids, kinds):
+                by_author = self._topics.get(topic, {})
+                named = by_author.keys() if authors is None else by_author.keys() & set(authors)
+                for author in sorted(named - {reader}):
+                    rounds = by_author[author]
+                    chosen = nearest_round(_within(rounds, round, max_staleness), round, max_staleness)
                     if chosen is not None:
-                        found.extend(cell[author, chosen])
-                    elif earliest[author] <= round:
-                        outside += 1
+                        found.extend(rounds[chosen])
+                    else:
+                        outside += any(done <= round for done in rounds)
         return Reading(tuple(found), outside)
 
     def scan(self) -> Iterator[Record]:
         with self._lock:
-            stored = [s for cell in self._cells.values() for batch in cell.values() for s in batch]
+            batches = [
+                batch for authors in self._topics.values() for rounds in authors.values() for batch in rounds.values()
+            ]
+            stored = list(itertools.chain.from_iterable(batches))
         return (s.record for s in sorted(stored, key=lambda s: s.id))
 
     def close(self) -> None:
@@ -78,61 +75,49 @@ class InMemoryExchange:
 
     def _store(self, record: Record) -> int:
         origin = record.origin
-        key, batch = (origin.task_id, record.kind), (origin.author, origin.round)
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = {}
+        topic = (origin.task_id, record.kind)
         stored = Stored(next(self._ids), record)
-        members = cell.get(batch)
-        if members is None:
-            cell[batch] = [stored]
-            earliest = self._earliest.setdefault(key, {})
-            earliest[origin.author] = min(origin.round, earliest.get(origin.author, origin.round))
+        authors = self._topics.get(topic)
+        if authors is None:
+            authors = self._topics[topic] = {}
+        rounds = authors.get(origin.author)
+        if rounds is None:
+            rounds = authors[origin.author] = {}
+        batch = rounds.get(origin.round)
+        if batch is None:
+            rounds[origin.round] = [stored]
             if self._keep_rounds is not None:
-                held = self._rounds.pop(origin.round, set())
-                held.add((key, batch))
-                self._rounds[origin.round] = held  # dictionaries keep order: last published, last in line
-        elif record.index > members[-1].record.index:
-            members.append(stored)
+                held = self._published.pop(origin.round, set())
+                held.add((topic, origin.author))
+                self._published[origin.round] = held  # dictionaries keep order: last published, last in line
+        elif record.index > batch[-1].record.index:
+            batch.append(stored)
         else:
-            _place(members, stored)
+            _place(batch, stored)
         return stored.id
 
     def _forget(self, keep: int) -> None:
         """By order of publishing, not by number: a run that starts over at round 0 keeps its round 0."""
-        for old in list(self._rounds)[:-keep]:
-            for key, batch in self._rounds.pop(old):
-                del self._cells[key][batch]
-                self._find_earliest(key, batch[0])
-                if not self._cells[key]:
-                    del self._cells[key], self._earliest[key]
-
-    def _find_earliest(self, key: _Cell, author: str) -> None:
-        left = [round for name, round in self._cells[key] if name == author]
-        if left:
-            self._earliest[key][author] = min(left)
-        else:
-            del self._earliest[key][author]
+        for old in list(self._published)[:-keep]:
+            for topic, author in self._published.pop(old):
+                authors = self._topics[topic]
+                del authors[author][old]
+                if not authors[author]:
+                    del authors[author]
+                if not authors:
+                    del self._topics[topic]
 
 
-def _place(members: list[Stored], stored: Stored) -> None:
+def _within(rounds: _Rounds, at: int, max_staleness: int | None) -> Collection[int]:
+    """The rounds to choose from, without a walk over a long history where few are accepted."""
+    if max_staleness is None or max_staleness >= len(rounds):
+        return rounds
+    return [done for done in range(at - max_staleness, at + 1) if done in rounds]
+
+
+def _place(batch: list[Stored], stored: Stored) -> None:
     """Among records in the order of their index, in the place of one with the same."""
     index = stored.record.index
-    at = bisect_left(members, index, key=lambda s: s.record.index)
-    same = at < len(members) and members[at].record.index == index
-    members[at : at + same] = [stored]
-
-
-def _rounds_by_author(
-    cell: dict[_Batch, list[Stored]], authors: Sequence[str], round: int, max_staleness: int | None
-) -> dict[str, list[int]]:
-    """Which rounds each of these authors has in this cell; where few rounds are accepted, which of those."""
-    rounds: dict[str, list[int]] = {}
-    batches: Iterable[_Batch] = cell
-    if max_staleness is not None and len(authors) * (max_staleness + 1) < len(cell):
-        batches = itertools.product(authors, range(round - max_staleness, round + 1))
-    wanted = set(authors)
-    for author, done in batches:
-        if author in wanted and (author, done) in cell:
-            rounds.setdefault(author, []).append(done)
-    return rounds
+    at = bisect_left(batch, index, key=lambda s: s.record.index)
+    same = at < len(batch) and batch[at].record.index == index
+    batch[at : at + same] = [stored]

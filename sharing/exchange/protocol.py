@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -58,7 +58,7 @@ class Exchange(Protocol):
         """Release what is held. Safe to call twice."""
 
 
-def nearest_round(rounds: Sequence[int], at: int, max_staleness: int | None) -> int | None:
+def nearest_round(rounds: Collection[int], at: int, max_staleness: int | None) -> int | None:
     """The round to read at `at` from an author that did the task in these rounds; None if none is accepted."""
     past = [r for r in rounds if r <= at and (max_staleness is None or r >= at - max_staleness)]
     if past:
