@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -265,6 +265,15 @@ def test_a_pool_that_cannot_start_says_so_and_works_once_it_can(
     assert verifiers.verify(HOSTILE, [(task, "number:7")])[0].correct
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Control-C interrupts, also where the suite was started in the background by a shell that ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_call_leaves_the_pool_usable(pool: MakePool, task: Task) -> None:
     verifiers = pool(1, deadline=20.0)
     timer = threading.Timer(0.7, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
