@@ -76,8 +76,7 @@ def address_space() -> int:
     """Bytes of address space in use; 0 where the system does not say."""
     if sys.platform != "linux":
         return 0
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+    return int(kernel.of_process("self", "statm").split()[0]) * resource.getpagesize()
 
 
 def _lower(name: str, value: int) -> None:

@@ -5,6 +5,7 @@ Every function says whether the kernel agreed; on another system, or where a con
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -42,6 +43,14 @@ def _prctl(option: int, argument: int, pointer: object = 0) -> bool:
 @functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+def of_process(pid: int | str, name: str) -> bytes:
+    """The file of this name that Linux keeps of a process; empty where there is none."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
+    return b""
 
 
 # -- Landlock: no file is created, changed or removed outside one directory --------------------------------------------

@@ -12,8 +12,9 @@ tells them apart), so neither the machine's load nor the number of workers decid
 from __future__ import annotations
 
 import contextlib
-import sys
 from dataclasses import dataclass
+
+from mutual_env.verifiers import kernel
 
 _TYPICAL_TIMES, _FIRST_LOOK = 2.5, 1.5
 _LEAST_PATIENCE, _FIRST_PATIENCE, _FRESH_PATIENCE = 0.005, 0.05, 0.1
@@ -61,18 +62,11 @@ class Pace:
 
 def seconds_on_a_core(pid: int) -> float | None:
     """What the process has had of a core since it was born; None where the system does not say."""
-    fields = _of_process(pid, "schedstat").split()
-    return int(fields[0]) / 1e9 if fields else None
+    with contextlib.suppress(ValueError, IndexError):
+        return int(kernel.of_process(pid, "schedstat").split()[0]) / 1e9
+    return None
 
 
 def is_asleep(pid: int) -> bool:
     """Does it wait for something other than a core, and does the system say so?"""
-    return _of_process(pid, "stat").rpartition(b") ")[2][:1] in (b"S", b"D")
-
-
-def _of_process(pid: int, name: str) -> bytes:
-    """What Linux says of a process; empty where it does not."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
-            return file.read()
-    return b""
+    return kernel.of_process(pid, "stat").rpartition(b") ")[2][:1] in (b"S", b"D")

@@ -168,10 +168,7 @@ def _kill_and_reap(pid: int) -> int:
 
 def _children() -> list[int]:
     """Live or dead processes whose parent this is."""
-    listing = Path(f"/proc/self/task/{os.getpid()}/children")
-    if sys.platform != "linux" or not listing.exists():
-        return []
-    return [int(pid) for pid in listing.read_text().split()]
+    return [int(pid) for pid in kernel.of_process("self", f"task/{os.getpid()}/children").split()]
 
 
 def _group_sizes() -> Counter[int]:

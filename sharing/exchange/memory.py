@@ -77,12 +77,7 @@ class InMemoryExchange:
         origin = record.origin
         topic = (origin.task_id, record.kind)
         stored = Stored(next(self._ids), record)
-        authors = self._topics.get(topic)
-        if authors is None:
-            authors = self._topics[topic] = {}
-        rounds = authors.get(origin.author)
-        if rounds is None:
-            rounds = authors[origin.author] = {}
+        rounds = self._topics.setdefault(topic, {}).setdefault(origin.author, {})
         batch = rounds.get(origin.round)
         if batch is None:
             rounds[origin.round] = [stored]
