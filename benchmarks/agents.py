@@ -24,7 +24,7 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 import mutual_env
 import sharing
 from benchmarks.figures import machine, write
-from learners.loop import Loop
+from learners.run.loop import Loop
 from learners.tabular import TabularLearner
 from tokenizers_bridge import CharTokenizer, TokenizerBridge
 

@@ -27,17 +27,18 @@ import learners
 import mutual_env
 import sharing
 from benchmarks.figures import DATA, machine, write
-from learners.loop import Loop
-from learners.own_pace import rounds_at_own_pace
 from learners.protocol import Learner
+from learners.report.plan_report import as_picture, compare
 from learners.resources.allocate import Allocator
 from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
 from learners.resources.executor import Executor, SerialExecutor
 from learners.resources.fleets import many_policies, random_fleet
-from learners.resources.plan import as_picture, compare, make_plan
+from learners.resources.plan import make_plan
 from learners.resources.processes import ProcessExecutor
 from learners.resources.simulate import simulate
 from learners.resources.threads import ThreadExecutor
+from learners.run.asynchronous import rounds_at_own_pace
+from learners.run.loop import Loop
 from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
 
 ALPHABET = "0123456789+=()%"

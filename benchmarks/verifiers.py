@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.figures import machine, write
 from mutual_env.types import Task, Verdict
 from mutual_env.verifiers import VerifierPool, VerifierSpec
-from mutual_env.verifiers.jobs import Job
 from mutual_env.verifiers.mathematics import MathVerify, _gold
+from mutual_env.verifiers.pool.jobs import Job
 
 Items = Sequence[tuple[Task, str]]
 HANG = "benchmarks.verifiers:Hanging"

@@ -14,8 +14,8 @@ from learners.losses import scales
 from learners.protocol import Learner
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
 from mutual_env.types import AuthorPolicy, CompatibilityGate, CrossEntropy, Floats, Ids, Lesson, Metrics, Prompt
-from tokenizers_bridge.align import align
 from tokenizers_bridge.bridge import TokenizerBridge
+from tokenizers_bridge.translation.align import align
 from tokenizers_bridge.types import Translation, residual_metrics
 
 

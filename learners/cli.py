@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from learners import models
-from learners.commands import listing, plan, report, suite, train
+from learners.commands import bridge, listing, models, plan, report, suite, train
 from mutual_env.errors import MutualEnvError
-from tokenizers_bridge import report as bridge
 
 _COMMANDS = {
     "train": (train, "run a configuration, or go on with a run"),

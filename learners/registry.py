@@ -21,7 +21,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
         "torch": "learners.torch.learner:make_torch",
         "tiny": "learners.tiny:make_tiny",
         "openrlhf": "learners.openrlhf:make_openrlhf",
-        "openrlhf_ray": "learners.openrlhf.cluster:make_openrlhf_ray",
+        "openrlhf_ray": "learners.openrlhf.cluster.learner:make_openrlhf_ray",
         "vllm": "learners.vllm.make:make_vllm",
     },
 )

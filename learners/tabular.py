@@ -16,8 +16,8 @@ from learners.seeds import sample_seeds
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
 from mutual_env.seeding import generator
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer
 from tokenizers_bridge.protocol import Tokenizer
-from tokenizers_bridge.toy import CharTokenizer, PairTokenizer
 
 PRINTABLE = "\n" + "".join(chr(code) for code in range(32, 127))
 FORMAT = "mutual-env tabular 1"

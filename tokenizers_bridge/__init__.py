@@ -1,12 +1,12 @@
 """The Tokenizer Heterogeneity Layer: what a peer wrote, in a reader's own tokens, and what was lost on the way."""
 
-from tokenizers_bridge.align import Alignment, align
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.declaration import Declaration, UnicodeForm
-from tokenizers_bridge.loading import load
+from tokenizers_bridge.kinds.loading import load
+from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer, WordTokenizer, toy_tokenizer
 from tokenizers_bridge.protocol import Role, Tokenizer
 from tokenizers_bridge.testing import check_tokenizer
-from tokenizers_bridge.toy import CharTokenizer, PairTokenizer, WordTokenizer, toy_tokenizer
+from tokenizers_bridge.translation.align import Alignment, align
 from tokenizers_bridge.types import ACTIONS, Action, Residual, Translation, Verdict, residual_metrics
 
 __all__ = [

@@ -8,13 +8,13 @@ import numpy as np
 
 from mutual_env.errors import IdentityMismatchError, MutualEnvError
 from mutual_env.types import Completion, Ids
-from tokenizers_bridge.block import Authored, Translated, authored, same_tokenizer, translated
-from tokenizers_bridge.cache import ByteBudgetCache
-from tokenizers_bridge.encodings import Encodings
-from tokenizers_bridge.known import Known
 from tokenizers_bridge.protocol import Tokenizer
-from tokenizers_bridge.single import translate_one
-from tokenizers_bridge.source import Source, Truncation, source_of_text, source_of_trace
+from tokenizers_bridge.translation.blocks import Authored, Translated, authored, same_tokenizer, translated
+from tokenizers_bridge.translation.cache import ByteBudgetCache
+from tokenizers_bridge.translation.encodings import Encodings
+from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.short_chunks import translate_one
+from tokenizers_bridge.translation.source import Source, Truncation, source_of_text, source_of_trace
 from tokenizers_bridge.types import ACTIONS, Action, Block, Translation, Verdict
 
 # A block costs half a millisecond beside its rows, which is nothing to what it takes to encode so many characters.

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mutual_env.errors import InvalidInputError, StorageError
 from mutual_env.types import Completion
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.declaration import declaration_of
-from tokenizers_bridge.loading import load
+from tokenizers_bridge.kinds.loading import load
 from tokenizers_bridge.protocol import Tokenizer
-from tokenizers_bridge.published import PUBLISHED
 from tokenizers_bridge.types import ACTIONS, Translation, residual_metrics
 
 SAMPLE = (
@@ -52,46 +48,29 @@ class Direction:
         return cls(author, reader, completions, TokenizerBridge([author, reader]).translate(completions, reader))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    known = ", ".join(PUBLISHED)
-    parser.add_argument("author", help=f"a tokenizer: a directory, a file, or one of {known}")
-    parser.add_argument("reader", help="the tokenizer that the author's text is translated into")
-    parser.add_argument("file", nargs="?", type=Path, help="UTF-8 text to try them on, one sample a paragraph")
-    parser.add_argument("--worst", type=int, default=8, help="how many of the largest chunks to show (default 8)")
-    parser.add_argument("--rows", type=int, default=4, help="how many samples to show side by side (default 4)")
-
-
-def run(args: argparse.Namespace, console: Console | None = None) -> int:
-    """Print the report; 1 where a sample could not be translated, else 0."""
+def print_report(
+    names: tuple[str, str],
+    texts: Sequence[str] = SAMPLE,
+    *,
+    worst: int = 8,
+    rows: int = 4,
+    console: Console | None = None,
+) -> int:
+    """Print what is lost between two tokenizers, by name; 1 where a sample could not be translated, else 0."""
     console = console or Console()
-    author, reader = load(args.author), load(args.reader)
-    texts = SAMPLE if args.file is None else _paragraphs(args.file)
+    author, reader = load(names[0]), load(names[1])
     there = Direction.of(author, reader, texts)
     back = Direction.of(reader, author, texts)
-    names = (args.author, args.reader)
     console.print(_tokenizers(names, (there, back)))
     console.print(_directions(names, (there, back)))
     console.print(_specials(names, author, reader))
-    console.print(_worst_chunks(there, args.worst))
-    for row in range(min(args.rows, len(texts))):
+    console.print(_worst_chunks(there, worst))
+    for row in range(min(rows, len(texts))):
         console.print(_side_by_side(there, row, names))
     problems = [(i, t) for i, t in enumerate(there.translations) if t.verdict not in ("exact", "normalised")]
     for i, translation in problems[:12]:
         console.print(Text(f"sample {i + 1}: {translation.verdict} ({translation.action}): {translation.reason}"))
     return int(any(t.verdict == "failed" for t in there.translations))
-
-
-def _paragraphs(path: Path) -> list[str]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{path} is not UTF-8 at byte {error.start}: convert it first") from error
-    texts = [part for part in text.split("\n\n") if part.strip()]
-    if not texts:
-        raise InvalidInputError(f"{path} has no text: give a file with at least one paragraph")
-    return texts
 
 
 def _as_sampled(text: str, tokenizer: Tokenizer) -> Completion:

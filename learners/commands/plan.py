@@ -7,20 +7,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from learners.build import check
-from learners.config import arm_config, is_suite, load_run, load_suite
-from learners.executors import as_measured, demands, staleness, supply, unsaid
-from learners.resources import plan
-from learners.results import read_spans
+from learners.report.plan_report import as_picture, as_report, some
+from learners.resources import Needs, Rounds
+from learners.resources.plan import Plan, make_plan, parse_devices
+from learners.run.build import check
+from learners.run.config import arm_config, is_suite, load_run, load_suite
+from learners.run.places import as_measured, demands, staleness, supply, unsaid
+from learners.run.results import read_spans
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="a YAML file; of a suite, its first arm is laid out")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the file")
     parser.add_argument("--like", type=Path, metavar="RUN", help="take each phase's seconds from this run's directory")
-    plan.add_arguments(parser)
+    parser.add_argument(
+        "--devices", type=parse_devices, default=None, help="e.g. 2x8:80 (default: the configuration's)"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="how many rounds to lay out (default: 2)")
+    parser.add_argument("--picture", type=Path, default=None, help="write the timeline to this SVG file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,6 +38,20 @@ def run(args: argparse.Namespace) -> int:
         config = load_run(args.config, args.overrides)
     check(config)
     spans = read_spans(args.like) if args.like is not None else []
-    args.devices = args.devices or supply(config)
     planned = as_measured(demands(config), spans)
-    return plan.run(args, planned, staleness(config), unsaid(config, planned, spans))
+    plan = make_plan(planned, args.devices or supply(config), Rounds(args.rounds, staleness(config)))
+    return show(plan, unsaid(config, planned, spans), args.picture)
+
+
+def show(plan: Plan, assumed: Sequence[str] = (), picture: Path | None = None) -> int:
+    """Print the plan; 0 where everything fits, 1 where something does not. `assumed`: phases of unknown duration."""
+    if assumed:
+        print(
+            f"assumed    {Needs().seconds:g} s for each of {some(assumed)}: times below are in proportion only. Say "
+            "`seconds` in resources.demands, or take them from a run: --like RUN"
+        )
+    print(as_report(plan))
+    if picture is not None:
+        picture.write_text(as_picture(plan), encoding="utf-8")
+        print(f"picture    {picture}")
+    return 0 if plan.fits else 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from learners.config import load_suite
 from learners.report import write_run_report, write_suite_report
-from learners.results import read_suite
+from learners.run.config import load_suite
+from learners.run.results import read_suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from learners.build import check
-from learners.commands.progress import SuiteProgress
-from learners.commands.tables import comparison, curves
-from learners.config import arm_config, load_suite, to_yaml
 from learners.report import write_suite_report
-from learners.suite import run_suite
+from learners.report.progress import SuiteProgress
+from learners.report.tables import comparison, curves
+from learners.run.build import check
+from learners.run.config import arm_config, load_suite, to_yaml
+from learners.run.suite import run_suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from learners.build import check
-from learners.commands.progress import RunProgress
-from learners.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
 from learners.report import write_run_report
-from learners.run import Result, resume, train
-from learners.run_directory import RunDirectory
+from learners.report.progress import RunProgress
+from learners.run.build import check
+from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
+from learners.run.directory import RunDirectory
+from learners.run.training import Result, resume, train
 from mutual_env.errors import ConfigError
 
 

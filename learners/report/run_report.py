@@ -11,8 +11,8 @@ from typing import TypeAlias
 from learners.report.chart import Line, line_chart
 from learners.report.page import charts, folded, preformatted, section, table, write_page
 from learners.report.timeline import planned_and_actual
-from learners.results import Curve, read_run
-from learners.run_directory import RunDirectory, read_lines
+from learners.run.directory import RunDirectory, read_lines
+from learners.run.results import Curve, read_run
 
 Policies: TypeAlias = Mapping[str, Mapping[str, Curve]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from learners.config import to_yaml
 from learners.report.chart import Line, line_chart
 from learners.report.page import charts, folded, preformatted, section, table, write_page
-from learners.results import SuiteResults
+from learners.run.config import to_yaml
+from learners.run.results import SuiteResults
 
 
 def write_suite_report(results: SuiteResults) -> Path:

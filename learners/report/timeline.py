@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from learners.config import load_run
-from learners.executors import as_measured, demands, staleness, supply
 from learners.report.page import preformatted
+from learners.report.plan_report import as_picture, compare
 from learners.resources import Record, Rounds, Span
-from learners.resources.plan import as_picture, compare, make_plan
-from learners.results import read_spans
-from learners.run_directory import RunDirectory
+from learners.resources.plan import make_plan
+from learners.run.config import load_run
+from learners.run.directory import RunDirectory
+from learners.run.places import as_measured, demands, staleness, supply
+from learners.run.results import read_spans
 
 SHOWN_ROUNDS = 2
 

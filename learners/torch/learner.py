@@ -23,7 +23,7 @@ from learners.torch.trainer import Trainer, memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, TrainingError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
-from tokenizers_bridge.loading import load as load_tokenizer
+from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
 
 class Trains(Protocol):

@@ -15,7 +15,7 @@ from learners.vllm.sampled import VllmSampled
 from learners.vllm.server import ServerEngine
 from learners.vllm.transport import make_transport
 from tokenizers_bridge import Tokenizer
-from tokenizers_bridge.loading import load as load_tokenizer
+from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k")
 

@@ -8,7 +8,7 @@ settle         what becomes of items without a verdict: drop, zero or raise
 
 from __future__ import annotations
 
-from mutual_env.verifiers.pool import VerifierPool
+from mutual_env.verifiers.pool.verifier_pool import VerifierPool
 from mutual_env.verifiers.spec import Verifier, VerifierSpec, make, names, register
 from mutual_env.verifiers.unscored import UNSCORED_POLICIES, Settlement, UnscoredPolicy, settle
 

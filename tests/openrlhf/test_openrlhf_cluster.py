@@ -50,7 +50,7 @@ def build(path: Path) -> Iterator[Callable[..., Any]]:
     """Learners on one small cluster; what a test leaves open is closed."""
     import ray
 
-    from learners.openrlhf.cluster import make_openrlhf_ray
+    from learners.openrlhf.cluster.learner import make_openrlhf_ray
 
     ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
 
@@ -223,7 +223,7 @@ def test_a_cluster_without_room_is_named_in_time(build: Callable[..., Any]) -> N
 
 
 def test_cluster_options_are_refused_by_name() -> None:
-    from learners.openrlhf.strategy import ClusterOptions
+    from learners.openrlhf.cluster.deepspeed import ClusterOptions
 
     for field, value in (("nodes", 0), ("zero_stage", 4), ("timeout", 0.0)):
         with pytest.raises(InvalidInputError, match=field):
@@ -232,8 +232,9 @@ def test_cluster_options_are_refused_by_name() -> None:
 
 def test_what_we_build_on_is_there_in_the_installed_version() -> None:
     """The names and parameters of OpenRLHF that our code calls, on the real classes."""
-    from learners.openrlhf import cluster_library, library
-    from learners.openrlhf.cluster_actor import SharingPolicyActor
+    from learners.openrlhf import library
+    from learners.openrlhf.cluster import library as cluster_library
+    from learners.openrlhf.cluster.actor import SharingPolicyActor
 
     def parameters(function: Any) -> set[str]:
         return set(inspect.signature(function).parameters)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
 
+from learners.commands.plan import show
+from learners.report.gantt import as_text
+from learners.report.plan_report import as_picture, as_report, compare
 from learners.resources import plan
 from learners.resources.demand import GIB, Demand, Needs, Node, Rounds, Supply
-from learners.resources.gantt import as_text
 from learners.resources.record import Record, Span
 from mutual_env.errors import InvalidInputError
 
@@ -20,7 +21,7 @@ TWO_CORES = Supply((Node("local", 2.0),))
 
 
 def test_a_plan_says_how_long_how_full_and_against_what() -> None:
-    text = plan.as_report(plan.make_plan([SMALL, LARGE], TWO_CORES, Rounds(2)))
+    text = as_report(plan.make_plan([SMALL, LARGE], TWO_CORES, Rounds(2)))
     # two rounds of act 3 and update 3 beside the small one's; one at a time 2 x (2 + 6) = 16; busy 16 of 2 x 12
     assert "makespan   12 s; no schedule takes less than 12 s" in text
     assert "serial     16 s one policy at a time: 1.33 times as long" in text
@@ -38,16 +39,13 @@ def test_a_plan_names_what_does_not_fit_and_what_would_and_plans_the_rest() -> N
 
 
 def test_the_command_prints_the_plan_and_writes_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    plan.add_arguments(parser)
     picture = tmp_path / "plan.svg"
-    arguments = parser.parse_args(["--devices", "1x0@2", "--rounds", "1", "--picture", str(picture)])
-    assert plan.run(arguments, [SMALL, LARGE]) == 0
+    assert show(plan.make_plan([SMALL, LARGE], plan.parse_devices("1x0@2"), Rounds(1)), picture=picture) == 0
     assert "makespan   6 s" in capsys.readouterr().out
     bars = [e for e in xml.etree.ElementTree.parse(picture).iter() if e.tag.endswith("title")]
     assert len(bars) == 4  # two policies, two phases
-    arguments = parser.parse_args(["--devices", "1x0@2"])
-    assert plan.run(arguments, [Demand("wide", {"act": Needs(cpus=3)})]) == 1
+    wide = Demand("wide", {"act": Needs(cpus=3)})
+    assert show(plan.make_plan([wide], plan.parse_devices("1x0@2"))) == 1
     assert "cpus=2 instead of 3" in capsys.readouterr().out
 
 
@@ -64,9 +62,9 @@ def test_predicted_and_actual_stand_side_by_side() -> None:
     assert made.simulation is not None
     actual = Record(TWO_CORES.devices)
     actual.add(Span("small", "act", ("local/cpu",), 0.0, 0.5, 2.5))
-    text = plan.compare(made.simulation, actual)
+    text = compare(made.simulation, actual)
     assert "small/act: 1, 2; 0.5 in all" in text
-    assert "predicted" in plan.as_picture(made, [Span("small", "act", ("local/cpu",), 0.0, 0.5, 2.5)])
+    assert "predicted" in as_picture(made, [Span("small", "act", ("local/cpu",), 0.0, 0.5, 2.5)])
 
 
 def test_measured_seconds_make_the_next_plan() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from learners.config import arm_config, load_suite
-from learners.run import train
+from learners.run.config import arm_config, load_suite
+from learners.run.training import train
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 

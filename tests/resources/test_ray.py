@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from learners.config import RunConfig, load_run
 from learners.resources.demand import Demand, Needs, Patience
 from learners.resources.executor import SerialExecutor
 from learners.resources.on_ray import RayExecutor
-from learners.run import train
+from learners.run.config import RunConfig, load_run
+from learners.run.training import train
 from mutual_env.errors import ConfigError, StorageError
 from sharing import RayExchange, SQLiteExchange
 from sharing.codec import encode

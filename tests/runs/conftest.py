@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learners.run_directory import JsonLines, RunDirectory
+from learners.run.directory import JsonLines, RunDirectory
 
 WriteRun = Callable[..., RunDirectory]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from learners.checkpoint import MANIFEST, STATE, Checkpoints, load
+from learners.run.checkpoint import MANIFEST, STATE, Checkpoints, load
 from mutual_env.errors import StorageError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from learners.build import check
-from learners.config import arm_config, is_suite, load_run, load_suite, to_yaml
+from learners.run.build import check
+from learners.run.config import arm_config, is_suite, load_run, load_suite, to_yaml
 from mutual_env.errors import ConfigError, MutualEnvError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("**/*.yaml"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from learners.results import Spread
+from learners.run.results import Spread
 
 ROOT = Path(__file__).parents[2]
 

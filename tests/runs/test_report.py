@@ -6,10 +6,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from learners.config import PolicyConfig, RunConfig, SuiteConfig
 from learners.report import write_run_report, write_suite_report
 from learners.report.chart import Line, line_chart
-from learners.results import read_suite
+from learners.run.config import PolicyConfig, RunConfig, SuiteConfig
+from learners.run.results import read_suite
 
 VOID = {"meta", "br", "line", "circle", "polygon", "polyline"}
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from learners import registry
-from learners.build import check
-from learners.checkpoint import load
 from learners.cli import main
-from learners.config import load_run
 from learners.example import Example
 from learners.report import write_run_report
-from learners.results import read_run
-from learners.run import resume, train
-from learners.run_directory import read_lines
+from learners.run.build import check
+from learners.run.checkpoint import load
+from learners.run.config import load_run
+from learners.run.directory import read_lines
+from learners.run.results import read_run
+from learners.run.training import resume, train
 from learners.tabular import TabularLearner
 from mutual_env.errors import MutualEnvError
 from mutual_env.types import Completion, Metrics, Prompt

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from learners.config import PolicyConfig, RunConfig, SuiteConfig
-from learners.results import Spread, read_run, read_suite
-from learners.run_directory import JsonLines, RunDirectory, read_lines
+from learners.run.config import PolicyConfig, RunConfig, SuiteConfig
+from learners.run.directory import JsonLines, RunDirectory, read_lines
+from learners.run.results import Spread, read_run, read_suite
 from mutual_env.errors import ConfigError, StorageError
 
 

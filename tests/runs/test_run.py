@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from learners.config import load_run
 from learners.report import write_run_report
-from learners.results import read_run
-from learners.run import resume, train
-from learners.run_directory import RunDirectory
+from learners.run.config import load_run
+from learners.run.directory import RunDirectory
+from learners.run.results import read_run
+from learners.run.training import resume, train
 from mutual_env.errors import StorageError
 from mutual_env.seeding import generator
 
@@ -99,15 +99,15 @@ def test_the_same_configuration_gives_the_same_bytes_in_another_process_and_with
 # Each is a function that a run of six rounds goes through several times: dying at its n-th call is dying in that phase.
 PHASES = {
     "sampling": ("learners.tabular", "TabularLearner.act", 9),
-    "verifying": ("mutual_env.verifiers.pool", "VerifierPool.verify", 6),
+    "verifying": ("mutual_env.verifiers.pool.verifier_pool", "VerifierPool.verify", 6),
     "exchanging": ("sharing.exchange.sqlite", "SQLiteExchange.publish", 4),
     "optimizing": ("learners.tabular", "TabularLearner.update", 8),
     "updating a model": ("learners.torch.learner", "TorchLearner.update", 9),
     "saving": ("learners.tabular", "TabularLearner.save", 4),
-    "hashing": ("learners.checkpoint", "_sha256", 9),
-    "renaming": ("learners.checkpoint", "_replace", 2),
-    "renamed": ("learners.checkpoint", "Checkpoints._prune", 2),
-    "writing metrics": ("learners.run_directory", "JsonLines.append", 30),
+    "hashing": ("learners.run.checkpoint", "_sha256", 9),
+    "renaming": ("learners.run.checkpoint", "_replace", 2),
+    "renamed": ("learners.run.checkpoint", "Checkpoints._prune", 2),
+    "writing metrics": ("learners.run.directory", "JsonLines.append", 30),
 }
 
 

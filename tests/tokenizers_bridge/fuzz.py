@@ -20,7 +20,7 @@ from mutual_env.types import Completion
 from tests.tokenizers_bridge.corpus import random_text
 from tests.tokenizers_bridge.reference import assert_alignment_holds, assert_sums_hold
 from tokenizers_bridge import Tokenizer, TokenizerBridge, Translation, align, load
-from tokenizers_bridge.published import PUBLISHED
+from tokenizers_bridge.kinds.published import PUBLISHED
 from tokenizers_bridge.roles import CONTENT_ROLES
 
 BATCH = 250

@@ -16,10 +16,10 @@ from tests.tokenizers_bridge.fuzz import Author
 from tests.tokenizers_bridge.reference import completion_of
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import ACTIONS, CharTokenizer, Tokenizer, TokenizerBridge, Translation, WordTokenizer, load
-from tokenizers_bridge.encodings import Encodings
-from tokenizers_bridge.known import Known
-from tokenizers_bridge.single import translate_one
-from tokenizers_bridge.source import Source, source_of_text, source_of_trace
+from tokenizers_bridge.translation.encodings import Encodings
+from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.short_chunks import translate_one
+from tokenizers_bridge.translation.source import Source, source_of_text, source_of_trace
 from tokenizers_bridge.types import Block
 
 ARRAYS = ("token_ids", "logprobs", "exact", "author_ends", "reader_ends", "chunk_exact")

@@ -3,7 +3,7 @@
 import pytest
 
 from mutual_env.errors import InvalidInputError
-from tokenizers_bridge.cache import ENTRY_OVERHEAD, ByteBudgetCache
+from tokenizers_bridge.translation.cache import ENTRY_OVERHEAD, ByteBudgetCache
 
 
 def test_what_was_put_in_together_leaves_together_the_least_recently_used_first() -> None:

@@ -11,13 +11,13 @@ import tokenizers
 from rich.console import Console
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from learners.commands.bridge import add_arguments, run
 from mutual_env.errors import InvalidInputError, StorageError, UnknownNameError
 from tests.tokenizers_bridge.corpus import SCRIPTS
 from tests.tokenizers_bridge.reference import completion_of
 from tokenizers_bridge import TokenizerBridge, UnicodeForm, WordTokenizer, check_tokenizer, load
 from tokenizers_bridge.declaration import Declaration, declaration_of
 from tokenizers_bridge.edits import edits_between
-from tokenizers_bridge.report import add_arguments, run
 
 BYTES = [f"<0x{b:02X}>" for b in range(256)]
 

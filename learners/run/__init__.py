@@ -1,0 +1,1 @@
+"""A run: from a configuration to a directory of results, and on from where a killed one stopped."""

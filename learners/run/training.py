@@ -1,0 +1,221 @@
+"""A whole run: from a configuration to a directory of results, and on from where a killed one stopped."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from learners.resources import Rounds
+from learners.resources.record import as_json
+from learners.run.asynchronous import Round, rounds_at_own_pace
+from learners.run.build import Parts, build
+from learners.run.config import RunConfig, load_run, to_yaml
+from learners.run.directory import JsonLines, RunDirectory
+from learners.run.loop import evaluate
+from learners.run.places import staleness, stall_limit
+from mutual_env.errors import WorkerLostError
+from mutual_env.types import JSON, AgentInfo, Metrics
+
+Watch = Callable[[int, Mapping[str, Metrics]], None]
+"""Called with the number of rounds done and each policy's metrics, after each round and each evaluation."""
+
+SAMPLED_PROMPTS = 2  # a round: enough to read along, little enough to keep
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Where a run's results are, and which checkpoints were refused on the way."""
+
+    directory: Path
+    rounds: int
+    refused: tuple[str, ...] = ()
+
+
+def train(config: RunConfig, *, replace: bool = False, watch: Watch | None = None) -> Result:
+    """Run from the start. `replace` removes an earlier run of the same name first."""
+    path = Path(config.output) / config.name
+    if replace and RunDirectory(path).info.exists():
+        shutil.rmtree(path)
+    directory = RunDirectory.create(path, to_yaml(config), {"name": config.name, "seed": config.seed})
+    return _run(config, directory, watch)
+
+
+def resume(path: Path, *, watch: Watch | None = None) -> Result:
+    """Go on from the last whole checkpoint, as if nothing had happened."""
+    directory = RunDirectory.open(path)
+    return _run(load_run(directory.config), directory, watch)
+
+
+def _run(config: RunConfig, directory: RunDirectory, watch: Watch | None) -> Result:
+    with directory.locked(), ExitStack() as stack:
+        files = Files.open(directory, stack)
+        run = _Run(config, directory, files, build(config, directory.exchange, stack), watch or _ignore)
+        stack.callback(run.close)
+        refused = run.restore()
+        try:
+            run.go()
+        except BaseException:
+            directory.set_status(f"stopped after {run.done} rounds")
+            raise
+        directory.set_status("finished")
+        return Result(directory.path, run.done, tuple(refused))
+
+
+def _ignore(done: int, metrics: Mapping[str, Metrics]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a run writes as it goes."""
+
+    metrics: JsonLines
+    timings: JsonLines
+    samples: JsonLines
+
+    @classmethod
+    def open(cls, directory: RunDirectory, stack: ExitStack) -> Files:
+        paths = (directory.metrics, directory.timings, directory.samples)
+        return cls(*(stack.enter_context(closing(JsonLines(path))) for path in paths))
+
+    def positions(self) -> dict[str, int]:
+        return {name: getattr(self, name).position() for name in self.__slots__}
+
+    def cut(self, positions: Mapping[str, int]) -> None:
+        for name in self.__slots__:
+            getattr(self, name).cut(positions.get(name, 0))
+
+
+class _Run:
+    """How far a run has come, and what each further round leaves behind."""
+
+    def __init__(self, config: RunConfig, directory: RunDirectory, files: Files, parts: Parts, watch: Watch) -> None:
+        self.done = 0
+        self._config = config
+        self._checkpoints = directory.checkpoints(config.checkpoint.keep)
+        self._files = files
+        self._parts = parts
+        self._watch = watch
+
+    def restore(self) -> list[str]:
+        """Take up the last whole checkpoint, if there is one; what was written after it is written again."""
+        checkpoint, refused = self._checkpoints.latest()
+        if checkpoint is None:
+            self._files.cut({})
+            return refused
+        self._go_on_without(checkpoint.state["parked"])
+        for name, learner in self._parts.learners.items():
+            learner.load(checkpoint.part(name))
+        for loop, sharing in zip(self._parts.loops, checkpoint.state["sharing"], strict=True):
+            loop.env.load_state_dict(sharing)
+        self._files.cut(checkpoint.state["files"])
+        self.done = checkpoint.round
+        return refused
+
+    def go(self) -> None:
+        if self.done == 0:
+            self._evaluate()
+        while self.done < self._config.rounds:
+            self._advance(self._next_stop())
+            if self._due(self._config.evaluation.every):
+                self._evaluate()
+            if self._due(self._config.checkpoint.every):
+                self._save()
+
+    def _advance(self, last: int) -> None:
+        """Rounds until so many are done. In asynchronous mode all policies meet there: what was sampled is learnt."""
+        self._go_on_without(self._parts.executor.parked)
+        with closing(self._rounds(last)) as rounds:
+            began = time.monotonic()
+            for round in rounds:
+                self._write(round, time.monotonic() - began)
+                self.done += 1
+                self._watch(self.done, {name: info["metrics"] for name, info in round.infos.items()})
+                began = time.monotonic()
+        self._go_on_without(self._parts.executor.parked)  # who was lost in the last round has no state to save
+
+    def _rounds(self, last: int) -> Generator[Round]:
+        delay = staleness(self._config)
+        if delay:
+            limit = stall_limit(self._config)
+            yield from rounds_at_own_pace(self._parts.loops, Rounds(last, delay), first=self.done, limit=limit)
+        else:
+            for number in range(self.done, last):
+                yield Round(self._round(number), {})
+
+    def _round(self, number: int) -> dict[str, AgentInfo]:
+        """One round of everybody who is left. A policy whose worker is lost for good is parked; the others go on."""
+        while True:
+            executor = self._parts.executor
+            self._go_on_without(executor.parked)
+            try:
+                return self._parts.loops[0].round(number)
+            except WorkerLostError:
+                if not set(executor.parked) & set(self._parts.learners):
+                    raise
+
+    def _go_on_without(self, parked: Collection[str]) -> None:
+        lost = set(parked) & set(self._parts.learners)
+        if lost == set(self._parts.learners):
+            raise WorkerLostError(f"no policy is left: {', '.join(sorted(lost))} are parked")
+        if lost:
+            self._parts = self._parts.without(lost)
+
+    def close(self) -> None:
+        self._parts.close()
+
+    def _next_stop(self) -> int:
+        """After how many rounds the next evaluation or checkpoint is due."""
+        every = (self._config.evaluation.every, self._config.checkpoint.every)
+        return min([self._config.rounds, *(n * (self.done // n + 1) for n in every if n > 0)])
+
+    def _due(self, every: int) -> bool:
+        """At every so many rounds, and at the end."""
+        last = self.done == self._config.rounds
+        return last or (every > 0 and self.done % every == 0)
+
+    def _write(self, round: Round, seconds: float) -> None:
+        for name, info in round.infos.items():
+            self._files.metrics.append({"round": self.done, "policy": name, "metrics": info["metrics"]})
+            self._files.samples.append({"round": self.done, "policy": name, "groups": _readable(info)})
+        self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds})
+        for name, pace in round.paces.items():
+            self._files.timings.append({"type": "pace", "round": self.done, "policy": name, **pace})
+        for item in self._parts.executor.record.take():
+            self._files.timings.append(as_json(item))
+
+    def _evaluate(self) -> None:
+        evaluation = self._config.evaluation
+        if self._parts.held_out is None:
+            return
+        accuracies = evaluate(
+            self._parts.held_out, self._parts.learners, self._config.seed, evaluation.samples, evaluation.part
+        )
+        for name, metrics in accuracies.items():
+            self._files.metrics.append({"round": self.done, "policy": name, "evaluation": metrics})
+        self._watch(self.done, {name: {f"eval/{k}": v for k, v in m.items()} for name, m in accuracies.items()})
+
+    def _parked(self) -> list[str]:
+        return sorted(set(self._config.policies) - set(self._parts.learners))
+
+    def _save(self) -> None:
+        sharing = [loop.env.state_dict() for loop in self._parts.loops]
+        state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
+        saves = {name: learner.save for name, learner in self._parts.learners.items()}
+        self._checkpoints.save(self.done, state, saves)
+
+
+def _readable(info: AgentInfo) -> list[dict[str, object]]:
+    return [
+        {
+            "prompt": group[0].task.prompt,
+            "answer": group[0].task.answer,
+            "completions": [[e.completion.text, e.verdict.reward, e.verdict.status] for e in group],
+        }
+        for group in info["groups"][:SAMPLED_PROMPTS]
+        if group
+    ]

@@ -1,0 +1,194 @@
+"""The fork server: a process that has imported the verifiers once, and forks a worker in milliseconds whenever one is
+needed.
+
+It owns the workers: it alone ends and reaps them, so a process id is never signalled after it may have been given away.
+It adopts what they leave behind, ends it, and removes their directories. When the pool's process is gone, it does so
+for all and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mutual_env.verifiers.pool import kernel
+from mutual_env.verifiers.pool.confinement import Limits, prepare
+from mutual_env.verifiers.pool.wire import Frames, frame
+from mutual_env.verifiers.pool.worker import serve
+from mutual_env.verifiers.spec import Verifier, VerifierSpec, build
+
+_TICK, _SHORT_TICK = 0.5, 0.05
+_SWEEP_SECONDS = 5.0
+
+
+def main(control_fd: int, parent: int, root: str) -> None:
+    """Serve the pool at the other end of the control socket until it closes or its process `parent` is gone."""
+    kernel.adopt_orphans()
+    control = socket.socket(fileno=control_fd)
+    server = ForkServer(control, Path(root))
+    frames = Frames()
+    try:
+        while os.getppid() == parent:
+            ready, _, _ = select.select([control], [], [], server.tick)
+            server.watch()
+            if not ready:
+                continue
+            data, handles, _, _ = socket.recv_fds(control, 1 << 16, 64)
+            if not data:
+                break
+            server.handles += handles
+            for message in frames.feed(data):
+                server.obey(message)
+    finally:
+        server.end_all()
+
+
+class ForkServer:
+    """The workers, and what the pool asks to be done with them."""
+
+    def __init__(self, control: socket.socket, root: Path) -> None:
+        self.handles: list[int] = []
+        self._control = control
+        self._root = root
+        self._verifiers: dict[str, Verifier] = {}
+        self._workers: dict[int, Path] = {}
+        self._faults: dict[int, str] = {}
+        self._processes = 0
+        self._born = 0
+
+    @property
+    def tick(self) -> float:
+        """Seconds between two looks at what the workers have started."""
+        return _SHORT_TICK if self._processes and self._workers else _TICK
+
+    def watch(self) -> None:
+        """End adopted processes, and workers with too many: against root, the kernel holds no limit."""
+        self.sweep(time.monotonic())
+        if self._processes and self._workers:
+            for pid, members in _group_sizes().items():
+                if pid in self._workers and members > self._processes + 1:
+                    self._faults[pid] = f"it had {members - 1} processes at once, {self._processes} are allowed"
+                    os.killpg(pid, signal.SIGKILL)
+
+    def obey(self, message: Mapping[str, Any]) -> None:
+        order = message["order"]
+        if order == "load":
+            self._load(message)
+        elif order == "fork":
+            self._fork(Limits(**message["limits"]), float(message["deadline"]), self.handles.pop(0))
+        elif order == "end":
+            self._end(int(message["pid"]))
+        elif message["pid"] in self._workers:  # once it is gone, its process id may be another's
+            _signal(message["pid"], {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}[order])
+
+    def _load(self, message: Mapping[str, Any]) -> None:
+        spec = VerifierSpec(message["name"], message["options"])
+        try:
+            verifier = build(spec, message["target"])
+            warm = getattr(verifier, "warm", None)
+            if warm is not None:
+                warm()
+        except BaseException as cause:  # the boundary: the pool must hear how an import failed
+            problem = "".join(traceback.format_exception(cause))[-2000:].strip()
+            self._control.sendall(frame({"loaded": message["id"], "problem": problem}))
+            return
+        self._verifiers[message["id"]] = verifier
+        gc.collect()
+        gc.freeze()  # what is here now is never collected, so collections in the workers do not copy its pages
+        self._control.sendall(frame({"loaded": message["id"], "problem": None}))
+
+    def _fork(self, limits: Limits, deadline: float, handle: int) -> None:
+        self._born += 1
+        self._processes = limits.processes
+        directory = self._root / f"worker-{self._born}"
+        directory.mkdir(mode=0o700)
+        prepare(limits)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                self._control.close()
+                connection = socket.socket(fileno=handle)
+                for other in self.handles:
+                    os.close(other)
+                serve(connection, self._verifiers, limits, directory, deadline)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(handle)
+        self._workers[pid] = directory
+        self._control.sendall(frame({"forked": pid}))
+
+    def _end(self, pid: int) -> None:
+        directory = self._workers.pop(pid)
+        status = _kill_and_reap(pid)
+        self.sweep(time.monotonic() + _SWEEP_SECONDS)
+        _remove(directory)
+        code = os.waitstatus_to_exitcode(status)
+        self._control.sendall(frame({"ended": pid, "code": code, "why": self._faults.pop(pid, "")}))
+
+    def sweep(self, until: float) -> None:
+        """End adopted processes. One that forks faster than this can follow is taken up again at the next call."""
+        while strays := [pid for pid in _children() if pid not in self._workers]:
+            for pid in strays:
+                _kill_and_reap(pid)
+            if time.monotonic() >= until:
+                return
+
+    def end_all(self) -> None:
+        for pid in list(self._workers):
+            self._workers.pop(pid)
+            _kill_and_reap(pid)
+        self.sweep(time.monotonic() + _SWEEP_SECONDS)
+        _remove(self._root)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    for kill in (os.killpg, os.kill):  # the group first; by itself where it left, or did not yet found, its group
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, number)
+
+
+def _kill_and_reap(pid: int) -> int:
+    _signal(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _children() -> list[int]:
+    """Live or dead processes whose parent this is."""
+    return [int(pid) for pid in kernel.of_process("self", f"task/{os.getpid()}/children").split()]
+
+
+def _group_sizes() -> Counter[int]:
+    """How many processes each process group has."""
+    groups: Counter[int] = Counter()
+    for name in os.listdir("/proc") if sys.platform == "linux" else ():
+        if name.isdigit():
+            with contextlib.suppress(ProcessLookupError):
+                groups[os.getpgid(int(name))] += 1
+    return groups
+
+
+def _remove(directory: Path) -> None:
+    """Also what a worker made unreadable, where the user may change that."""
+
+    def insist(function: Any, path: str, _: object) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(path), 0o700)
+            os.chmod(path, 0o700)
+            function(path)
+
+    shutil.rmtree(directory, onerror=insist)
+    shutil.rmtree(directory, ignore_errors=True)

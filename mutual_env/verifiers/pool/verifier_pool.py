@@ -1,0 +1,188 @@
+"""Verification of many items at once, in processes that can be ended."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
+
+from mutual_env.errors import DeadlineExceededError, InvalidInputError
+from mutual_env.types import Task, Verdict
+from mutual_env.verifiers.pool.confinement import Limits
+from mutual_env.verifiers.pool.jobs import Counters, Job
+from mutual_env.verifiers.pool.supervisor import Supervisor
+from mutual_env.verifiers.pool.wire import check_task
+from mutual_env.verifiers.pool.worker import judge
+from mutual_env.verifiers.spec import Verifier, VerifierSpec, as_spec, make
+
+
+class VerifierPool:
+    """Long-lived worker processes, each of which can be killed, with a deadline for each item.
+
+    workers           processes that verify at once; None: as many as this process has cores
+    deadline          seconds an item may take
+    batch             items per message to a worker
+    remember          verdicts kept, so that a text that repeats is verified once; 0: none
+    items_per_worker  items after which a worker is replaced by a fresh one
+    memory_mb, file_mb, open_files, processes, network: see `Limits`
+
+    No process is started before the first item that needs one; inline verifiers never do. Verdicts depend on the items
+    alone, not on the number of workers. Any number of verifiers and threads may use one pool. After a fork, the child's
+    copy starts processes of its own. Close it, or use it as a context manager; the interpreter's exit closes it too.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        deadline: float = 5.0,
+        batch: int = 16,
+        remember: int = 65_536,
+        items_per_worker: int = 10_000,
+        memory_mb: int = 1024,
+        file_mb: int = 8,
+        open_files: int = 64,
+        processes: int = 0,
+        network: bool = False,
+    ) -> None:
+        workers = cores() if workers is None else workers
+        for name, value in (("workers", workers), ("batch", batch), ("items_per_worker", items_per_worker)):
+            if not isinstance(value, int) or value < 1:
+                raise InvalidInputError(f"VerifierPool.{name} must be a whole number of at least 1, got {value!r}")
+        if not 0.01 <= deadline <= 3600:
+            raise InvalidInputError(f"VerifierPool.deadline must lie between 0.01 and 3600 seconds, got {deadline!r}")
+        if not isinstance(remember, int) or remember < 0:
+            raise InvalidInputError(f"VerifierPool.remember must be a whole number of at least 0, got {remember!r}")
+        self.workers, self.deadline, self.batch = workers, float(deadline), batch
+        self.limits = Limits(memory_mb, file_mb, open_files, processes, network)
+        self._items_per_worker, self._remember = items_per_worker, remember
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """The state that belongs to one process: a fork must not share it."""
+        self.counters = Counters()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._memory = Memory(self._remember)
+        self._verifiers: dict[VerifierSpec, Verifier] = {}
+        self._supervisors: list[Supervisor] = []  # none before the first item, one after
+        self._finalizer = weakref.finalize(self, _stop, self._supervisors, self._pid)
+
+    @property
+    def restarts(self) -> int:
+        """Worker processes that were ended, by the pool or by themselves, and replaced when needed."""
+        return self.counters.restarts
+
+    def verify(self, spec: VerifierSpec | str, items: Sequence[tuple[Task, str]]) -> list[Verdict]:
+        """The verdicts, in the order of the items. Whatever an item does, it gets a verdict: see `Verdict.status`."""
+        if self._pid != os.getpid():
+            self._begin()
+        if self._closed:
+            raise InvalidInputError("this VerifierPool is closed: make another one")
+        spec = as_spec(spec)
+        verifier = self._verifiers.get(spec) or self._verifiers.setdefault(spec, make(spec))
+        self.counters.items += len(items)
+        if verifier.inline:
+            verdicts = [judge(verifier, task, text) for task, text in items]
+        else:
+            verdicts = self._verify_pooled(spec, items)
+        self.counters.errors += sum(verdict.status == "error" for verdict in verdicts)
+        return verdicts
+
+    def close(self) -> None:
+        """End all processes and remove their files. Safe to call twice, and from any thread."""
+        self._closed = True
+        if self._pid == os.getpid():
+            self._finalizer()
+
+    def __enter__(self) -> VerifierPool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _verify_pooled(self, spec: VerifierSpec, items: Sequence[tuple[Task, str]]) -> list[Verdict]:
+        keys = _keys(spec, items)
+        known = self._memory.recall(keys)
+        new = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
+        self.counters.remembered += len(items) - len(new)
+        if new:
+            job = Job(spec, list(new.values()))
+            fresh = dict(zip(new, self._run(job), strict=True))
+            self._memory.store(fresh)
+            known |= fresh
+        return [known[key] for key in keys]
+
+    def _run(self, job: Job) -> list[Verdict]:
+        with self._lock:
+            if self._supervisors and not self._supervisors[0].running:
+                self._supervisors.pop().stop()
+            if not self._supervisors:
+                settings = self.workers, self.deadline, self.batch, self._items_per_worker
+                self._supervisors.append(Supervisor(*settings, self.limits, self.counters))
+            self._supervisors[0].submit(job)
+        longest = 300.0 + 10.0 * self.deadline * len(job.items)
+        try:
+            return job.future.result(longest)
+        except FutureTimeoutError as cause:
+            raise DeadlineExceededError(f"{len(job.items)} items were not verified within {longest:.0f} s") from cause
+        finally:
+            job.future.cancel()  # an interrupt leaves nothing running for nobody
+
+
+class Memory:
+    """Verdicts of late, the least recently used forgotten first. Only verdicts that were reached: a hang may have been
+    bad luck."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
+
+    def recall(self, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
+        with self._lock:
+            known = {key: self._verdicts[key] for key in keys if key in self._verdicts}
+            for key in known:
+                self._verdicts.move_to_end(key)
+            return known
+
+    def store(self, verdicts: dict[bytes, Verdict]) -> None:
+        with self._lock:
+            for key, verdict in verdicts.items():
+                if verdict.reward is not None:
+                    self._verdicts[key] = replace(verdict, elapsed=0.0)
+                    self._verdicts.move_to_end(key)
+            while len(self._verdicts) > self._size:
+                self._verdicts.popitem(last=False)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keys(spec: VerifierSpec, items: Sequence[tuple[Task, str]]) -> list[bytes]:
+    """What a verdict depends on, hashed: the verifier, the whole task, the text."""
+    tasks: dict[int, bytes] = {}
+    keys = []
+    for task, text in items:
+        if id(task) not in tasks:
+            tasks[id(task)] = check_task(task).encode()
+        parts = spec.id.encode(), tasks[id(task)], text.encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(digest_size=16)
+        for part in parts:
+            digest.update(len(part).to_bytes(8, "big") + part)
+        keys.append(digest.digest())
+    return keys
+
+
+def _stop(supervisors: list[Supervisor], pid: int) -> None:
+    if pid == os.getpid():
+        for supervisor in supervisors:
+            supervisor.stop()

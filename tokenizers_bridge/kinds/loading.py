@@ -1,0 +1,77 @@
+"""`load`: whatever people have as a tokenizer, as a `Tokenizer`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mutual_env.errors import InvalidInputError, MissingExtraError
+from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
+from tokenizers_bridge.kinds.huggingface import from_huggingface
+from tokenizers_bridge.kinds.published import PUBLISHED, published
+from tokenizers_bridge.kinds.sentencepieces import from_sentencepiece
+from tokenizers_bridge.kinds.tiktokens import from_tekken, from_tiktoken
+from tokenizers_bridge.kinds.transformers import from_directory, from_transformers
+from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.testing import check_tokenizer
+
+_ACCEPTED = (
+    "a directory with tokenizer.json, a tokenizer.json, Tekken .json or SentencePiece .model file, a tokenizers or "
+    f"transformers tokenizer, a tiktoken encoding, a SentencePieceProcessor, or one of {', '.join(PUBLISHED)}"
+)
+
+
+def load(source: Any) -> Tokenizer:
+    """The tokenizer in `source`, tested before it is returned: see `check_tokenizer`. One that already is a `Tokenizer`
+    of this package comes back as it is."""
+    if isinstance(source, Tokenizer):
+        return source
+    tokenizer = _from_path(source) if isinstance(source, (str, Path)) else _from_object(source)
+    check_tokenizer(tokenizer)
+    return tokenizer
+
+
+def _from_path(source: str | Path) -> AdaptedTokenizer:
+    path = Path(source)
+    if isinstance(source, str) and (source in PUBLISHED or not path.exists()):
+        return published(source)
+    if path.is_dir():
+        if (path / "tokenizer.json").exists():
+            configured = (path / "tokenizer_config.json").exists() or (path / "config.json").exists()
+            return from_directory(path) if configured else _from_json(path / "tokenizer.json")
+        if (path / "tekken.json").exists():
+            return from_tekken(path / "tekken.json")
+        raise InvalidInputError(f"{path} has no tokenizer.json: save the fast tokenizer of the model there")
+    if not path.exists():
+        raise InvalidInputError(f"{path} does not exist: give {_ACCEPTED}")
+    return _from_json(path) if path.suffix == ".json" else from_sentencepiece(path, name=path.stem)
+
+
+def _from_json(path: Path) -> AdaptedTokenizer:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InvalidInputError(f"{path} is not JSON ({error}): give {_ACCEPTED}") from error
+    if "vocab" in data and "config" in data:
+        return from_tekken(path)
+    if "model" not in data:
+        raise InvalidInputError(f"{path} has neither a 'model' nor a 'vocab': give {_ACCEPTED}")
+    try:
+        from tokenizers import Tokenizer as Backend
+    except ImportError as error:
+        raise MissingExtraError.of("a tokenizer.json", "tokenizers") from error
+    return from_huggingface(Backend.from_file(str(path)), name=path.parent.name)
+
+
+def _from_object(source: Any) -> AdaptedTokenizer:
+    module = type(source).__module__.partition(".")[0]
+    if module == "tiktoken":
+        return from_tiktoken(source)
+    if module == "sentencepiece":
+        return from_sentencepiece(source)
+    if module == "tokenizers" and hasattr(source, "to_str"):
+        return from_huggingface(source)
+    if hasattr(source, "backend_tokenizer") or hasattr(source, "chat_template"):
+        return from_transformers(source)
+    raise InvalidInputError(f"cannot read a tokenizer from {type(source).__name__}: give {_ACCEPTED}")
