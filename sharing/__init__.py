@@ -4,6 +4,7 @@ from sharing.admission import Limits
 from sharing.exchange import Exchange, InMemoryExchange, RayExchange, Reading, ReplayExchange, SQLiteExchange, export
 from sharing.records import KINDS, Kind, Origin, Record, Rollout, Statistics, Stored, Success
 from sharing.registry import make, names, register
+from sharing.situation import Sampled, Shared, Situation
 from sharing.strategies.ftis import FilteredTruncatedSampling
 from sharing.strategies.graft import Graft
 from sharing.strategies.hacpo import Hacpo
@@ -16,7 +17,7 @@ from sharing.strategies.sapo import Sapo
 from sharing.strategies.sgt import SuccessGatedTransfer
 from sharing.strategies.trrd import TrustRegionRatioDistillation
 from sharing.strategies.xgrpo import CrossPolicyAdvantageSharing
-from sharing.wrapper import Sampled, Shared, SharingWrapper, Situation, ring
+from sharing.wrapper import SharingWrapper, ring
 
 __all__ = [
     "KINDS",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mutual_env.seeding import generator
 from mutual_env.types import Group
 from sharing.records import reward_of
-from sharing.wrapper import Situation
+from sharing.situation import Situation
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Any
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import ConfigError, UnknownNameError
 from sharing.exchange.protocol import Exchange
+from sharing.situation import Common
 from sharing.strategies.independent import Independent
-from sharing.wrapper import Common, SharingWrapper, credits_below
+from sharing.wrapper import SharingWrapper, credits_below
 
 _CATALOGUE: Catalogue[type[SharingWrapper]] = Catalogue(
     "strategy",

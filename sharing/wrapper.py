@@ -12,85 +12,19 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack, cast
+from typing import Any, ClassVar, Unpack, cast
 
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
-from mutual_env.types import JSON, AgentInfo, Group, Lesson, Metrics
+from mutual_env.types import JSON, AgentInfo, Group
 from sharing.admission import Admitted, Limits, Standing, Verify, admit
 from sharing.codec import wire_size
 from sharing.exchange.memory import InMemoryExchange
 from sharing.exchange.protocol import Exchange, Reading
-from sharing.records import KINDS, Kind, Record, Statistics, records_of
-
-Credit: TypeAlias = Literal["own rollouts", "peers' rollouts", "teacher"]
-Peers: TypeAlias = int | Sequence[str] | Mapping[str, Sequence[str]] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that a strategy knows when it decides what one reader learns this round.
-
-    `groups` are the reader's own, one for each prompt, experience without a verdict left out; `lessons` are those
-    of the strategy below. What peers published is found by task id and author: `rollouts` and `successes` as
-    groups of experience (a success has text and no token trace), `statistics` as records. Authors are in the order
-    of their names.
-    """
-
-    reader: str
-    round: int
-    seed: int
-    groups: tuple[Group, ...]
-    lessons: tuple[Lesson, ...]
-    rollouts: Mapping[str, Mapping[str, Group]]
-    successes: Mapping[str, Mapping[str, Group]]
-    statistics: Mapping[str, Mapping[str, Statistics]]
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the reader learns, and what is worth knowing about it. The metrics' names get the prefix "share/"."""
-
-    lessons: tuple[Lesson, ...]
-    metrics: Metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """A round that has been verified and published, and has taught nothing yet. `sent` holds the bytes that each agent
-    sent, by kind, for each strategy of the stack, the outermost first."""
-
-    infos: Mapping[str, AgentInfo]
-    sent: tuple[Mapping[str, Mapping[str, int]], ...] = ()
-
-
-class Common(TypedDict, total=False):
-    """The options that every strategy takes.
-
-    exchange       where records go and come from; default: that of the strategy below, or one in this process's
-    memory
-    peers          whom a reader reads: None (everybody), n (the next n agents of this env, in a ring by name),
-    names, or
-                   names for each reader
-    max_staleness  how many rounds old a peer's record may be; None: any round, later ones too (a stored run)
-    wait           how many seconds to wait, at most, until every named peer has published on this round's tasks
-    publish        record kinds to publish beside those that the strategy itself reads: "rollout", "statistics",
-    "success"
-    reverify       verify again, with this env's verifier, what was not published by this env
-    verify         how to do that; default: the env's own `verify`
-    limits         what is plausible in a stranger's record, as `Limits` or its fields
-    """
-
-    exchange: Exchange | None
-    peers: Peers
-    max_staleness: int | None
-    wait: float
-    publish: Collection[Kind]
-    reverify: bool
-    verify: Verify | None
-    limits: Limits | Mapping[str, Any]
+from sharing.records import KINDS, Kind, Record, records_of
+from sharing.situation import Common, Credit, Sampled, Shared, Situation
+from sharing.traffic import outcomes, traffic
 
 
 class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
@@ -223,9 +157,9 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         )
         shared = self.share(situation)
         metrics = dict(info["metrics"])
-        for key, value in (_traffic(reading, admitted, sent, len(groups)) if self.kinds or sent else {}).items():
+        for key, value in (traffic(reading, admitted, sent, len(groups)) if self.kinds or sent else {}).items():
             metrics[f"share/{key}"] = metrics.get(f"share/{key}", 0.0) + value
-        metrics.update(_outcomes(reader, groups, shared.lessons))
+        metrics.update(outcomes(reader, groups, shared.lessons))
         for key, value in shared.metrics.items():
             metrics[f"share/{key}"] = value
         taught: AgentInfo = {**info, "lessons": shared.lessons, "metrics": metrics}
@@ -363,41 +297,6 @@ def _verify(env: Any, common: Common) -> Verify:
         )
 
     return refuse
-
-
-def _traffic(reading: Reading, admitted: Admitted, sent: Mapping[str, int], prompts: int) -> Metrics:
-    """What went through the exchange, bytes for each prompt, and what was turned away."""
-    metrics = {f"sent_bytes/{kind}": n / max(prompts, 1) for kind, n in sorted(sent.items())}
-    received: Counter[str] = Counter()
-    for stored in reading.records:
-        received[stored.record.kind] += wire_size(stored.record)
-    metrics.update({f"received_bytes/{kind}": n / max(prompts, 1) for kind, n in sorted(received.items())})
-    counts = {key: float(n) for key, n in sorted(admitted.counts.items()) if n}
-    refused = sum(n for key, n in counts.items() if key.startswith("refused/"))
-    metrics.update(counts)
-    metrics["refused"] = refused + reading.unreadable
-    if reading.unreadable:
-        metrics["refused/unreadable"] = float(reading.unreadable)
-    metrics["outside_staleness"] = float(reading.outside)
-    return metrics
-
-
-def _outcomes(reader: str, groups: Sequence[Group], lessons: Sequence[Lesson]) -> Metrics:
-    """How many prompts teach the reader nothing by themselves, and how much of its lessons is borrowed."""
-    tried = failed = passed = 0
-    for group in groups:
-        if group:
-            right = sum(e.verdict.correct for e in group)
-            tried += 1
-            failed += right == 0
-            passed += right == len(group)
-    borrowed = sum(lesson.experience.author != reader for lesson in lessons)
-    return {
-        "share/all_fail": failed / max(tried, 1),
-        "share/all_pass": passed / max(tried, 1),
-        "share/lessons": float(len(lessons)),
-        "share/borrowed": borrowed / max(len(lessons), 1),
-    }
 
 
 _SENT_NOTHING: Mapping[str, int] = {}

@@ -11,8 +11,9 @@ from mutual_env.types import CompatibilityGate, Correction, Group, Lesson, OldPo
 from sharing.advantages import group_advantages
 from sharing.pooling import Pool, pools, rewards_of, successes, untraced
 from sharing.records import Kind
+from sharing.situation import Common, Credit, Shared, Situation
 from sharing.strategies.independent import own_lessons
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class Graft(SharingWrapper):

@@ -11,7 +11,8 @@ from mutual_env.types import JSON, AuthorMean, CappedSequence, Lesson, PolicyGra
 from sharing.advantages import EPSILON, Moments
 from sharing.pooling import Pool, pools, rewards_of, untraced
 from sharing.records import Kind, reward_of
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.situation import Common, Credit, Shared, Situation
+from sharing.wrapper import SharingWrapper
 
 _WINDOW = 5
 _LEAST_RATIO = 0.1

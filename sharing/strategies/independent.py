@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Unpack
 from mutual_env.types import Group, Lesson, PolicyGradient
 from sharing.advantages import group_advantages
 from sharing.records import reward_of
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.situation import Common, Credit, Shared, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class Independent(SharingWrapper):

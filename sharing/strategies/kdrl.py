@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Unpack
 
 from mutual_env.errors import ConfigError
 from mutual_env.types import TeacherDivergence
+from sharing.situation import Common, Credit, Shared, Situation
 from sharing.strategies.trrd import taught
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class KnowledgeDistillationRL(SharingWrapper):

@@ -9,7 +9,8 @@ from mutual_env.types import Lesson, PolicyGradient, ShapedProbability
 from sharing.advantages import group_advantages
 from sharing.pooling import drawn, pools, rewards_of, untraced
 from sharing.records import Kind
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.situation import Common, Credit, Shared, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class Luffy(SharingWrapper):

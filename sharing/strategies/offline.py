@@ -8,7 +8,8 @@ from mutual_env.errors import ConfigError
 from mutual_env.types import CrossEntropy, Lesson
 from sharing.pooling import drawn
 from sharing.records import Kind
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.situation import Common, Credit, Shared, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class OfflineDistillation(SharingWrapper):

@@ -9,7 +9,8 @@ from mutual_env.errors import ConfigError
 from mutual_env.seeding import generator
 from mutual_env.types import CrossEntropy, Experience, Group, Lesson
 from sharing.records import Kind
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.situation import Common, Credit, Shared, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class SuccessGatedTransfer(SharingWrapper):

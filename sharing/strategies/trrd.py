@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Unpack
 
 from mutual_env.errors import ConfigError
 from mutual_env.types import OldPolicy, TeacherMixture
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.situation import Common, Credit, Shared, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class TrustRegionRatioDistillation(SharingWrapper):

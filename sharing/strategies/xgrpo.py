@@ -11,7 +11,8 @@ from mutual_env.types import Group, Lesson, PolicyGradient
 from sharing.advantages import Moments
 from sharing.pooling import rewards_of
 from sharing.records import Kind, Statistics
-from sharing.wrapper import Common, Credit, Shared, SharingWrapper, Situation
+from sharing.situation import Common, Credit, Shared, Situation
+from sharing.wrapper import SharingWrapper
 
 
 class CrossPolicyAdvantageSharing(SharingWrapper):

@@ -1,0 +1,77 @@
+"""What a strategy is given, what it answers, and the options that all of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from mutual_env.types import AgentInfo, Group, Lesson, Metrics
+from sharing.admission import Limits, Verify
+from sharing.exchange.protocol import Exchange
+from sharing.records import Kind, Statistics
+
+Credit: TypeAlias = Literal["own rollouts", "peers' rollouts", "teacher"]
+Peers: TypeAlias = int | Sequence[str] | Mapping[str, Sequence[str]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a strategy knows when it decides what one reader learns this round.
+
+    `groups` are the reader's own, one for each prompt, experience without a verdict left out; `lessons` are those
+    of the strategy below. What peers published is found by task id and author: `rollouts` and `successes` as
+    groups of experience (a success has text and no token trace), `statistics` as records. Authors are in the order
+    of their names.
+    """
+
+    reader: str
+    round: int
+    seed: int
+    groups: tuple[Group, ...]
+    lessons: tuple[Lesson, ...]
+    rollouts: Mapping[str, Mapping[str, Group]]
+    successes: Mapping[str, Mapping[str, Group]]
+    statistics: Mapping[str, Mapping[str, Statistics]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the reader learns, and what is worth knowing about it. The metrics' names get the prefix "share/"."""
+
+    lessons: tuple[Lesson, ...]
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A round that has been verified and published, and has taught nothing yet. `sent` holds the bytes that each agent
+    sent, by kind, for each strategy of the stack, the outermost first."""
+
+    infos: Mapping[str, AgentInfo]
+    sent: tuple[Mapping[str, Mapping[str, int]], ...] = ()
+
+
+class Common(TypedDict, total=False):
+    """The options that every strategy takes.
+
+    exchange       where records go and come from; default: that of the strategy below, or one in this process's memory
+    peers          whom a reader reads: None (everybody), n (the next n agents of this env, in a ring by name), names,
+                   or names for each reader
+    max_staleness  how many rounds old a peer's record may be; None: any round, later ones too (a stored run)
+    wait           how many seconds to wait, at most, until every named peer has published on this round's tasks
+    publish        record kinds to publish beside those that the strategy itself reads: "rollout", "statistics",
+                   "success"
+    reverify       verify again, with this env's verifier, what was not published by this env
+    verify         how to do that; default: the env's own `verify`
+    limits         what is plausible in a stranger's record, as `Limits` or its fields
+    """
+
+    exchange: Exchange | None
+    peers: Peers
+    max_staleness: int | None
+    wait: float
+    publish: Collection[Kind]
+    reverify: bool
+    verify: Verify | None
+    limits: Limits | Mapping[str, Any]
