@@ -3,8 +3,8 @@
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.declaration import Declaration, UnicodeForm
 from tokenizers_bridge.kinds.loading import load
-from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer, WordTokenizer, toy_tokenizer
-from tokenizers_bridge.protocol import Role, Tokenizer
+from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer, WordTokenizer
+from tokenizers_bridge.protocol import Role, Spelling, Tokenizer
 from tokenizers_bridge.testing import check_tokenizer
 from tokenizers_bridge.translation.align import Alignment, align
 from tokenizers_bridge.types import ACTIONS, Action, Residual, Translation, Verdict, residual_metrics
@@ -18,6 +18,7 @@ __all__ = [
     "PairTokenizer",
     "Residual",
     "Role",
+    "Spelling",
     "Tokenizer",
     "TokenizerBridge",
     "Translation",
@@ -28,5 +29,4 @@ __all__ = [
     "check_tokenizer",
     "load",
     "residual_metrics",
-    "toy_tokenizer",
 ]

@@ -53,3 +53,12 @@ class Tokenizer(Protocol):
 
     def render_prompt(self, prompt: Prompt) -> Ids:
         """The ids a policy with this tokenizer is prompted with: its own chat template, its own bos."""
+
+
+@runtime_checkable
+class Spelling(Protocol):
+    """What a tokenizer may be able to do beside: comparing takes a third of the time of `token_bytes`."""
+
+    def misspelled(self, ids: Ids, lengths: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.int64]:
+        """Which of these ids, laid behind one another over `data`, do not stand for the bytes that they lie on.
+        `lengths` are theirs, as `byte_lengths` gives them, and add up to the bytes there are."""

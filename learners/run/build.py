@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ from mutual_env.seeding import derive_seed
 from mutual_env.verifiers import VerifierPool
 from sharing.exchange import Exchange, InMemoryExchange, RayExchange
 from sharing.exchange.sqlite import SQLiteExchange
-from tokenizers_bridge import TokenizerBridge, load, toy_tokenizer
+from tokenizers_bridge import TokenizerBridge, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +160,10 @@ def make_exchange(config: RunConfig, path: Path, stack: ExitStack) -> Exchange:
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:
     """Every learner is told its name; its own `seed` has the run's as the default, if it takes one. A `tokenizer` is
-    described as a mapping (a toy) or named as `tokenizers_bridge.load` takes it."""
+    whatever `tokenizers_bridge.load` takes."""
     options = dict(policy.options)
     if "tokenizer" in options:
-        described = options["tokenizer"]
-        options["tokenizer"] = toy_tokenizer(described) if isinstance(described, Mapping) else load(described)
+        options["tokenizer"] = load(options["tokenizer"])
     if "seed" in registry.options(policy.learner):
         options.setdefault("seed", derive_seed(seed, "learner", name))
     return registry.make(policy.learner, name=name, **options)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutual_env.errors import MutualEnvError
-from mutual_env.types import Completion
+from mutual_env.types import Completion, Ids
 from tests.tokenizers_bridge.corpus import random_text
 from tests.tokenizers_bridge.fuzz import Author
 from tests.tokenizers_bridge.reference import completion_of
@@ -20,7 +20,7 @@ from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import Known
 from tokenizers_bridge.translation.short_chunks import translate_one
 from tokenizers_bridge.translation.source import Source, source_of_text, source_of_trace
-from tokenizers_bridge.types import Block
+from tokenizers_bridge.types import Block, Ints
 
 ARRAYS = ("token_ids", "logprobs", "exact", "author_ends", "reader_ends", "chunk_exact")
 REST = ("residual", "verdict", "action", "has_logprobs", "reason")
@@ -34,6 +34,19 @@ class ThirdParty:
             setattr(self, name, getattr(tokenizer, name))
         self.declaration = tokenizer.declaration  # type: ignore[attr-defined]
         self.fingerprint = "third " + tokenizer.fingerprint
+
+
+class AbleThirdParty(ThirdParty):
+    """One that can compare too, and counts how often it is asked."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.asked = 0
+        self._of = tokenizer
+
+    def misspelled(self, ids: Ids, lengths: Ints, data: bytes) -> Ints:
+        self.asked += 1
+        return self._of.misspelled(ids, lengths, data)  # type: ignore[attr-defined, no-any-return]
 
 
 def composing() -> tokenizers.Tokenizer:
@@ -175,3 +188,16 @@ def test_a_block_of_nothing_is_nothing() -> None:
             assert_same(translation, Translation(Block.without_chunks(nothing, 0, translation.block.outcomes[0]), 0))
             assert translation.verdict == "exact"
     assert TokenizerBridge(TOKENIZERS).translate([], WORD) == []
+
+
+def test_a_third_partys_tokenizer_compares_by_itself_where_it_can() -> None:
+    able, plain = AbleThirdParty(WORD), WORD
+    reader = WordTokenizer(["hello", " wor"])
+    ids = np.append(plain.encode_batch(["the hello world"])[0], plain.stop_id)
+    rows = []
+    for author in (able, plain):
+        said = Completion("the hello world", ids, np.full(ids.size, -0.5), "stop", 0, author.fingerprint)
+        rows.append(TokenizerBridge([author, reader]).translate([said] * 3, reader)[2])  # type: ignore[list-item]
+    assert able.asked == 1  # one call for the batch
+    assert rows[0].token_ids.tolist() == rows[1].token_ids.tolist()
+    assert rows[0].verdict == rows[1].verdict == "exact"

@@ -12,10 +12,18 @@ from rich.console import Console
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from learners.commands.bridge import add_arguments, run
-from mutual_env.errors import InvalidInputError, StorageError, UnknownNameError
+from mutual_env.errors import InvalidInputError, MutualEnvError, StorageError, UnknownNameError
 from tests.tokenizers_bridge.corpus import SCRIPTS
 from tests.tokenizers_bridge.reference import completion_of
-from tokenizers_bridge import TokenizerBridge, UnicodeForm, WordTokenizer, check_tokenizer, load
+from tokenizers_bridge import (
+    CharTokenizer,
+    PairTokenizer,
+    TokenizerBridge,
+    UnicodeForm,
+    WordTokenizer,
+    check_tokenizer,
+    load,
+)
 from tokenizers_bridge.declaration import Declaration, declaration_of
 from tokenizers_bridge.edits import edits_between
 
@@ -243,3 +251,23 @@ def test_the_code_of_the_documentation_runs() -> None:
     assert blocks
     for block in blocks:
         exec(block.partition("```")[0], {})
+
+
+def test_a_kind_is_named_with_its_options() -> None:
+    assert load({"kind": "char", "alphabet": "abc"}).fingerprint == CharTokenizer("abc").fingerprint
+    pair = load({"kind": "pair", "alphabet": "abc", "merges": ["ab", ["ab", "c"]]})
+    assert pair.fingerprint == PairTokenizer("abc", [("a", "b"), ("ab", "c")]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "chars", "alphabet": "abc"}, "unknown tokenizer kind 'chars': did you mean 'char'"),
+        ({"alphabet": "abc"}, "unknown tokenizer kind None"),
+        ({"kind": "char", "letters": "abc"}, "unknown option of tokenizer kind 'char' 'letters'"),
+        ({"kind": "char"}, "tokenizer of kind 'char'.*alphabet"),
+    ],
+)
+def test_a_kind_that_is_not_there_or_takes_other_options_is_a_sentence(spec: dict[str, str], message: str) -> None:
+    with pytest.raises(MutualEnvError, match=message):
+        load(spec)

@@ -1,12 +1,20 @@
-"""`load`: whatever people have as a tokenizer, as a `Tokenizer`."""
+"""`load`: whatever people have as a tokenizer, as a `Tokenizer`.
+
+A package adds a kind by an entry point: a class or function that makes a `Tokenizer` of its options.
+
+    [project.entry-points."mutual_env.tokenizers"]
+    acme-bytes = "acme:ByteTokenizer"                    # load({"kind": "acme-bytes", "merges": 100})
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mutual_env.errors import InvalidInputError, MissingExtraError
+from mutual_env.catalogue import Catalogue, check_options
+from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
 from tokenizers_bridge.kinds.huggingface import from_huggingface
 from tokenizers_bridge.kinds.published import PUBLISHED, published
@@ -22,20 +30,53 @@ _ACCEPTED = (
 )
 
 
+_TOYS = {
+    "char": "tokenizers_bridge.kinds.toy:CharTokenizer",
+    "pair": "tokenizers_bridge.kinds.toy:PairTokenizer",
+    "word": "tokenizers_bridge.kinds.toy:WordTokenizer",
+}
+_KINDS: Catalogue[Callable[..., Tokenizer]] = Catalogue("tokenizer kind", "mutual_env.tokenizers", _TOYS)
+
+
 def load(source: Any) -> Tokenizer:
     """The tokenizer in `source`, tested before it is returned: see `check_tokenizer`. One that already is a `Tokenizer`
-    of this package comes back as it is."""
+    of this package comes back as it is, and so does a toy, which can write its own alphabet alone."""
     if isinstance(source, Tokenizer):
         return source
-    tokenizer = _from_path(source) if isinstance(source, (str, Path)) else _from_object(source)
+    if isinstance(source, Mapping):
+        tokenizer = described(source)
+        if source["kind"] in _TOYS:
+            return tokenizer
+    else:
+        tokenizer = _from_path(source) if isinstance(source, (str, Path)) else _from_object(source)
     check_tokenizer(tokenizer)
     return tokenizer
 
 
-def _from_path(source: str | Path) -> AdaptedTokenizer:
+def described(spec: Mapping[str, Any]) -> Tokenizer:
+    """By the name of its kind and the options of that: `{kind: char, alphabet: abc}`, `{kind: pair, alphabet: abc,
+    merges: [ab]}`, `{kind: word, words: [...]}`, or a kind of another package."""
+    options = dict(spec)
+    kind = options.pop("kind", None)
+    if not isinstance(kind, str):
+        raise UnknownNameError.of("tokenizer kind", kind, _KINDS.names())
+    make = _KINDS.load(kind)
+    check_options(f"tokenizer kind {kind!r}", make, options)
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise InvalidInputError(f"tokenizer of kind {kind!r}: {error}") from error
+
+
+def kinds() -> list[str]:
+    """The names that `load` takes as a `kind`."""
+    return _KINDS.names()
+
+
+def _from_path(source: str | Path) -> Tokenizer:
     path = Path(source)
     if isinstance(source, str) and (source in PUBLISHED or not path.exists()):
-        return published(source)
+        return described({"kind": source}) if source in _KINDS.names() else published(source)
     if path.is_dir():
         if (path / "tokenizer.json").exists():
             configured = (path / "tokenizer_config.json").exists() or (path / "config.json").exists()

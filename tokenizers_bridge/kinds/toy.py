@@ -13,19 +13,19 @@ prompt with it is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
-from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.errors import InvalidInputError
 from mutual_env.types import Ids, Prompt
 from tokenizers_bridge.declaration import Declaration
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, Encoder, PromptFormat
 from tokenizers_bridge.kinds.vocabulary import Vocabulary
-from tokenizers_bridge.protocol import Role, Tokenizer
+from tokenizers_bridge.protocol import Role
 
 BOS, EOS = "<bos>", "<eos>"
 _SPECIALS: dict[int, Role] = {0: "bos", 1: "eos"}
@@ -46,9 +46,10 @@ class PairTokenizer(AdaptedTokenizer):
     merged.
     """
 
-    def __init__(self, alphabet: str, merges: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, alphabet: str, merges: Sequence[Sequence[str]]) -> None:
+        pairs = [(left, right) for left, right in merges]  # a configuration's are lists, or texts of two characters
         pieces = list(_distinct(alphabet))
-        for left, right in merges:
+        for left, right in pairs:
             if left not in pieces or right not in pieces:
                 raise InvalidInputError(
                     f"merges: {(left, right)!r} joins a piece that is neither in the alphabet nor merged before it"
@@ -56,10 +57,10 @@ class PairTokenizer(AdaptedTokenizer):
             if left + right not in pieces:
                 pieces.append(left + right)
         ids = {piece: i for i, piece in enumerate(pieces, start=len(_SPECIALS))}
-        encoder = _PairEncoder(ids, {pair: rank for rank, pair in enumerate(dict.fromkeys(merges))})
-        definition = ("pair", alphabet, *(part for pair in merges for part in pair))
+        encoder = _PairEncoder(ids, {pair: rank for rank, pair in enumerate(dict.fromkeys(pairs))})
+        definition = ("pair", alphabet, *(part for pair in pairs for part in pair))
         parts = _toy(encoder, pieces, alphabet)
-        super().__init__(name=f"pair({len(alphabet)}+{len(merges)})", definition=definition, **parts)
+        super().__init__(name=f"pair({len(alphabet)}+{len(pairs)})", definition=definition, **parts)
 
 
 class WordTokenizer(AdaptedTokenizer):
@@ -71,23 +72,6 @@ class WordTokenizer(AdaptedTokenizer):
         encoder = _WordEncoder({w: i for i, w in enumerate(kept, start=first_word)}, len(_SPECIALS))
         pieces = [bytes([b]) for b in range(256)] + [w.encode() for w in kept]
         super().__init__(name=f"word({len(kept)})", definition=("word", *kept), **_toy(encoder, pieces, None))
-
-
-def toy_tokenizer(spec: Mapping[str, Any]) -> Tokenizer:
-    """From a configuration: `{kind: char, alphabet: abc}`, `{kind: pair, alphabet: abc, merges: [ab]}` or
-    `{kind: word, words: [...]}`."""
-    kinds = {"char": CharTokenizer, "pair": PairTokenizer, "word": WordTokenizer}
-    settings = dict(spec)
-    kind = settings.pop("kind", None)
-    if kind not in kinds:
-        raise UnknownNameError.of("tokenizer kind", kind, kinds)
-    if "merges" in settings:
-        settings["merges"] = [tuple(pair) for pair in settings["merges"]]
-    make: Callable[..., Tokenizer] = kinds[kind]
-    try:
-        return make(**settings)
-    except TypeError as error:
-        raise InvalidInputError(f"tokenizer of kind {kind!r}: {error}") from error
 
 
 class _ToyParts(TypedDict):

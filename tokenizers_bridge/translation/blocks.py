@@ -15,7 +15,6 @@ import numpy as np
 from mutual_env.errors import InvalidInputError, MutualEnvError
 from mutual_env.types import Completion, Floats, Ids
 from tokenizers_bridge.edits import NO_EDITS, Edits
-from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
 from tokenizers_bridge.protocol import Tokenizer
 from tokenizers_bridge.translation.align import Alignment
 from tokenizers_bridge.translation.encodings import Encodings
@@ -53,17 +52,9 @@ class Side:
         fits: Mask = (count == stopped) & (at_end | ~stopped)
         return fits
 
-    def misspelled_rows(self, tokenizer: Tokenizer, data: bytes) -> Ints:
+    def misspelled_rows(self, known: Known, data: bytes) -> Ints:
         """Rows of which a token does not stand for the bytes of `data` that it lies on."""
-        if isinstance(tokenizer, AdaptedTokenizer):
-            wrong = tokenizer.misspelled(self.ids, self.lengths, data)
-        else:
-            spelled = tokenizer.token_bytes(self.ids)
-            if spelled == data:
-                return np.empty(0, np.int64)
-            differ = np.flatnonzero(np.frombuffer(spelled, np.uint8) != np.frombuffer(data, np.uint8))
-            wrong = self.lengths.cumsum().searchsorted(differ, side="right")
-        return self.at.searchsorted(wrong, side="right") - 1
+        return self.at.searchsorted(known.misspelled(self.ids, self.lengths, data), side="right") - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +101,7 @@ def authored(batch: Sequence[Completion], rows: list[int], author: Known) -> Aut
     if not finite.all():
         fits &= np.logical_and.reduceat(finite, side.at[:-1])
     if fits.all():
-        fits[side.misspelled_rows(author.tokenizer, _behind_spaces(encoded, lead))] = False
+        fits[side.misspelled_rows(author, _behind_spaces(encoded, lead))] = False
     if not fits.all():
         return authored(batch, _kept(rows, fits), author)
     return Authored(rows, [c.text for c in own], encoded, side, logprobs, stopped, lead)
@@ -186,7 +177,7 @@ def _reader_side(source: Authored, author: Known, reader: Known, encodings: Enco
     fits &= side.only_stops(source.stopped, reader.stops)
     if fits.all():
         data = _behind_spaces(source.encoded, source.lead + added)
-        fits[side.misspelled_rows(reader.tokenizer, data)] = False
+        fits[side.misspelled_rows(reader, data)] = False
     return side, added, fits
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from mutual_env.types import Ids
 from tokenizers_bridge.declaration import Declaration, declaration_of
-from tokenizers_bridge.protocol import Role, Tokenizer
+from tokenizers_bridge.protocol import Role, Spelling, Tokenizer
 from tokenizers_bridge.roles import STOP_ROLES
 from tokenizers_bridge.types import Ints
 
@@ -21,7 +23,8 @@ _HALVES = (re.compile(r"<[^<>\s]{1,80}>"), re.compile(r"\[/?[A-Z_]{2,40}\]"))
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
     """`control_shapes` are what the spellings of its control tokens look like, `stops` the ids that end a completion,
-    `by_role` the lowest id of each role, `byte_ids` the ids that stand for a single byte."""
+    `by_role` the lowest id of each role, `byte_ids` the ids that stand for a single byte; `misspelled` is the
+    tokenizer's own where it has that ability (`Spelling`)."""
 
     tokenizer: Tokenizer
     fingerprint: str
@@ -31,6 +34,7 @@ class Known:
     stops: Ints
     by_role: Mapping[Role, int]
     byte_ids: Mapping[int, int]
+    misspelled: Callable[[Ids, Ints, bytes], Ints]
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Known:
@@ -42,7 +46,8 @@ class Known:
         spelled = frozenset(t for i, t in says.control_texts.items() if t and i in tokenizer.specials)
         stops = np.array([i for i, role in tokenizer.specials.items() if role in STOP_ROLES], np.int64)
         shapes = tuple(half for half in _HALVES if any(map(half.fullmatch, spelled)))
-        return cls(tokenizer, tokenizer.fingerprint, says, spelled, shapes, stops, by_role, byte_ids)
+        able = tokenizer.misspelled if isinstance(tokenizer, Spelling) else partial(_misspelled, tokenizer)
+        return cls(tokenizer, tokenizer.fingerprint, says, spelled, shapes, stops, by_role, byte_ids, able)
 
     def spelled_control(self, text: str) -> str | None:
         """A control token that this text spells."""
@@ -54,3 +59,12 @@ class Known:
         """False where none of these texts spells a control token."""
         joined = "\n".join(texts)  # no spelling has white space in it
         return any(not self.control_texts.isdisjoint(shape.findall(joined)) for shape in self.control_shapes)
+
+
+def _misspelled(tokenizer: Tokenizer, ids: Ids, lengths: Ints, data: bytes) -> Ints:
+    """As `Spelling` has it, by spelling the ids out."""
+    spelled = tokenizer.token_bytes(ids)
+    if spelled == data:
+        return np.empty(0, np.int64)
+    differ = np.flatnonzero(np.frombuffer(spelled, np.uint8) != np.frombuffer(data, np.uint8))
+    return lengths.cumsum().searchsorted(differ, side="right")
