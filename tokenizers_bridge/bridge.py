@@ -15,7 +15,7 @@ from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import Known
 from tokenizers_bridge.translation.short_chunks import translate_one
 from tokenizers_bridge.translation.source import Source, Truncation, source_of_text, source_of_trace
-from tokenizers_bridge.types import ACTIONS, Action, Block, Translation, Verdict
+from tokenizers_bridge.types import ACTIONS, Action, Block, Fidelity, Translation
 
 # A block costs half a millisecond beside its rows, which is nothing to what it takes to encode so many characters.
 BLOCK_CHARACTERS = 1 << 20
@@ -37,7 +37,7 @@ class TokenizerBridge:
         cache_bytes: int = 64 << 20,
         *,
         truncation: Truncation = "trim",
-        actions: Mapping[Verdict, Action] | None = None,
+        actions: Mapping[Fidelity, Action] | None = None,
     ) -> None:
         self._tokenizers = {t.fingerprint: t for t in tokenizers}
         self._looked_up: dict[str, Known] = {}

@@ -2,7 +2,7 @@
 
 Translation   a completion in a reader's tokens: ids, chunks, the author's log-probabilities on them, what was lost
 Residual      how much of it has no exact counterpart
-Verdict       in one word, and what to do about it: Action
+Fidelity       in one word, and what to do about it: Action
 Outcome       both, with the reason
 Block         many completions translated together; a Translation is one row of it
 """
@@ -21,10 +21,10 @@ from mutual_env.types import Floats, Ids, Metrics
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
-Verdict: TypeAlias = Literal["exact", "normalised", "truncated", "injected-special", "failed"]
+Fidelity: TypeAlias = Literal["exact", "normalised", "truncated", "injected-special", "failed"]
 Action: TypeAlias = Literal["accept", "accept-and-flag", "reject"]
 
-ACTIONS: Mapping[Verdict, Action] = {
+ACTIONS: Mapping[Fidelity, Action] = {
     "exact": "accept",
     "normalised": "accept-and-flag",
     "truncated": "accept-and-flag",
@@ -54,7 +54,7 @@ class Outcome:
     """`has_logprobs` is False where the completion came as text alone, or failed; `reason` is why the verdict is not
     "exact", as a sentence, and empty where it is."""
 
-    verdict: Verdict
+    verdict: Fidelity
     action: Action
     has_logprobs: bool
     reason: str = ""
@@ -175,6 +175,15 @@ class Translation:
         return self.block.chunk_exact[self._span(self.block.chunk_at)]
 
     @property
+    def chunks(self) -> Ints:
+        """(T) The chunk that each token of the reader's lies in, -1 outside exact chunks. Sums over equal numbers are
+        what compares between author and reader: `logprobs` adds up to the author's sum in each."""
+        if not self.reader_ends.size:
+            return np.full(self.token_ids.size, -1, np.int64)
+        numbers = np.where(self.chunk_exact, np.arange(self.chunk_exact.size), -1)
+        return numbers.repeat(np.diff(self.reader_ends, prepend=0))
+
+    @property
     def residual(self) -> Residual:
         of, row = self.block, self.row
         return Residual(
@@ -185,7 +194,7 @@ class Translation:
         )
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Fidelity:
         return self.block.outcomes[self.row].verdict
 
     @property

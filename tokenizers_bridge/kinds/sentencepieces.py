@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.errors import InvalidInputError, MissingExtraError
+from mutual_env.machine import cores
 from mutual_env.types import Ids
 from tokenizers_bridge.declaration import Declaration
-from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, PromptFormat, cores
+from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, PromptFormat
 from tokenizers_bridge.kinds.prompts import PlainPrompt
-from tokenizers_bridge.kinds.vocabulary import Vocabulary
+from tokenizers_bridge.kinds.vocabulary import SPACE, Vocabulary
 from tokenizers_bridge.protocol import Role
 from tokenizers_bridge.roles import role_of
-
-SPACE = "▁"
 
 
 @dataclass(frozen=True, slots=True)

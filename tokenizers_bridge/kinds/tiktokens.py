@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from mutual_env.errors import InvalidInputError, MissingExtraError
+from mutual_env.machine import cores
 from mutual_env.types import Ids
 from tokenizers_bridge.declaration import Declaration, Form
-from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, PromptFormat, cores
+from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, PromptFormat
 from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt, PlainPrompt
 from tokenizers_bridge.kinds.vocabulary import Vocabulary
 from tokenizers_bridge.protocol import Role

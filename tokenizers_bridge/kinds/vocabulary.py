@@ -12,6 +12,7 @@ from mutual_env.errors import IdentityMismatchError
 from mutual_env.types import Ids
 from tokenizers_bridge.protocol import Role
 
+SPACE = "▁"  # what SentencePiece writes for a space in a piece
 _WORD = 8
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
 

@@ -21,7 +21,7 @@ from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import Known
 from tokenizers_bridge.translation.residual import Residuals, Spans
 from tokenizers_bridge.translation.source import NOT_FINITE
-from tokenizers_bridge.types import Action, Block, Ints, Mask, Outcome, Verdict
+from tokenizers_bridge.types import Action, Block, Fidelity, Ints, Mask, Outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +113,7 @@ def translated(
     author: Known,
     reader: Known,
     encodings: Encodings,
-    actions: Mapping[Verdict, Action],
+    actions: Mapping[Fidelity, Action],
 ) -> Translated | None:
     """Those of the author's rows that fit on the reader's side too."""
     while source is not None:
@@ -187,7 +187,7 @@ def _led_by_space(source: Authored) -> Mask:
     return led
 
 
-def _block(source: Authored, side: Side, added: Ints, actions: Mapping[Verdict, Action]) -> Block:
+def _block(source: Authored, side: Side, added: Ints, actions: Mapping[Fidelity, Action]) -> Block:
     alignment, chunk_at = _align(source.side, side, added)
     logprobs, exact = alignment.carry(source.logprobs)
     spans = Spans(source.side.at, side.at, chunk_at)
@@ -246,7 +246,7 @@ def _shared(mine: Ints, other: Ints) -> Ints:
 
 
 def same_tokenizer(
-    batch: Sequence[Completion], rows: list[int], reader: Known, actions: Mapping[Verdict, Action]
+    batch: Sequence[Completion], rows: list[int], reader: Known, actions: Mapping[Fidelity, Action]
 ) -> Translated:
     """Rows that the reader's own tokenizer wrote: the sampled ids, untouched. One that is unsound raises."""
     own = [batch[i] for i in rows]

@@ -15,7 +15,7 @@ from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import Known
 from tokenizers_bridge.translation.residual import Residuals, Spans
 from tokenizers_bridge.translation.source import Control, Piece, Source, piece_bytes
-from tokenizers_bridge.types import Action, Block, Outcome, Verdict
+from tokenizers_bridge.types import Action, Block, Fidelity, Outcome
 
 
 def translate_one(
@@ -23,7 +23,7 @@ def translate_one(
     source: Source,
     reader: Known,
     encodings: Encodings,
-    actions: Mapping[Verdict, Action],
+    actions: Mapping[Fidelity, Action],
 ) -> Block:
     """A block of this completion alone."""
     parts = _parts(source, reader, encodings)
@@ -91,7 +91,7 @@ def _edits(source: Source, parts: Sequence[Ids], into: Tokens, author_says: Decl
     return edits_by_piece(pairs, source.data[: source.skipped], author_says, reader.says)
 
 
-def _verdict(source: Source, edits: Edits, unpaired: tuple[int, int], reader: Known) -> tuple[Verdict, str]:
+def _verdict(source: Source, edits: Edits, unpaired: tuple[int, int], reader: Known) -> tuple[Fidelity, str]:
     if not edits.declared:
         differing = b"".join(source.data[a0:a1] for a0, a1, _, _ in edits.rows.tolist())
         lacking = [f"0x{b:02x}" for b in sorted(set(differing) - set(reader.byte_ids))]

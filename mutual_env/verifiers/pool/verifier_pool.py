@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 
 from mutual_env.errors import DeadlineExceededError, InvalidInputError
+from mutual_env.machine import cores
 from mutual_env.types import Task, Verdict
 from mutual_env.verifiers.pool.confinement import Limits
 from mutual_env.verifiers.pool.jobs import Counters, Job
@@ -160,11 +161,6 @@ class Memory:
                     self._verdicts.move_to_end(key)
             while len(self._verdicts) > self._size:
                 self._verdicts.popitem(last=False)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keys(spec: VerifierSpec, items: Sequence[tuple[Task, str]]) -> list[bytes]:
