@@ -14,6 +14,7 @@ from tokenizers_bridge import (
     Tokenizer,
     TokenizerBridge,
     WordTokenizer,
+    align,
     residual_metrics,
 )
 
@@ -80,6 +81,25 @@ def test_the_stop_token_is_there_exactly_where_the_author_stopped() -> None:
     assert without.token_ids[-1] == CHAR.stop_id
     assert np.isclose(without.logprobs.sum(), words.logprobs.sum())
     assert not without.exact[-1]
+
+
+def test_each_token_names_its_chunk_and_those_outside_exact_chunks_name_none() -> None:
+    bridge = TokenizerBridge(ALL)
+    # the| |end of the author's is the one token "the " and e|n|d of the reader's, then the stop tokens
+    ids = [*PAIR.encode_batch(["the end"])[0].tolist(), PAIR.stop_id]
+    (translation,) = bridge.translate([completion_of(PAIR, ids, "stop")], WORD)
+    assert translation.chunks.tolist() == [0, 1, 2, 3, 4]
+    letters = bridge.translate([completion_of(WORD, [*WORD.encode_batch(["the end"])[0].tolist()])], CHAR)[0]
+    assert letters.chunks.tolist() == [0, 0, 0, 0, 1, 2, 3]
+    # a control token in the middle spoils "hello", and nothing behind it
+    hello, world = WORD.encode_batch(["hello world"])[0].tolist()
+    (spoiled,) = bridge.translate([completion_of(WORD, [hello, 0, world, WORD.stop_id], "stop")], CHAR)
+    assert spoiled.chunks.tolist() == [-1] * 5 + [1] * 6 + [2]
+    assert bridge.translate([Completion.from_text("the")], CHAR)[0].chunks.tolist() == [-1] * 4
+    alignment = align(WORD.encode_batch(["the x"])[0], WORD, CHAR.encode_batch(["the y"])[0], CHAR)
+    assert alignment.chunk_ids("author").tolist() == [0, 1]
+    assert alignment.chunk_ids().tolist() == [0, 0, 0, 0, 1]
+    assert alignment.chunk_ids(exact_only=True).tolist() == [0, 0, 0, 0, -1]
 
 
 def test_text_that_spells_a_control_token_stays_text() -> None:

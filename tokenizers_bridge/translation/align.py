@@ -61,6 +61,12 @@ class Alignment:
         mask: Mask = self.exact & (self.author_counts == 1) & (self.reader_counts == 1)
         return mask
 
+    def chunk_ids(self, side: Side = "reader", *, exact_only: bool = False) -> Ints:
+        """The chunk that each token of that side lies in; with `exact_only`, -1 for tokens outside exact chunks."""
+        counts = self.author_counts if side == "author" else self.reader_counts
+        numbers = np.arange(self.exact.size)
+        return (np.where(self.exact, numbers, -1) if exact_only else numbers).repeat(counts)
+
     def chunk_sums(self, values: Floats, side: Side = "author") -> Floats:
         """The sum of each chunk in float64. `values` is one number for each token of that side."""
         mine = side == "author"
