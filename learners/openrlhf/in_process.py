@@ -58,6 +58,11 @@ class InProcessTrainer:
         self._frozen = _frozen_copy(self._actor) if options.kl_coefficient != 0.0 and not model.lora else None
         self._trainer = ActorTrainer(self._actor, OptimizerSteps(optimizer), options, model.device)
 
+    @property
+    def max_sequence(self) -> None:
+        """A long row is a micro-batch of its own."""
+        return None
+
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π of each response token at temperature 1."""
         with memory_errors(self._name):

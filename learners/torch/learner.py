@@ -15,7 +15,7 @@ from learners.protocol import Learner
 from learners.registry import takes
 from learners.seeds import sample_seeds
 from learners.torch import storage
-from learners.torch.model import LanguageModel, load_pretrained, release_freed_memory
+from learners.torch.model import PROBE, LanguageModel, load_pretrained, release_freed_memory
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import Sampling, sample_groups
@@ -28,6 +28,10 @@ from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
 class Trains(Protocol):
     """What scores and trains the model: `Trainer`, or another library's classes in its place."""
+
+    @property
+    def max_sequence(self) -> int | None:
+        """Tokens of the longest sequence that fits one forward; None: any length is taken, at its cost in memory."""
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]: ...
 
@@ -53,7 +57,7 @@ class TorchLearner:
         self._name = name
         self._tokenizer = tokenizer
         with memory_errors(name):
-            self._model = LanguageModel(model, tokenizer.vocab_size, options)
+            self._model = LanguageModel(model, tokenizer.vocab_size, options, probe_of(tokenizer))
             self._optimizer = Optimizer(self._model.trainable(), options, name)
             self._trainer = trainer(self._model, self._optimizer, options, name)
         if tokenizer.stop_id >= self._model.head.size:
@@ -94,6 +98,11 @@ class TorchLearner:
         """The model as this learner uses it: decoder, head, device."""
         return self._model
 
+    @property
+    def max_sequence(self) -> int | None:
+        """Prompt and response tokens of the longest example that `update` takes; None: there is no such bound."""
+        return self._trainer.max_sequence
+
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
         self._require_version()
@@ -101,6 +110,7 @@ class TorchLearner:
             raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
         rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
         check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
+        self._require_room(rendered)
         self._model.require_parts()
         seeds_PG = sample_seeds(seed, self._name, prompts, n)
         with memory_errors(self._name):
@@ -147,12 +157,31 @@ class TorchLearner:
     def close(self) -> None:
         """Nothing outlives the object."""
 
+    def _require_room(self, prompts: Sequence[Ids]) -> None:
+        """What is sampled must be small enough to be trained on: said before a round is sampled, not after it."""
+        longest = max((ids.size for ids in prompts), default=0)
+        sequence = longest + self._options.max_new_tokens
+        if self.max_sequence is not None and sequence > self.max_sequence:
+            raise InvalidInputError(
+                f"{self._name}: a prompt of {longest} tokens and a response of up to {self._options.max_new_tokens} "
+                f"(max_new_tokens) do not fit micro_batch_tokens={self._options.micro_batch_tokens}: "
+                f"raise it to at least {sequence - 1}, or lower max_new_tokens"
+            )
+
     def _require_version(self) -> None:
         if self._torn:
             raise TrainingError(
                 f"{self._name}: an update failed after some of its optimizer steps: the weights belong to no version, "
                 "load a checkpoint before anything else (mutual-env train --resume)"
             )
+
+
+def probe_of(tokenizer: Tokenizer) -> Sequence[int] | Ids:
+    """Ids of ordinary text; none where the tokenizer cannot write it."""
+    try:
+        return tokenizer.encode_batch([PROBE])[0]
+    except InvalidInputError:
+        return ()
 
 
 @takes(TorchOptions)

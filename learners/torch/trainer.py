@@ -49,6 +49,10 @@ class Trainer:
         self._embedding = None if model.lora else _with_sparse_gradient(model)
         self._frozen = _frozen_copy(model) if options.kl_coefficient != 0.0 and not model.lora else None
 
+    @property
+    def max_sequence(self) -> int:
+        return self._options.micro_batch_tokens + 1  # a sequence's last token is predicted, never fed
+
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π of each response token at temperature 1."""
         items = [Item(p, r, np.arange(len(r))) for p, r in zip(prompt_ids, response_ids, strict=True)]

@@ -147,6 +147,14 @@ def test_a_sequence_longer_than_a_micro_batch_is_refused_by_name() -> None:
         policy.score([TOKENIZER.render_prompt("0123456789")], [TOKENIZER.encode_batch(["1"])[0]])
 
 
+def test_what_could_not_be_trained_on_is_not_sampled() -> None:
+    # The prompt has bos + 10 tokens, a response at most 10: 21 tokens, of which 20 are fed.
+    policy = learner(llama(), micro_batch_tokens=19, max_new_tokens=10)
+    with pytest.raises(InvalidInputError, match="raise it to at least 20, or lower max_new_tokens"):
+        policy.act(["0123456789"], 1, seed=0)
+    assert len(learner(llama(), micro_batch_tokens=20, max_new_tokens=10).act(["0123456789"], 1, seed=0)[0]) == 1
+
+
 @pytest.mark.parametrize("loss", [PolicyGradient(), PolicyGradient(ratio="sequence"), CappedSequence()])
 @pytest.mark.parametrize("softcap", [None, 3.0])
 def test_chunks_of_the_vocabulary_change_nothing(loss: Loss, softcap: float | None) -> None:

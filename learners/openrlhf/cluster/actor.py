@@ -28,7 +28,8 @@ from mutual_env.types import Floats, Ids, Metrics
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """What an actor needs to build its policy. `path` is a model directory that every node sees."""
+    """What an actor needs to build its policy. `path` is a model directory that every node sees; `probe` holds ids of
+    ordinary text, for the model's check of itself."""
 
     name: str
     path: str
@@ -36,6 +37,7 @@ class PolicySpec:
     tokenizer: str
     options: TorchOptions
     cluster: ClusterOptions
+    probe: tuple[int, ...] = ()
 
 
 class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
@@ -52,7 +54,7 @@ class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
         self._ranks = ProcessGroup()
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         with memory_errors(spec.name):
-            self._model = LanguageModel(load_pretrained(Path(spec.path)), spec.vocab_size, spec.options)
+            self._model = LanguageModel(load_pretrained(Path(spec.path)), spec.vocab_size, spec.options, spec.probe)
             actor = make_actor(self._model)
             self._frozen = self._frozen_copy(actor)
             self._steps = DeepspeedSteps(strategy, actor, spec.options)

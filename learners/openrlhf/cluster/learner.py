@@ -18,6 +18,7 @@ from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy
 from learners.openrlhf.cluster.library import RayActorGroup
 from learners.registry import takes
 from learners.seeds import sample_seeds
+from learners.torch.learner import probe_of
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import Sample, Sampling
 from mutual_env.errors import DeadlineExceededError, InvalidInputError
@@ -136,6 +137,7 @@ class RayOpenRlhfLearner:
             tokenizer=self._tokenizer.fingerprint,
             options=self._options,
             cluster=self._cluster,
+            probe=tuple(int(i) for i in probe_of(self._tokenizer)),
         )
         return ClusterStrategy(self._options, self._cluster), spec
 
