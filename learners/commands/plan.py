@@ -15,7 +15,6 @@ from learners.resources import Needs, Rounds
 from learners.resources.plan import Plan, make_plan, parse_devices
 from learners.run.build import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite
-from learners.run.places import as_measured, demands, staleness, supply, unsaid
 from learners.run.results import read_spans
 
 
@@ -36,11 +35,9 @@ def run(args: argparse.Namespace) -> int:
         config = arm_config(suite, next(iter(suite.arms)), suite.seeds[0])
     else:
         config = load_run(args.config, args.overrides)
-    check(config)
-    spans = read_spans(args.like) if args.like is not None else []
-    planned = as_measured(demands(config), spans)
-    plan = make_plan(planned, args.devices or supply(config), Rounds(args.rounds, staleness(config)))
-    return show(plan, unsaid(config, planned, spans), args.picture)
+    places = check(config).as_measured(read_spans(args.like) if args.like is not None else [])
+    plan = make_plan(places.demands, args.devices or places.supply, Rounds(args.rounds, places.staleness))
+    return show(plan, places.untimed(), args.picture)
 
 
 def show(plan: Plan, assumed: Sequence[str] = (), picture: Path | None = None) -> int:

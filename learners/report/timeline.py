@@ -12,7 +12,7 @@ from learners.resources import Record, Rounds, Span
 from learners.resources.plan import make_plan
 from learners.run.config import load_run
 from learners.run.directory import RunDirectory
-from learners.run.places import as_measured, demands, staleness, supply
+from learners.run.places import read_places
 from learners.run.results import read_spans
 
 SHOWN_ROUNDS = 2
@@ -24,16 +24,14 @@ def planned_and_actual(path: Path) -> str:
     spans = read_spans(path)
     if not spans:
         return ""
-    config = load_run(directory.config)
+    places = read_places(load_run(directory.config)).as_measured(spans)
     record = Record()
     for span in spans:
         record.add(span)
-    plan = make_plan(
-        as_measured(demands(config), spans), supply(config), Rounds(SHOWN_ROUNDS, staleness(config)), meeting="phase"
-    )
+    plan = make_plan(places.demands, places.supply, Rounds(SHOWN_ROUNDS, places.staleness), meeting="phase")
     if plan.simulation is None:
         return ""
-    text = f"executor {config.resources.executor}\n{compare(plan.simulation, record)}"
+    text = f"executor {places.executor}\n{compare(plan.simulation, record)}"
     return as_picture(plan, _middle(spans, len(plan.demands))) + preformatted(text)
 
 

@@ -9,23 +9,50 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from learners.batch import Batch, build_batch
 from learners.protocol import Learner
 from learners.resources.executor import Executor, SerialExecutor
 from mutual_env.errors import WorkerLostError
 from mutual_env.seeding import derive_seed
-from mutual_env.types import AgentInfo, Completion, Metrics
+from mutual_env.types import JSON, AgentInfo, Completion, Metrics
 from sharing import Sampled
 from tokenizers_bridge import TokenizerBridge
 
 
+class TaskEnv(Protocol):
+    """What an evaluation stands on: a parallel env of tasks, as `mutual_env.make` gives it."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
+        """Draw the round that `options` name; each agent's observation holds the prompts."""
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, Any, Any, Any, dict[str, AgentInfo]]:
+        """Verify what the agents wrote; the last item says of each agent what came of it."""
+
+    def close(self) -> None: ...
+
+
+class SharedEnv(TaskEnv, Protocol):
+    """What a round stands on: a sharing strategy around such an env. `step` is `teach(sample(...))`."""
+
+    def sample(self, actions: dict[str, Any]) -> Sampled:
+        """Verify and publish."""
+
+    def teach(self, sampled: Sampled) -> dict[str, AgentInfo]:
+        """Read the peers, and what they teach."""
+
+    def state_dict(self) -> dict[str, JSON]:
+        """What the strategies keep from round to round."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What a round needs. `env` is a parallel env, with the sharing wrapper around it."""
+    """What a round needs."""
 
-    env: Any
+    env: SharedEnv
     learners: Mapping[str, Learner]
     seed: int
     group_size: int
@@ -39,8 +66,7 @@ class Loop:
 
     def sample(self, round: int) -> Sampled:
         """The first half of a round whose peers may be elsewhere and later: draw, sample, verify, publish."""
-        sampled: Sampled = self.env.sample(self._act(round))
-        return sampled
+        return self.env.sample(self._act(round))
 
     def learn(self, sampled: Sampled) -> dict[str, AgentInfo]:
         """The second half: read what the peers have published meanwhile, and learn."""
@@ -77,14 +103,16 @@ class Loop:
         return build_batch(info.get("lessons", ()), self.learners[name], self.bridge, self.teachers)
 
 
-def evaluate(env: Any, learners: Mapping[str, Learner], seed: int, samples: int, part: str = "") -> dict[str, Metrics]:
+def evaluate(
+    env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int, part: str = ""
+) -> dict[str, Metrics]:
     """Accuracy of each policy on the env's tasks, overall and for each value of the tasks' metadata key `part`."""
     observations, _ = env.reset(seed=seed, options={"round": 0})
     actions = {
         name: learner.act(observations[name]["prompts"], samples, seed=derive_seed(seed, "evaluate"))
         for name, learner in learners.items()
     }
-    infos: dict[str, AgentInfo] = env.step(actions)[-1]
+    infos = env.step(actions)[-1]
     return {name: _accuracies(info, part) for name, info in infos.items()}
 
 

@@ -1,10 +1,11 @@
-"""A run's `resources` section as what the resource wrapper understands: demands, supply, patience, an executor."""
+"""A run's `resources` section, read once: who runs on what, how long anybody waits, how far apart policies may be."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from learners.resources import (
@@ -22,7 +23,7 @@ from learners.resources import (
 )
 from learners.resources.demand import even_share
 from learners.resources.plan import parse_devices
-from learners.run.config import RunConfig
+from learners.run.config import ResourcesConfig, RunConfig, SharingConfig
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 
 T = TypeVar("T")
@@ -33,56 +34,113 @@ _EXECUTORS: dict[str, Callable[..., Executor]] = {
     "processes": ProcessExecutor,
     "ray": RayExecutor,
 }
+_GIVEN = ("demands", "supply", "patience", "clock")  # what an executor takes that is no option of the configuration
 
 
-def make_executor(config: RunConfig) -> Executor:
-    """The executor that a run names, told what each policy takes and what there is."""
-    resources = config.resources
-    check_resources(config)
-    if resources.executor == "serial":
-        return SerialExecutor()
-    shared: dict[str, Any] = {"demands": demands(config), "patience": _make(Patience, resources.patience, "patience")}
-    if resources.executor != "ray":  # a cluster knows its own machines
-        shared["supply"] = supply(config)
-    return _EXECUTORS[resources.executor](**shared, **resources.options)
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run's policies live.
+
+    `options` are the executor's own. `demands`: one for each policy. `staleness`: by how many rounds policies may be
+    apart; 0 in synchronous rounds. `timed`: the (policy, phase) of which the configuration says how long they take.
+    """
+
+    executor: str
+    options: Mapping[str, Any]
+    supply: Supply
+    demands: tuple[Demand, ...]
+    patience: Patience
+    staleness: int
+    timed: frozenset[tuple[str, str]]
+
+    @property
+    def apart(self) -> bool:
+        """Whether each policy has a loop and an env of its own, as in asynchronous rounds."""
+        return self.staleness > 0
+
+    @property
+    def stall_limit(self) -> float:
+        """Seconds after which a half round cannot be going on any more: its two leases, waited for and held to the
+        last."""
+        longest = max(needs.limit for demand in self.demands for needs in demand.phases.values())
+        held = (self.patience.restarts + 1) * longest + self.patience.restarts * self.patience.restart_limit
+        return 2 * (self.patience.limit + held)
+
+    def start(self) -> Executor:
+        """The executor, told what each policy takes and what there is."""
+        if self.executor == "serial":
+            return SerialExecutor()
+        shared: dict[str, Any] = {"demands": self.demands, "patience": self.patience}
+        if self.executor != "ray":  # a cluster knows its own machines
+            shared["supply"] = self.supply
+        return _EXECUTORS[self.executor](**shared, **self.options)
+
+    def as_measured(self, spans: Iterable[Span]) -> Places:
+        """With the seconds that each phase took in a run, and without phases that it never leased. A policy that was
+        not in that run stays as it is."""
+        record = Record()
+        for span in spans:
+            record.add(span)
+        measured = record.phase_seconds()
+        return dataclasses.replace(
+            self,
+            demands=tuple(_measured(demand, measured) for demand in self.demands),
+            timed=self.timed | measured.keys(),
+        )
+
+    def untimed(self) -> list[str]:
+        """The phases of which neither the configuration nor a run says how long they take, as "policy/phase"."""
+        return [
+            f"{d.policy}/{phase}" for d in self.demands for phase in d.phases if (d.policy, phase) not in self.timed
+        ]
 
 
-def check_resources(config: RunConfig) -> None:
-    """Whether the section makes sense, before anything is started."""
-    resources = config.resources
-    if resources.executor not in _EXECUTORS:
-        raise UnknownNameError.of("resources.executor", resources.executor, _EXECUTORS)
-    known = inspect.signature(_EXECUTORS[resources.executor]).parameters
-    for option in resources.options:
-        if option not in known or option in ("demands", "supply", "patience", "clock"):
-            raise UnknownNameError.of(f"option of executor {resources.executor!r}", option, known)
+def read_places(config: RunConfig) -> Places:
+    """The section as a value; what makes no sense is refused before anything is started."""
+    resources, policies = config.resources, list(config.policies)
+    _check_executor(resources)
     for policy in resources.demands:
-        if policy not in config.policies:
-            raise UnknownNameError.of("policy in resources.demands", policy, config.policies)
-    demands(config)
-    _make(Patience, resources.patience, "patience")
-    staleness(config)
+        if policy not in policies:
+            raise UnknownNameError.of("policy in resources.demands", policy, policies)
+    supply = parse_devices(resources.devices) if resources.devices else Supply.local()
+    places = Places(
+        executor=resources.executor,
+        options=resources.options,
+        supply=supply,
+        demands=tuple(_demands(resources.demands, policies, supply)),
+        patience=_make(Patience, resources.patience, "patience"),
+        staleness=_staleness(config.sharing, policies) if resources.mode == "asynchronous" else 0,
+        timed=frozenset(_timed(resources.demands)),
+    )
     if config.sharing.exchange == "ray" and resources.executor != "ray":
         raise ConfigError(
             f"sharing.exchange=ray needs resources.executor=ray, got {resources.executor!r}: it lives on that cluster"
         )
+    return places
 
 
-def staleness(config: RunConfig) -> int:
-    """By how many rounds policies may be apart: 0 in synchronous rounds, else the `max_staleness` of the strategy."""
-    if config.resources.mode == "synchronous":
-        return 0
-    options, strategy = config.sharing.options, config.sharing.strategy
+def _check_executor(resources: ResourcesConfig) -> None:
+    if resources.executor not in _EXECUTORS:
+        raise UnknownNameError.of("resources.executor", resources.executor, _EXECUTORS)
+    known = inspect.signature(_EXECUTORS[resources.executor]).parameters
+    for option in resources.options:
+        if option not in known or option in _GIVEN:
+            raise UnknownNameError.of(f"option of executor {resources.executor!r}", option, known)
+
+
+def _staleness(sharing: SharingConfig, policies: Collection[str]) -> int:
+    """The bound of asynchronous rounds: the `max_staleness` of the strategy."""
+    options = sharing.options
     bound = options.get("max_staleness")
     if not isinstance(bound, int) or bound < 1:
         given = f"{bound!r}" if "max_staleness" in options else "none"
         raise ConfigError(
-            f"resources.mode=asynchronous takes its bound from the strategy, and {strategy!r} is given {given}: set "
-            "sharing.options.max_staleness to how many rounds old what is learnt from may be (1 or more), or "
+            f"resources.mode=asynchronous takes its bound from the strategy, and {sharing.strategy!r} is given {given}"
+            ": set sharing.options.max_staleness to how many rounds old what is learnt from may be (1 or more), or "
             "resources.mode=synchronous"
         )
     for option in ("teacher", "reference"):
-        if options.get(option) in config.policies:
+        if options.get(option) in policies:
             raise ConfigError(
                 f"sharing.options.{option}={options[option]} is a policy in training, whose weights at a given moment "
                 "nobody can say in asynchronous rounds: name one of `teachers`, or set resources.mode=synchronous"
@@ -90,45 +148,17 @@ def staleness(config: RunConfig) -> int:
     return bound
 
 
-def stall_limit(config: RunConfig) -> float:
-    """Seconds after which a half round cannot be going on any more: its two leases, waited for and held to the last."""
-    patience = _make(Patience, config.resources.patience, "patience")
-    longest = max(needs.limit for demand in demands(config) for needs in demand.phases.values())
-    held = (patience.restarts + 1) * longest + patience.restarts * patience.restart_limit
-    return 2 * (patience.limit + held)
-
-
-def supply(config: RunConfig) -> Supply:
-    return parse_devices(config.resources.devices) if config.resources.devices else Supply.local()
-
-
-def demands(config: RunConfig) -> list[Demand]:
+def _demands(described: Mapping[str, Any], policies: Iterable[str], supply: Supply) -> list[Demand]:
     """One for each policy; a policy that is not described gets an even share."""
-    described = config.resources.demands
-    rest = [name for name in config.policies if name not in described]
-    return [_demand(name, described[name]) for name in described] + even_share(rest, supply(config))
+    rest = [name for name in policies if name not in described]
+    return [_demand(name, described[name]) for name in described] + even_share(rest, supply)
 
 
-def as_measured(demands: Iterable[Demand], spans: Iterable[Span]) -> list[Demand]:
-    """The demands with the seconds that each phase took in a run, and without phases that it never leased. A policy
-    that was not in that run stays as it is."""
-    record = Record()
-    for span in spans:
-        record.add(span)
-    measured = record.phase_seconds()
-    return [_measured(demand, measured) for demand in demands]
-
-
-def unsaid(config: RunConfig, planned: Iterable[Demand], spans: Iterable[Span] = ()) -> list[str]:
-    """The phases of which neither the configuration nor a run says how long they take, as "policy/phase"."""
-    described = config.resources.demands
-    said = {(span.policy, span.phase) for span in spans} | {
-        (policy, phase)
-        for policy, spec in described.items()
-        for phase, needs in spec.get("phases", {}).items()
-        if "seconds" in needs
-    }
-    return [f"{d.policy}/{phase}" for d in planned for phase in d.phases if (d.policy, phase) not in said]
+def _timed(described: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for policy, spec in described.items():
+        for phase, needs in spec.get("phases", {}).items():
+            if "seconds" in needs:
+                yield policy, phase
 
 
 def _measured(demand: Demand, measured: Mapping[tuple[str, str], float]) -> Demand:

@@ -16,7 +16,7 @@ from learners.run.build import Parts, build
 from learners.run.config import RunConfig, load_run, to_yaml
 from learners.run.directory import JsonLines, RunDirectory
 from learners.run.loop import evaluate
-from learners.run.places import staleness, stall_limit
+from learners.run.places import Places, read_places
 from mutual_env.errors import WorkerLostError
 from mutual_env.types import JSON, AgentInfo, Metrics
 
@@ -51,9 +51,11 @@ def resume(path: Path, *, watch: Watch | None = None) -> Result:
 
 
 def _run(config: RunConfig, directory: RunDirectory, watch: Watch | None) -> Result:
+    places = read_places(config)
     with directory.locked(), ExitStack() as stack:
         files = Files.open(directory, stack)
-        run = _Run(config, directory, files, build(config, directory.exchange, stack), watch or _ignore)
+        parts = build(config, places, directory.exchange, stack)
+        run = _Run(config, places, directory, files, parts, watch or _ignore)
         stack.callback(run.close)
         refused = run.restore()
         try:
@@ -93,9 +95,11 @@ class Files:
 class _Run:
     """How far a run has come, and what each further round leaves behind."""
 
-    def __init__(self, config: RunConfig, directory: RunDirectory, files: Files, parts: Parts, watch: Watch) -> None:
+    def __init__(
+        self, config: RunConfig, places: Places, directory: RunDirectory, files: Files, parts: Parts, watch: Watch
+    ) -> None:
         self.done = 0
-        self._config = config
+        self._config, self._places = config, places
         self._checkpoints = directory.checkpoints(config.checkpoint.keep)
         self._files = files
         self._parts = parts
@@ -139,10 +143,9 @@ class _Run:
         self._go_on_without(self._parts.executor.parked)  # who was lost in the last round has no state to save
 
     def _rounds(self, last: int) -> Generator[Round]:
-        delay = staleness(self._config)
-        if delay:
-            limit = stall_limit(self._config)
-            yield from rounds_at_own_pace(self._parts.loops, Rounds(last, delay), first=self.done, limit=limit)
+        if self._places.apart:
+            rounds, limit = Rounds(last, self._places.staleness), self._places.stall_limit
+            yield from rounds_at_own_pace(self._parts.loops, rounds, first=self.done, limit=limit)
         else:
             for number in range(self.done, last):
                 yield Round(self._round(number), {})

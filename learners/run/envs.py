@@ -1,0 +1,87 @@
+"""The envs of a run: those that its policies train in, under the run's strategy, and the one of the evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mutual_env
+import sharing
+from learners.run.config import EnvConfig, EvaluationConfig, RunConfig, SharingConfig
+from learners.run.loop import SharedEnv, TaskEnv
+from mutual_env.seeding import derive_seed
+from mutual_env.verifiers import VerifierPool
+from sharing.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Envs:
+    """Makes them. `apart`: each policy has an env of its own, and meets its peers in the exchange alone."""
+
+    env: EnvConfig
+    sharing: SharingConfig
+    evaluation: EvaluationConfig
+    policies: tuple[str, ...]
+    seed: int
+    apart: bool
+
+    @classmethod
+    def of(cls, config: RunConfig, *, apart: bool) -> Envs:
+        return cls(config.env, config.sharing, config.evaluation, tuple(config.policies), config.seed, apart)
+
+    def together(self) -> list[list[str]]:
+        """The policies, env by env."""
+        return [[name] for name in self.policies] if self.apart else [list(self.policies)]
+
+    def shared(self, names: Sequence[str], exchange: Exchange, pool: VerifierPool | None = None) -> SharedEnv:
+        """The env that the loop of these policies trains in."""
+        env = self._make(agents=list(names), **_given(pool))
+        options = self._options_apart() if self.apart else self.sharing.options
+        made: SharedEnv = sharing.make(self.sharing.strategy, env, exchange=exchange, **options)
+        return made
+
+    def held_out(self, names: Sequence[str], pool: VerifierPool | None = None) -> TaskEnv | None:
+        """The env of the evaluations: the same task family, on tasks that training never draws. None: never."""
+        evaluation = self.evaluation
+        if evaluation.every == 0:
+            return None
+        settings = {
+            "agents": list(names),
+            "prompts_per_round": evaluation.prompts,
+            "group_size": evaluation.samples,
+            "seed": derive_seed(self.seed, "evaluation"),
+        }
+        return self._make(**settings, **evaluation.options, **_given(pool))
+
+    def _make(self, **changes: Any) -> TaskEnv:
+        """Without sharing."""
+        env = self.env
+        settings: dict[str, Any] = {
+            "group_size": env.group_size,
+            "prompts_per_round": env.prompts_per_round,
+            "seed": self.seed,
+            "on_unscored": env.on_unscored,
+            "unscored_limit": env.unscored_limit,
+            **env.options,
+            **changes,
+        }
+        made: TaskEnv = mutual_env.make(env.id, **settings)
+        return made
+
+    def _options_apart(self) -> dict[str, Any]:
+        """The strategy's options where a policy has an env of its own: its peers are in others, and meet it in the
+        exchange.
+
+        The delay of the rounds is all the staleness that the strategy accepts, so records are read in the round they
+        belong to. What `peers` and `limits` say is said of the run's policies, which an env of one does not know.
+        """
+        options = {**self.sharing.options, "max_staleness": 0}
+        if isinstance(options.get("peers"), int):
+            options["peers"] = sharing.ring(self.policies, options["peers"])
+        options.setdefault("limits", {"max_group": max(sharing.Limits().max_group, self.env.group_size)})
+        return options
+
+
+def _given(pool: VerifierPool | None) -> dict[str, Any]:
+    return {} if pool is None else {"pool": pool}
