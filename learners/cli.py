@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from learners.commands import bridge, listing, models, plan, report, suite, train
+from learners.commands import bridge, compare, eval, listing, models, plan, report, suite, train
 from mutual_env.errors import MutualEnvError
 
 _COMMANDS = {
@@ -15,6 +15,8 @@ _COMMANDS = {
     "suite": (suite, "run several arms over several seeds and compare them"),
     "plan": (plan, "lay out a configuration on machines without running it"),
     "report": (report, "write the report of a run or a suite as one HTML file"),
+    "eval": (eval, "evaluate a run, a checkpoint or a model: mean@k, pass@k, maj@k with intervals"),
+    "compare": (compare, "arms of suites, runs or evaluations: paired differences, effect sizes, Holm"),
     "list": (listing, "list env ids, strategies, learners and verifiers"),
     "bridge": (bridge, "what is lost between two tokenizers"),
     "models": (models, "convert the small real models that come as packages"),

@@ -151,6 +151,16 @@ def arm_config(suite: SuiteConfig, arm: str, seed: int) -> RunConfig:
     return run
 
 
+def changed(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The same run with dotted overrides, checked."""
+    structured = OmegaConf.structured(config)
+    _override(structured, overrides)
+    run = _to_object(structured)
+    assert isinstance(run, RunConfig)
+    check_run(run)
+    return run
+
+
 def to_yaml(config: RunConfig | SuiteConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
@@ -207,12 +217,16 @@ def _load(schema: type[Any], path: Path, overrides: Sequence[str]) -> Any:
     content = OmegaConf.to_container(_read(path))
     assert isinstance(content, dict)
     _merge(config, content, where=str(path))
+    _override(config, overrides)
+    return _to_object(config)
+
+
+def _override(config: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
         key, separator, _ = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r} must have the form key.path=value")
         _update(config, key, _value(override, key), where="the command line")
-    return _to_object(config)
 
 
 def _value(override: str, key: str) -> Any:

@@ -1,0 +1,96 @@
+"""What an evaluation holds, and the file it is kept in: one JSON object a task and policy."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mutual_env.errors import StorageError
+from mutual_env.types import JSON, Experience, Message, VerdictStatus
+
+SAMPLES, SUMMARY = "samples.jsonl", "evaluation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One sample and what the verifier said of it. `reward` is None where no verdict was reached."""
+
+    text: str
+    reward: float | None
+    correct: bool
+    status: VerdictStatus
+    detail: str = ""
+    tokens: int = 0
+    finish: str = "stop"
+
+    @classmethod
+    def of(cls, experience: Experience) -> Judged:
+        completion, verdict = experience.completion, experience.verdict
+        return cls(
+            completion.text,
+            verdict.reward,
+            verdict.correct,
+            verdict.status,
+            verdict.detail,
+            int(completion.token_ids.size),
+            completion.finish_reason,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What one policy made of one task. `part` is the value of the task's metadata key that results are split by."""
+
+    policy: str
+    task: str
+    prompt: str | Sequence[Message]
+    answer: str
+    part: str
+    samples: tuple[Judged, ...]
+
+
+def write(directory: Path, answered: Iterable[Answered], about: Mapping[str, JSON]) -> Path:
+    """The samples and what is to be known of them, replacing what an evaluation of the same name left there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    aside = directory / f"{SAMPLES}.tmp"
+    with aside.open("w", encoding="utf-8") as file:
+        for item in answered:
+            file.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
+    aside.replace(directory / SAMPLES)
+    (directory / SUMMARY).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return directory
+
+
+def read(directory: Path) -> dict[str, tuple[Answered, ...]]:
+    """policy -> its tasks, in the order in which they were asked."""
+    path = directory / SAMPLES
+    if not path.is_file():
+        raise StorageError(f"{directory} holds no evaluation: it has no {SAMPLES}; `mutual-env eval` writes one")
+    found: dict[str, list[Answered]] = defaultdict(list)
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            item = _answered(line, f"{path}, line {number}")
+            found[item.policy].append(item)
+    return {policy: tuple(items) for policy, items in found.items()}
+
+
+def read_about(directory: Path) -> dict[str, Any]:
+    """What the evaluation says of itself: what was evaluated, how it was sampled, on which tasks."""
+    try:
+        about: dict[str, Any] = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{directory / SUMMARY} cannot be read ({error}): evaluate again") from error
+    return about
+
+
+def _answered(line: str, where: str) -> Answered:
+    try:
+        content = json.loads(line)
+        samples = tuple(Judged(**sample) for sample in content.pop("samples"))
+        return Answered(samples=samples, **content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{where} is no evaluated task ({error}): evaluate again") from error
