@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -255,6 +255,20 @@ class Lesson:
     weight: float = 1.0
     order: int = 0
 
+    def __post_init__(self) -> None:
+        _check_is("Lesson.experience", self.experience, Experience, "an Experience")
+        _check_is("Lesson.correction", self.correction, Correction, "a Correction, such as OldPolicy()")
+        _check_is("Lesson.order", self.order, int, "a whole number")
+        for name, value in (("Lesson.advantage", self.advantage), ("Lesson.weight", self.weight)):
+            _check_is(name, value, (int, float, np.floating), "one number")
+            if not math.isfinite(value):
+                raise InvalidInputError(f"{name} must be finite, got {value!r}")
+        if self.weight < 0.0:
+            raise InvalidInputError(
+                f"Lesson.weight must be at least 0, got {self.weight!r}: "
+                "give what should become less likely a negative advantage"
+            )
+
 
 class AgentInfo(TypedDict):
     """What `infos[agent]` holds after `step`: the env writes all but `lessons`, the sharing wrappers write that."""
@@ -263,6 +277,12 @@ class AgentInfo(TypedDict):
     groups: tuple[Group, ...]
     metrics: Metrics
     lessons: NotRequired[tuple[Lesson, ...]]
+
+
+def _check_is(name: str, value: object, kind: Any, said: str) -> None:
+    """Raise unless the value is of this kind. A bool is a number to Python alone."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidInputError(f"{name} must be {said}, got {value!r:.200}")
 
 
 def _frozen_array(values: object, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
