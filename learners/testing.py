@@ -24,7 +24,7 @@ import numpy as np
 
 from learners.example import Example
 from learners.protocol import Learner
-from mutual_env.errors import InvalidInputError, MutualEnvError
+from mutual_env.errors import ConformanceError, InvalidInputError
 from mutual_env.types import Completion, CrossEntropy, Floats, Ids, Loss, PolicyGradient, Prompt
 
 MakeLearner = Callable[[], Learner]
@@ -34,10 +34,6 @@ AGREEMENT = 1e-4
 
 SPLIT = 1e-6
 """Relative, between log-probabilities after an update in one micro-batch and after the same in many."""
-
-
-class ConformanceError(MutualEnvError, AssertionError):
-    """A learner does not hold what every learner must."""
 
 
 def check_learner(
@@ -267,9 +263,7 @@ def _learner(make_learner: MakeLearner) -> Iterator[Learner]:
         yield learner
 
 
-def _require(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise ConformanceError(sentence)
+_require = ConformanceError.unless
 
 
 def _refuses(name: str, call: Callable[[], object]) -> None:

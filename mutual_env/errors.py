@@ -13,6 +13,7 @@
     ├── TrainingError (RuntimeError)         an update that must not be applied: NaN loss, exploding gradient
     ├── WorkerLostError (RuntimeError)       a worker that died or hung more often than it may be restarted
     ├── DeadlineExceededError (TimeoutError) a bounded wait that ran out
+    ├── ConformanceError (AssertionError)    a part that does not hold what every such part must; from a shipped check
     └── MissingExtraError (ImportError)      an optional dependency that is not installed; names the extra
 
 Each inherits the standard type it refines, so `except ValueError` keeps working for people who do not know this file.
@@ -99,3 +100,13 @@ class MissingExtraError(MutualEnvError, ImportError):
     @classmethod
     def of(cls, what: str, extra: str) -> MissingExtraError:
         return cls(f"{what} needs an optional dependency: pip install 'mutual-env[{extra}]'")
+
+
+class ConformanceError(MutualEnvError, AssertionError):
+    """A part does not hold what every part of its kind must. All shipped checks raise it, also under `python -O`."""
+
+    @classmethod
+    def unless(cls, holds: bool, sentence: str) -> None:
+        """Raise with this sentence unless it holds."""
+        if not holds:
+            raise cls(sentence)

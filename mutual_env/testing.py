@@ -1,11 +1,12 @@
-"""Conformance tests for envs and wrappers, ours and anybody's. Each takes a function that makes a fresh env.
+"""Conformance tests for envs, wrappers and verifiers, ours and anybody's.
 
     check_env(make_env)        the whole contract of a round: spaces, keys, infos, refusals, seeding, closing
     check_wrapper(wrap)        the same for a wrapper around an env, and that it only adds
     seed_test(make_env)        same seed, same everything, whatever else runs in the process
     fuzz_actions(make_env)     odd and broken actions are scored or refused, and a refusal loses nothing
+    check_verifier(spec, ...)  a verifier tells right from wrong, the same each time, and survives anything written
 
-They raise `AssertionError` with a sentence that says what was expected.
+They raise `ConformanceError`, which is an AssertionError, with a sentence that says what was expected.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 
 from mutual_env.env import ReasoningEnv
-from mutual_env.errors import InvalidInputError, MutualEnvError
+from mutual_env.errors import ConformanceError, InvalidInputError, MutualEnvError
 from mutual_env.registry import make
 from mutual_env.types import AgentInfo, Completion, Task
+from mutual_env.verifiers.testing import check_verifier
+
+__all__ = ["check_env", "check_verifier", "check_wrapper", "fuzz_actions", "seed_test"]
 
 Env: TypeAlias = "ParallelEnv[str, Any, Any]"
 MakeEnv: TypeAlias = Callable[[], Env]
@@ -173,7 +177,7 @@ def _check_refusals(env: Env, actions: dict[str, Any]) -> None:
         except InvalidInputError as e:
             _expect(len(str(e)) > 20, f"the refusal of {what} says what is wrong, got {str(e)!r}")
         else:
-            raise AssertionError(f"an action with {what} is refused with an InvalidInputError")
+            raise ConformanceError(f"an action with {what} is refused with an InvalidInputError")
         _expect(list(env.agents) == list(env.possible_agents), f"a refused action with {what} leaves the round open")
 
 
@@ -198,7 +202,7 @@ def _check_step(env: Env, actions: dict[str, Any]) -> None:
         env.step(actions)
     except MutualEnvError:
         return
-    raise AssertionError("a second step without a reset is refused")
+    _expect(False, "a second step without a reset is refused")
 
 
 def _check_info(
@@ -263,8 +267,7 @@ def _global_generators() -> tuple[Any, ...]:
 
 
 def _expect(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise AssertionError(f"expected: {sentence}")
+    ConformanceError.unless(holds, f"expected: {sentence}")
 
 
 _ODD_TEXTS: tuple[Any, ...] = (

@@ -1,6 +1,7 @@
 """What a strategy must do, as a test that everybody's can be run through, and a small env to run it in.
 
 from sharing.testing import check_strategy
+
 check_strategy(lambda env, **common: MyStrategy(Independent(env, **common), **common))
 """
 
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from pettingzoo import ParallelEnv
 
+from mutual_env.errors import ConformanceError
 from mutual_env.seeding import generator
 from mutual_env.spaces import GroupSpace, round_space
 from mutual_env.types import Completion, Experience, Lesson, Task, Verdict
@@ -125,7 +127,7 @@ def play(env: Any, answers: Mapping[str, Sequence[Sequence[Any]]], *, round: int
 
 
 def check_strategy(make_wrapper: MakeWrapper) -> None:
-    """Raise an AssertionError that says what a strategy broke. See each check's docstring."""
+    """Raise a ConformanceError that says what a strategy broke. See each check's docstring."""
     for check in (
         _leaves_the_env_as_it_is,
         _returns_lessons_and_finite_numbers,
@@ -144,13 +146,14 @@ def _leaves_the_env_as_it_is(make_wrapper: MakeWrapper) -> None:
     bare, wrapped = _env(), make_wrapper(_env())
     for round_ in range(_ROUNDS):
         options: dict[str, Any] = {"round": round_}
-        assert wrapped.reset(seed=7, options=options) == bare.reset(seed=7, options=options), "reset was changed"
+        same = wrapped.reset(seed=7, options=options) == bare.reset(seed=7, options=options)
+        _require(same, "reset was changed")
         there, here = bare.step(_answers(round_)), wrapped.step(_answers(round_))
-        assert here[:4] == there[:4], "observations, rewards, terminations or truncations were changed"
+        _require(here[:4] == there[:4], "observations, rewards, terminations or truncations were changed")
         for agent, info in there[4].items():
-            assert here[4][agent]["groups"] == info["groups"], f"the groups of {agent} were changed"
+            _require(here[4][agent]["groups"] == info["groups"], f"the groups of {agent} were changed")
             kept = {key: here[4][agent]["metrics"].get(key) for key in info["metrics"]}
-            assert kept == info["metrics"], f"metrics of the env were changed for {agent}"
+            _require(kept == info["metrics"], f"metrics of the env were changed for {agent}")
 
 
 def _returns_lessons_and_finite_numbers(make_wrapper: MakeWrapper) -> None:
@@ -158,19 +161,22 @@ def _returns_lessons_and_finite_numbers(make_wrapper: MakeWrapper) -> None:
     env = make_wrapper(_env())
     for round_ in range(_ROUNDS):
         for agent, info in play(env, _answers(round_), round=round_).items():
-            assert isinstance(info["lessons"], tuple), f"lessons of {agent} must be a tuple"
+            _require(isinstance(info["lessons"], tuple), f"lessons of {agent} must be a tuple")
             tasks = {task.id for task in env.unwrapped.tasks}
             for lesson in info["lessons"]:
-                assert isinstance(lesson, Lesson), f"{lesson!r} is no Lesson"
-                assert lesson.experience.task.id in tasks, f"{agent} learns from another round's task"
-                assert lesson.experience.verdict.reward is not None, f"{agent} learns from what was not scored"
-                finite = math.isfinite(lesson.advantage) and math.isfinite(lesson.weight) and lesson.weight >= 0
-                assert finite, (
-                    f"advantage {lesson.advantage}, weight {lesson.weight}: both finite, the weight not below 0"
-                )
+                _check_lesson(agent, lesson, tasks)
             for key, value in info["metrics"].items():
-                assert isinstance(value, float), f"metric {key} of {agent} is a {type(value).__name__}, not a float"
-                assert math.isfinite(value), f"metric {key} of {agent} is {value}"
+                _require(isinstance(value, float), f"metric {key} of {agent} is a {type(value).__name__}, not a float")
+                _require(math.isfinite(value), f"metric {key} of {agent} is {value}")
+
+
+def _check_lesson(agent: str, lesson: object, tasks: set[str]) -> None:
+    if not isinstance(lesson, Lesson):
+        raise ConformanceError(f"{lesson!r} is no Lesson")
+    _require(lesson.experience.task.id in tasks, f"{agent} learns from another round's task")
+    _require(lesson.experience.verdict.reward is not None, f"{agent} learns from what was not scored")
+    finite = math.isfinite(lesson.advantage) and math.isfinite(lesson.weight) and lesson.weight >= 0
+    _require(finite, f"advantage {lesson.advantage}, weight {lesson.weight}: both finite, the weight not below 0")
 
 
 def _repeats_itself(make_wrapper: MakeWrapper) -> None:
@@ -181,7 +187,7 @@ def _repeats_itself(make_wrapper: MakeWrapper) -> None:
         play(other, _answers(round_ + 10), round=round_ + 10)
         np.random.rand()  # the global generator is what must not matter
         two = play(second, _answers(round_), round=round_)
-        assert _told(one) == _told(two), "the same seed gave other lessons"
+        _require(_told(one) == _told(two), "the same seed gave other lessons")
 
 
 def _ignores_the_order_of_agents(make_wrapper: MakeWrapper) -> None:
@@ -189,7 +195,7 @@ def _ignores_the_order_of_agents(make_wrapper: MakeWrapper) -> None:
     forward, backward = make_wrapper(_env()), make_wrapper(_env(_AGENTS[::-1]))
     for round_ in range(_ROUNDS):
         one, two = (play(env, _answers(round_), round=round_) for env in (forward, backward))
-        assert _told(one) == _told(two), "the order of agents changed the lessons"
+        _require(_told(one) == _told(two), "the order of agents changed the lessons")
 
 
 def _cannot_tell_where_peers_are(make_wrapper: MakeWrapper) -> None:
@@ -201,7 +207,7 @@ def _cannot_tell_where_peers_are(make_wrapper: MakeWrapper) -> None:
         one = play(together, _answers(round_), round=round_)
         for agent in (*_AGENTS[1:], _AGENTS[0]):
             two = play(apart[agent], _answers(round_), round=round_)
-        assert _told(one)[_AGENTS[0]] == _told(two)[_AGENTS[0]], "peers in another env taught something else"
+        _require(_told(one)[_AGENTS[0]] == _told(two)[_AGENTS[0]], "peers in another env taught something else")
 
 
 def _learns_alone_from_itself(make_wrapper: MakeWrapper) -> None:
@@ -209,7 +215,7 @@ def _learns_alone_from_itself(make_wrapper: MakeWrapper) -> None:
     env = make_wrapper(_env(_AGENTS[:1]))
     for round_ in range(_ROUNDS):
         for agent, info in play(env, _answers(round_), round=round_).items():
-            assert all(lesson.experience.author == agent for lesson in info["lessons"]), "borrowed from nobody"
+            _require(all(x.experience.author == agent for x in info["lessons"]), f"{agent} borrowed from nobody")
 
 
 def _survives_rounds_without_verdicts(make_wrapper: MakeWrapper) -> None:
@@ -220,7 +226,7 @@ def _survives_rounds_without_verdicts(make_wrapper: MakeWrapper) -> None:
         answers = {**_answers(0), **dict.fromkeys(silent, nothing)}
         for agent, info in play(env, answers).items():
             own = [lesson for lesson in info["lessons"] if lesson.experience.author == agent]
-            assert agent not in silent or not own, f"{agent} learns from its own unscored group"
+            _require(agent not in silent or not own, f"{agent} learns from its own unscored group")
 
 
 def _goes_on_from_its_state(make_wrapper: MakeWrapper) -> None:
@@ -230,7 +236,7 @@ def _goes_on_from_its_state(make_wrapper: MakeWrapper) -> None:
         resumed = make_wrapper(_env())
         resumed.load_state_dict(json.loads(json.dumps(steady.state_dict())))
         one, two = (play(env, _answers(round_), round=round_) for env in (steady, resumed))
-        assert _told(one) == _told(two), "a strategy that was resumed from its state taught something else"
+        _require(_told(one) == _told(two), "a strategy that was resumed from its state taught something else")
 
 
 def _env(agents: Sequence[str] = _AGENTS) -> ScriptedEnv:
@@ -270,3 +276,6 @@ def _matter(lesson: Lesson) -> tuple[Any, ...]:
         lesson.weight,
         lesson.order,
     )
+
+
+_require = ConformanceError.unless

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mutual_env.errors import InvalidInputError
+from mutual_env.errors import ConformanceError
 from tokenizers_bridge.declaration import NOTHING, declaration_of
 from tokenizers_bridge.edits import edits_between
 from tokenizers_bridge.protocol import Tokenizer
@@ -29,7 +29,7 @@ PROBES = (
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
-    """Raise InvalidInputError, with the probe, where bytes(encode(text)) is not the text up to declared changes, where
+    """Raise ConformanceError, with the probe, where bytes(encode(text)) is not the text up to declared changes, where
     text that spells a control token becomes one, or where the tables disagree with each other."""
     says = declaration_of(tokenizer)
     unknown = {i for i, role in tokenizer.specials.items() if role == "unk"}
@@ -37,21 +37,21 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
         data = tokenizer.token_bytes(ids)
         edits = edits_between(probe.encode(), data, NOTHING, says)
         if not edits.declared and not unknown & set(ids.tolist()):
-            raise InvalidInputError(f"{tokenizer!r} turns {probe!r} into {data!r}: no declared change explains that")
+            raise ConformanceError(f"{tokenizer!r} turns {probe!r} into {data!r}: no declared change explains that")
         if int(tokenizer.byte_lengths(ids).sum()) != len(data):
-            raise InvalidInputError(f"{tokenizer!r}: byte_lengths and token_bytes disagree on {probe!r}")
+            raise ConformanceError(f"{tokenizer!r}: byte_lengths and token_bytes disagree on {probe!r}")
     _check_controls(tokenizer, unknown)
 
 
 def _check_controls(tokenizer: Tokenizer, unknown: set[int]) -> None:
     every = np.fromiter(tokenizer.specials, np.int32, len(tokenizer.specials))
     if tokenizer.byte_lengths(every).any():
-        raise InvalidInputError(f"{tokenizer!r}: a control token stands for bytes")
+        raise ConformanceError(f"{tokenizer!r}: a control token stands for bytes")
     if tokenizer.stop_id not in tokenizer.specials:
-        raise InvalidInputError(f"{tokenizer!r}: stop_id {tokenizer.stop_id} is not among its control tokens")
+        raise ConformanceError(f"{tokenizer!r}: stop_id {tokenizer.stop_id} is not among its control tokens")
     texts = sorted({text for text in declaration_of(tokenizer).control_texts.values() if text})
     spelled = [f"a{text}b {text}" for text in texts]
     for text, ids in zip(spelled, tokenizer.encode_batch(spelled), strict=True):
         leaked = (set(ids.tolist()) & set(tokenizer.specials)) - unknown
         if leaked:
-            raise InvalidInputError(f"{tokenizer!r}: the text {text!r} was encoded as control tokens {sorted(leaked)}")
+            raise ConformanceError(f"{tokenizer!r}: the text {text!r} was encoded as control tokens {sorted(leaked)}")

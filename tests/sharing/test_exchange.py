@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mutual_env.errors import DeadlineExceededError, InvalidInputError, StorageError
+from mutual_env.errors import ConformanceError, DeadlineExceededError, InvalidInputError, StorageError
 from mutual_env.types import Completion
 from sharing import (
     KINDS,
@@ -30,6 +32,7 @@ from sharing import (
     export,
 )
 from sharing.codec import decode, encode, wire_size
+from sharing.exchange.testing import CONTRACT, check_exchange
 from tests.sharing.toys import rollout, statistics, success
 
 
@@ -51,108 +54,70 @@ def records(exchange: Exchange, *of: str, reader: str = "me", **how: object) -> 
     return [stored.record for stored in reading.records]
 
 
-def test_what_was_published_is_read_back_equal(exchange: Exchange) -> None:
-    published = [rollout("t"), statistics("t"), success("t")]
-    exchange.publish(published)
-    assert records(exchange) == published
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+def test_every_exchange_keeps_the_contract(check: Callable[[Exchange], None], exchange: Exchange) -> None:
+    check(exchange)
 
 
-def test_a_reader_does_not_read_itself(exchange: Exchange) -> None:
-    exchange.publish([success("t", "me"), success("t", "you")])
-    assert [r.origin.author for r in records(exchange)] == ["you"]
+def test_the_whole_contract_is_one_call(tmp_path: Path) -> None:
+    paths = (tmp_path / f"{i}.sqlite" for i in itertools.count())
+    check_exchange(lambda: SQLiteExchange(next(paths)))
 
 
-def test_reading_filters_by_task_kind_and_author(exchange: Exchange) -> None:
-    exchange.publish([r for t in "tu" for a in "ab" for r in (rollout(t, a), statistics(t, a), success(t, a))])
-    assert {r.origin.task_id for r in records(exchange, "u")} == {"u"}
-    assert {r.kind for r in records(exchange, kinds=("statistics",))} == {"statistics"}
-    assert {r.origin.author for r in records(exchange, authors=["b"])} == {"b"}
-    assert records(exchange, authors=[]) == []
-    assert records(exchange, "unknown") == []
+class Lossy(InMemoryExchange):
+    """Keeps log-probabilities in single precision."""
+
+    def publish(self, records: Sequence[Record]) -> tuple[int, ...]:
+        return super().publish([_in_single_precision(r) if isinstance(r, Rollout) else r for r in records])
 
 
-def test_the_order_is_that_of_the_question_and_not_of_publishing(exchange: Exchange) -> None:
-    for author, index in (("b", 1), ("a", 1), ("b", 0), ("a", 0)):
-        exchange.publish([success("u", author, index=index), success("t", author, index=index)])
-    keys = [(r.origin.task_id, r.origin.author, r.index) for r in records(exchange, "t", "u")]
-    assert keys == sorted(keys)
-    assert [r.origin.task_id for r in records(exchange, "u", "t")] == ["u"] * 4 + ["t"] * 4
+class Keyless(InMemoryExchange):
+    """Stores what is published again beside the first."""
+
+    def publish(self, records: Sequence[Record]) -> tuple[int, ...]:
+        taken = {(r.origin, r.index) for r in self.scan() if isinstance(r, Success)}
+        twice = [isinstance(r, Success) and (r.origin, r.index) in taken for r in records]
+        return super().publish(
+            [
+                replace(r, index=r.index + 1000) if isinstance(r, Success) and again else r
+                for r, again in zip(records, twice, strict=True)
+            ]
+        )
 
 
-def test_of_several_rounds_the_latest_accepted_is_read(exchange: Exchange) -> None:
-    exchange.publish([success("t", text=f"yes {r}", round=r) for r in (2, 5, 9)])
+class Hasty(InMemoryExchange):
+    """Reads one round too far."""
 
-    def read(round: int, max_staleness: int | None) -> list[str]:
-        return [r.text for r in records(exchange, round=round, max_staleness=max_staleness) if isinstance(r, Success)]
-
-    assert read(6, 0) == []
-    assert read(6, 1) == ["yes 5"]
-    assert read(6, 100) == ["yes 5"]
-    assert read(6, None) == ["yes 5"]
-    assert read(100, None) == ["yes 9"]
-    assert read(0, None) == ["yes 2"]  # nothing before: the earliest after
-    assert read(0, 100) == []
+    def read(self, *asked: Any, round: int, max_staleness: int | None = 0, **how: Any) -> Reading:
+        further = None if max_staleness is None else max_staleness + 1
+        return super().read(*asked, round=round + 1, max_staleness=further, **how)
 
 
-def test_what_lies_outside_the_staleness_is_counted(exchange: Exchange) -> None:
-    exchange.publish([success("t", "a", round=1), success("t", "b", round=5), success("t", "b", round=5, index=1)])
-    reading = exchange.read("me", ["t"], ["success"], round=5, max_staleness=2)
-    assert (len(reading.records), reading.outside) == (2, 1)
+def _in_single_precision(record: Rollout) -> Rollout:
+    logprobs = record.completion.logprobs.astype(np.float32)
+    return replace(record, completion=replace(record.completion, logprobs=logprobs))
 
 
-def test_what_a_peer_that_is_ahead_has_published_changes_no_answer(exchange: Exchange) -> None:
-    exchange.publish([success("t", "a", round=1), success("t", "b", round=5), success("u", "c", round=5)])
-
-    def read(authors: list[str] | None) -> Reading:
-        return exchange.read("me", ["t", "u"], ["success"], round=5, max_staleness=1, authors=authors)
-
-    before = [read(None), read(["a", "b", "d"])]
-    assert [(len(reading.records), reading.outside) for reading in before] == [(2, 1), (1, 1)]
-    exchange.publish([success("t", author, round=round) for author in "abd" for round in (6, 7, 8)])
-    assert [read(None), read(["a", "b", "d"])] == before
+class Selfish(InMemoryExchange):
+    def read(self, reader: str, *asked: Any, **how: Any) -> Reading:
+        return super().read("nobody", *asked, **how)
 
 
-def test_the_same_key_published_again_takes_the_place_of_the_first(exchange: Exchange) -> None:
-    first = exchange.publish([success("t", text="yes 1")])
-    second = exchange.publish([success("t", text="yes 2")])
-    assert first != second
-    assert records(exchange) == [success("t", text="yes 2")]
-    assert list(exchange.scan()) == [success("t", text="yes 2")]
+@pytest.mark.parametrize(
+    ("faulty", "sentence"),
+    [
+        (Lossy, "what was published must be read back equal"),
+        (Keyless, "the same key published again must replace the first"),
+        (Hasty, "what a peer that is ahead has published must change no answer"),
+        (Selfish, "must not read its own records"),
+    ],
+)
+def test_an_exchange_that_breaks_the_contract_is_told_how(faulty: type[InMemoryExchange], sentence: str) -> None:
+    with pytest.raises(ConformanceError, match=sentence):
+        check_exchange(faulty)
 
 
-def test_scanning_goes_through_everything_in_the_order_of_publishing(exchange: Exchange) -> None:
-    published = [success(f"t{i % 7}", index=i) for i in range(2500)]
-    for start in range(0, 2500, 500):
-        exchange.publish(published[start : start + 500])
-    assert list(exchange.scan()) == published
-
-
-def test_publishing_nothing_is_nothing(exchange: Exchange) -> None:
-    assert exchange.publish([]) == ()
-    assert list(exchange.scan()) == []
-
-
-def test_several_threads_may_publish_and_read(exchange: Exchange) -> None:
-    def work(author: str) -> None:
-        for i in range(50):
-            exchange.publish([success("t", author, index=i)])
-            exchange.read(author, ["t"], KINDS, round=0)
-
-    threads = [Thread(target=work, args=(f"a{n}",)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert len(records(exchange)) == 200
-
-
-def test_closing_twice_is_allowed(exchange: Exchange) -> None:
-    exchange.close()
-    exchange.close()
-
-
-# -- the bytes
-# ----------------------------------------------------------------------------------------------------------
+# -- the bytes --------------------------------------------------------------------------------------------------------
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _origins = st.builds(
@@ -211,8 +176,7 @@ def test_text_without_a_byte_form_is_refused_with_the_record_named() -> None:
         encode(success("t", text="yes \ud800"))
 
 
-# -- the file
-# -----------------------------------------------------------------------------------------------------------
+# -- the file ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_is_read_by_another_connection_while_it_is_written(tmp_path: Path) -> None:
@@ -342,8 +306,7 @@ def test_keeping_no_rounds_is_refused() -> None:
         InMemoryExchange(keep_rounds=0)
 
 
-# -- replay and export
-# --------------------------------------------------------------------------------------------------
+# -- replay and export ------------------------------------------------------------------------------------------------
 
 
 def test_replay_reads_what_was_stored_and_leaves_it(tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mutual_env.errors import StorageError
-from sharing import KINDS, RayExchange
-from tests.sharing.toys import rollout, statistics, success
+from sharing import KINDS, Exchange, RayExchange
+from sharing.exchange.testing import CONTRACT
+from tests.sharing.toys import success
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -32,19 +33,9 @@ def exchange(cluster: Any, request: pytest.FixtureRequest, tmp_path: Path) -> It
     made.stop()
 
 
-def test_what_was_published_is_read_back_equal(exchange: RayExchange) -> None:
-    published = [rollout("t"), statistics("t"), success("t")]
-    exchange.publish(published)
-    reading = exchange.read("me", ["t"], KINDS, round=0)
-    assert [s.record for s in reading.records] == published
-    assert list(exchange.scan()) == published
-
-
-def test_staleness_and_authors_filter_as_elsewhere(exchange: RayExchange) -> None:
-    exchange.publish([success("t", author, round=r) for author in "ab" for r in (1, 5)])
-    reading = exchange.read("me", ["t"], ["success"], round=5, max_staleness=2, authors=["b"])
-    assert [(s.record.origin.author, s.record.origin.round) for s in reading.records] == [("b", 5)]
-    assert exchange.read("me", ["t"], ["success"], round=9, max_staleness=1).outside == 2
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+def test_it_keeps_the_contract_of_every_exchange(check: Callable[[Exchange], None], exchange: RayExchange) -> None:
+    check(exchange)
 
 
 def test_every_process_that_names_the_actor_meets_there(cluster: Any, exchange: RayExchange, request: Any) -> None:

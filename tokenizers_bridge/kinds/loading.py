@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.catalogue import Catalogue, check_options
-from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
+from mutual_env.errors import ConformanceError, InvalidInputError, MissingExtraError, UnknownNameError
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
 from tokenizers_bridge.kinds.huggingface import from_huggingface
 from tokenizers_bridge.kinds.published import PUBLISHED, published
@@ -49,7 +49,10 @@ def load(source: Any) -> Tokenizer:
             return tokenizer
     else:
         tokenizer = _from_path(source) if isinstance(source, (str, Path)) else _from_object(source)
-    check_tokenizer(tokenizer)
+    try:
+        check_tokenizer(tokenizer)
+    except ConformanceError as error:
+        raise InvalidInputError(str(error)) from error  # what is wrong is what was given to `load`
     return tokenizer
 
 
