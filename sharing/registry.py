@@ -1,4 +1,4 @@
-"""Strategies by name: a dictionary, and an entry point for those of other packages."""
+"""Strategies by name: a dictionary, and the entry-point group `mutual_env.strategies` for those of other packages."""
 
 from __future__ import annotations
 
@@ -9,27 +9,23 @@ from mutual_env.catalogue import Catalogue
 from mutual_env.errors import ConfigError, UnknownNameError
 from sharing.exchange.protocol import Exchange
 from sharing.situation import Common
-from sharing.strategies.independent import Independent
 from sharing.wrapper import SharingWrapper, credits_below
 
-_CATALOGUE: Catalogue[type[SharingWrapper]] = Catalogue(
-    "strategy",
-    "mutual_env.strategies",
-    {
-        "independent": "sharing.strategies.independent:Independent",
-        "prp": "sharing.strategies.prp:PeerRolloutPooling",
-        "xgrpo": "sharing.strategies.xgrpo:CrossPolicyAdvantageSharing",
-        "sgt": "sharing.strategies.sgt:SuccessGatedTransfer",
-        "graft": "sharing.strategies.graft:Graft",
-        "hacpo": "sharing.strategies.hacpo:Hacpo",
-        "ftis": "sharing.strategies.ftis:FilteredTruncatedSampling",
-        "luffy": "sharing.strategies.luffy:Luffy",
-        "sapo": "sharing.strategies.sapo:Sapo",
-        "trrd": "sharing.strategies.trrd:TrustRegionRatioDistillation",
-        "kdrl": "sharing.strategies.kdrl:KnowledgeDistillationRL",
-        "offline": "sharing.strategies.offline:OfflineDistillation",
-    },
-)
+OWN = {
+    "independent": "sharing.strategies.independent:Independent",
+    "prp": "sharing.strategies.prp:PeerRolloutPooling",
+    "xgrpo": "sharing.strategies.xgrpo:CrossPolicyAdvantageSharing",
+    "sgt": "sharing.strategies.sgt:SuccessGatedTransfer",
+    "graft": "sharing.strategies.graft:Graft",
+    "hacpo": "sharing.strategies.hacpo:Hacpo",
+    "ftis": "sharing.strategies.ftis:FilteredTruncatedSampling",
+    "luffy": "sharing.strategies.luffy:Luffy",
+    "sapo": "sharing.strategies.sapo:Sapo",
+    "trrd": "sharing.strategies.trrd:TrustRegionRatioDistillation",
+    "kdrl": "sharing.strategies.kdrl:KnowledgeDistillationRL",
+    "offline": "sharing.strategies.offline:OfflineDistillation",
+}
+_CATALOGUE: Catalogue[type[SharingWrapper]] = Catalogue("strategy", "mutual_env.strategies", OWN)
 _ALIASES = {
     "grpo": "independent",
     "peer_rollout_pooling": "prp",
@@ -76,9 +72,11 @@ def make(name: str, env: Any, *, exchange: Exchange | None = None, **options: An
     cls = strategy(name)
     mine, below = options_of(cls), {}
     if cls.needs - credits_below(env).keys():
-        below = {k: options.pop(k) for k in list(options) if k not in mine and k in options_of(Independent)}
-        _refuse_unknown(name, options, {*mine, *options_of(Independent)})
-        env = Independent(env, exchange=exchange, **below)
+        independent = strategy("independent")
+        theirs = options_of(independent)
+        below = {k: options.pop(k) for k in list(options) if k not in mine and k in theirs}
+        _refuse_unknown(name, options, {*mine, *theirs})
+        env = independent(env, exchange=exchange, **below)
     _refuse_unknown(name, options, mine)
     for option in _required(cls):
         if option not in options:
