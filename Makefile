@@ -37,7 +37,7 @@ bench-gpu: install models ## the torch learner's benchmarks on a GPU
 	@$(BIN)/python -m benchmarks.gpu
 
 bandit: install-dev ## recompute the stability-support analysis and its figures (minutes)
-	@$(BIN)/python -m sharing.analysis --out docs/figures
+	@$(BIN)/python -m benchmarks.bandit
 
 fuzz-bridge: install-dev ## a million random translations between tokenizers
 	@$(BIN)/python -m tests.tokenizers_bridge.fuzz --cases 1000000

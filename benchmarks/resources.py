@@ -27,12 +27,12 @@ import learners
 import mutual_env
 import sharing
 from benchmarks.figures import DATA, machine, write
+from benchmarks.fleets import many_policies, random_fleet
 from learners.protocol import Learner
 from learners.report.plan_report import as_picture, compare
 from learners.resources.allocate import Allocator
 from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
 from learners.resources.executor import Executor, SerialExecutor
-from learners.resources.fleets import many_policies, random_fleet
 from learners.resources.plan import make_plan
 from learners.resources.processes import ProcessExecutor
 from learners.resources.simulate import simulate

@@ -4,7 +4,7 @@ demand.py      what each policy needs in each phase, and what the machines have
 machines.py    what is free where
 allocate.py    the allocation policy: pure code that grants all-or-nothing leases
 remedy.py      why a demand does not fit, and the nearest change with which it would
-simulate.py    a discrete-event simulator over that same code;  fleets.py  random cases for it
+simulate.py    a discrete-event simulator over that same code
 record.py      what happened, or what is predicted;  gantt.py  the picture;  plan.py  the `plan` command
 executor.py    the seam a training loop sees, and the serial executor
 leased.py      calls under leases, which the next three share

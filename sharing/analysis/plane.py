@@ -14,18 +14,15 @@ prompt each.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mutual_env.seeding import generator
-from mutual_env.types import JSON, Floats
-from sharing.analysis.agreement import Comparison, compare
-from sharing.analysis.bandit import Context, chi_square, contexts
+from mutual_env.types import Floats
+from sharing.analysis.bandit import Context, contexts
 from sharing.analysis.closed_form import STRATEGIES, Options, independent
 from sharing.analysis.outcomes import Moments
-from sharing.analysis.simulation import simulate
 
 STARVED = 0.02
 """A context is starved where GRPO's expected update is shorter than this."""
@@ -58,19 +55,6 @@ class Placed:
     variance: float
     growth: dict[str, float]
     length: dict[str, float]
-    context_bias: dict[str, float]
-    context_variance: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Simulation against closed form over the whole sweep: every |difference| is within its limit iff `worst` <= 1."""
-
-    comparisons: int
-    draws: int
-    worst: float
-    within_two_errors: float
-    normal_components: int
 
 
 def sweep(steps: int = 5, lengths: Sequence[int] = (1, 64)) -> tuple[Point, ...]:
@@ -97,10 +81,10 @@ def alignment(moments: Sequence[Moments], direction: Floats) -> float:
     return float(mean @ direction) / (float(np.linalg.norm(direction)) * length)
 
 
-def place(where: Sequence[Context], moments: Sequence[Moments], hungry: Collection[str]) -> Placed:
+def place(where: Sequence[Context], moments: Sequence[Moments], starving: Collection[str]) -> Placed:
     """The coordinates of one strategy, from its moments on each context."""
     gradient = np.concatenate([c.gradient_K for c in where])
-    growth = np.concatenate([c.growth_K * (c.name in hungry) for c in where])
+    growth = np.concatenate([c.growth_K * (c.name in starving) for c in where])
     mean = np.concatenate([m.mean_K for m in moments])
     each = {c.name: (c, m) for c, m in zip(where, moments, strict=True)}
     return Placed(
@@ -111,8 +95,6 @@ def place(where: Sequence[Context], moments: Sequence[Moments], hungry: Collecti
         variance=sum(m.variance for m in moments),
         growth={name: float(c.growth_K @ m.mean_K) for name, (c, m) in each.items()},
         length={name: float(np.linalg.norm(m.mean_K)) for name, (_, m) in each.items()},
-        context_bias={name: float(np.linalg.norm(m.mean_K - c.gradient_K)) for name, (c, m) in each.items()},
-        context_variance={name: m.variance for name, (_, m) in each.items()},
     )
 
 
@@ -121,47 +103,9 @@ def analyse(points: Sequence[Point], size: int, options: Options) -> dict[Point,
     placed: dict[Point, dict[str, Placed]] = {}
     for point in points:
         where = point.contexts()
-        hungry = starved(where, size, options)
+        starving = starved(where, size, options)
         placed[point] = {
-            name: place(where, [exact(context, size, options) for context in where], hungry)
+            name: place(where, [exact(context, size, options) for context in where], starving)
             for name, exact in STRATEGIES.items()
         }
     return placed
-
-
-def agree(points: Sequence[Point], size: int, draws: int, options: Options, *, seed: int = 0) -> Agreement:
-    """Simulate every strategy on every context of every point, and hold it against its closed form."""
-    where = {point: point.contexts() for point in points}
-    arms = sum(context.reader_K.size + 1 for contexts_ in where.values() for context in contexts_)
-    comparisons = arms * len(STRATEGIES)
-    found: list[Comparison] = []
-    for point, contexts_ in where.items():
-        for context in contexts_:
-            source = generator(seed, "bandit", repr(point), context.name)
-            simulated = simulate(tuple(STRATEGIES), context, size, draws, source, options)
-            found += [
-                compare(exact(context, size, options), simulated[name], comparisons)
-                for name, exact in STRATEGIES.items()
-            ]
-    z = np.concatenate([comparison.z for comparison in found])
-    within = float((np.abs(z) <= 2.0).mean())
-    return Agreement(comparisons, draws, max(c.excess for c in found), within, z.size)
-
-
-def as_json(placed: Mapping[Point, Mapping[str, Placed]], size: int, options: Options) -> list[JSON]:
-    """One object for each point: where it is, what disagreement amounts to there, and each strategy's numbers."""
-    rows: list[JSON] = []
-    for point, strategies in placed.items():
-        where = point.contexts()
-        rows.append(
-            {
-                **asdict(point),
-                "success": {c.name: c.success for c in where},
-                "peer_success": {c.name: float(c.policies_AK[1] @ c.correct_K) for c in where},
-                "chi_square": {c.name: chi_square(c.reader_K, c.policies_AK[1]) for c in where},
-                "starved": list(starved(where, size, options)),
-                "starved_below": STARVED,
-                "strategies": {name: asdict(value) for name, value in strategies.items()},
-            }
-        )
-    return rows

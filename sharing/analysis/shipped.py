@@ -14,10 +14,29 @@ from pettingzoo import ParallelEnv
 from mutual_env.types import AgentInfo, Completion, Experience, Floats, Group, Lesson, Task, Verdict
 from sharing.analysis.bandit import Bools, Context
 from sharing.analysis.lessons import lesson_update
-from sharing.analysis.simulation import Rows
+from sharing.analysis.outcomes import Counts
+from sharing.registry import make
 from sharing.wrapper import SharingWrapper
 
 TOKENIZER = "arms"
+
+# Name of the analysis -> (name of the strategy, options). HACPO knows capability from past steps only: it is 1 for all
+# in a first round.
+SHIPPED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "independent": ("independent", {}),
+    "xgrpo": ("xgrpo", {}),
+    "prp": ("prp", {}),
+    "prp unclipped": ("prp", {"clip_low": np.inf, "clip_high": np.inf}),
+    "sgt": ("sgt", {}),
+    "graft": ("graft", {"stored": True}),
+    "hacpo": ("hacpo", {}),
+    "ftis": ("ftis", {}),
+    "luffy": ("luffy", {}),
+    "sapo": ("sapo", {}),
+    "trrd": ("trrd", {"teacher": "agent_1"}),
+    "kd-rl": ("kdrl", {"teacher": "agent_1"}),
+    "offline distillation": ("offline", {"teacher": "agent_1"}),
+}
 
 
 def agent_names(context: Context) -> list[str]:
@@ -80,12 +99,18 @@ class BanditEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo
         )
 
 
+def shipped(strategy: str, context: Context, size: int, **options: Any) -> SharingWrapper:
+    """The strategy of this name of the analysis, around the bandit."""
+    name, defaults = SHIPPED[strategy]
+    return make(name, BanditEnv(context, size), **{**defaults, **options})
+
+
 def arm_of(experience: Experience) -> int:
     """A text is `arm#index`: which arm, and which sample of the group."""
     return int(experience.completion.text.split("#")[0])
 
 
-def shipped_lessons(strategy: SharingWrapper, arms_AG: Rows, *, seed: int | None = None) -> tuple[Lesson, ...]:
+def shipped_lessons(strategy: SharingWrapper, arms_AG: Counts, *, seed: int | None = None) -> tuple[Lesson, ...]:
     """One round through the real wrapper: publish, read, admit, share. Returns the reader's lessons.
 
     With a seed it is round 0 of that seed, else the next round.
@@ -98,7 +123,7 @@ def shipped_lessons(strategy: SharingWrapper, arms_AG: Rows, *, seed: int | None
 
 
 def shipped_update(
-    strategy: SharingWrapper, context: Context, arms_AG: Rows, aligned_AG: Bools, *, seed: int | None = None
+    strategy: SharingWrapper, context: Context, arms_AG: Counts, aligned_AG: Bools, *, seed: int | None = None
 ) -> Floats:
     """u of the shipped strategy for these samples (A, G), of which the `aligned` ones have an exact chunk."""
     return update_of(shipped_lessons(strategy, arms_AG, seed=seed), context, aligned_AG)

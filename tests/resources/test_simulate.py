@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
+from benchmarks.fleets import random_fleet
 from learners.resources.demand import Demand, Needs, Node, Rounds, Supply
-from learners.resources.fleets import random_fleet
 from learners.resources.simulate import Failures, NodeLoss, simulate
 
 FLEETS = int(os.environ.get("FLEETS", "100"))  # `make fleets` tries 10,000

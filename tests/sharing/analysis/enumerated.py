@@ -9,7 +9,7 @@ import numpy as np
 from mutual_env.types import Floats
 from sharing.analysis.bandit import Context, softmax
 from sharing.analysis.closed_form import Options
-from sharing.analysis.simulation import SIMULATED, Rollouts, updates
+from tests.sharing.analysis.simulation import SIMULATED, Rollouts, updates
 
 
 def options_for(context: Context) -> Options:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from benchmarks.bandit.agreement import compare
 from mutual_env.seeding import generator
-from sharing.analysis.agreement import compare
 from sharing.analysis.bandit import contexts
 from sharing.analysis.closed_form import STRATEGIES, Options
-from sharing.analysis.plane import agree, lengths_sweep, sweep
-from sharing.analysis.simulation import simulate
+from sharing.analysis.plane import lengths_sweep, sweep
+from tests.sharing.analysis.simulation import agree, simulate
 
 OPTIONS = Options()
 

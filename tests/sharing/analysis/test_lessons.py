@@ -9,9 +9,8 @@ from learners.losses import example_loss, scales
 from mutual_env.seeding import generator
 from mutual_env.types import Floats, Lesson, TeacherDivergence, TeacherMixture
 from sharing.analysis.bandit import Bools, Context, contexts
-from sharing.analysis.shipped import arm_of, shipped_lessons, update_of
-from sharing.analysis.simulation import draw
-from tests.sharing.analysis.test_shipped import SHIPPED, make
+from sharing.analysis.shipped import SHIPPED, arm_of, shipped, shipped_lessons, update_of
+from tests.sharing.analysis.simulation import draw
 
 
 @pytest.mark.parametrize("tokens", [1, 5])
@@ -19,7 +18,7 @@ from tests.sharing.analysis.test_shipped import SHIPPED, make
 def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(strategy: str, tokens: int) -> None:
     for context in contexts(0.7, 0.4, tokens=tokens):
         rollouts = draw(context, 6, 3, generator("lessons", strategy, context.name))
-        wrapper = make(strategy, context, 6)
+        wrapper = shipped(strategy, context, 6)
         for arms_AG, aligned_AG in zip(rollouts.arms_DAG, rollouts.aligned_DAG, strict=True):
             lessons = shipped_lessons(wrapper, arms_AG)
             ours = update_of(lessons, context, aligned_AG)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.bandit.figures import LOOKS
 from sharing.analysis.closed_form import Options
-from sharing.analysis.figures import LOOKS
 from sharing.analysis.plane import Point, analyse
 
 DOCS = Path(__file__).parents[3] / "docs"

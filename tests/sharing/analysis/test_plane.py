@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sharing.analysis.__main__ import main
+from benchmarks.bandit.__main__ import main
+from benchmarks.bandit.figures import LOOKS
+from benchmarks.bandit.labels import place_labels
 from sharing.analysis.bandit import contexts
 from sharing.analysis.closed_form import Options, independent
-from sharing.analysis.figures import LOOKS
-from sharing.analysis.labels import place_labels
 from sharing.analysis.outcomes import Moments
 from sharing.analysis.plane import Point, alignment, analyse, place, starved, sweep
 
@@ -21,10 +21,10 @@ OPTIONS = Options()
 
 def test_the_true_gradient_itself_is_perfectly_stable_and_supports_nothing() -> None:
     where = contexts(1.0, 0.0)
-    hungry = starved(where, 8, OPTIONS)
+    starving = starved(where, 8, OPTIONS)
     exact = [Moments(c.gradient_K, np.zeros(5), 1.0) for c in where]
-    placed = place(where, exact, hungry)
-    assert hungry == ("rescue", "faint rescue", "beyond both", "mastered")
+    placed = place(where, exact, starving)
+    assert starving == ("rescue", "faint rescue", "beyond both", "mastered")
     assert placed.stability == pytest.approx(1.0)
     assert placed.support < 0.01
     assert placed.bias == pytest.approx(0.0)
@@ -59,7 +59,7 @@ def test_without_disagreement_and_residual_the_peers_are_copies() -> None:
 
 
 def test_the_command_writes_the_data_and_every_figure_from_them(tmp_path: Path) -> None:
-    assert main(["--out", str(tmp_path), "--draws", "50", "--group-size", "3", "--steps", "1"]) == 0
+    assert main(["--out", str(tmp_path), "--draws", "4", "--group-size", "3", "--steps", "1"]) == 0
     data = json.loads((tmp_path / "data" / "bandit.json").read_text())
     assert data["group_size"] == 3
     assert [row["disagreement"] for row in data["sweep"]] == [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
@@ -87,5 +87,5 @@ def test_labels_that_would_collide_are_kept_apart() -> None:
 
 
 def test_importing_the_analysis_loads_no_plotting() -> None:
-    code = "import sys, sharing.analysis.figures, sharing.analysis.plane; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, benchmarks.bandit.figures, sharing.analysis.plane; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

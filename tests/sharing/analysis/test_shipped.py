@@ -2,44 +2,19 @@
 the closed forms describe."""
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
 
-import sharing
 from mutual_env.seeding import generator
 from mutual_env.types import Floats
 from sharing.analysis.bandit import Context, contexts
 from sharing.analysis.closed_form import STRATEGIES, Options
-from sharing.analysis.shipped import BanditEnv, shipped_lessons, shipped_update, update_of
-from sharing.analysis.simulation import SIMULATED, draw, updates
-from sharing.wrapper import SharingWrapper
+from sharing.analysis.shipped import SHIPPED, shipped, shipped_lessons, shipped_update, update_of
 from tests.sharing.analysis.enumerated import tiny
+from tests.sharing.analysis.simulation import SIMULATED, draw, updates
 
-# Name here -> (name there, options). HACPO knows capability from past steps only: it is 1 for all in a first round.
-SHIPPED: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "independent": ("independent", {}),
-    "xgrpo": ("xgrpo", {}),
-    "prp": ("prp", {}),
-    "prp unclipped": ("prp", {"clip_low": np.inf, "clip_high": np.inf}),
-    "sgt": ("sgt", {}),
-    "graft": ("graft", {"stored": True}),
-    "hacpo": ("hacpo", {}),
-    "ftis": ("ftis", {}),
-    "luffy": ("luffy", {}),
-    "sapo": ("sapo", {}),
-    "trrd": ("trrd", {"teacher": "agent_1"}),
-    "kd-rl": ("kdrl", {"teacher": "agent_1"}),
-    "offline distillation": ("offline", {"teacher": "agent_1"}),
-}
 DRAWN = {"sgt", "sapo"}
-
-
-def make(strategy: str, context: Context, size: int, **options: Any) -> SharingWrapper:
-    name, defaults = SHIPPED[strategy]
-    return sharing.make(name, BanditEnv(context, size), **{**defaults, **options})
 
 
 def test_every_strategy_of_the_analysis_has_its_shipped_one() -> None:
@@ -53,7 +28,7 @@ def test_the_shipped_strategy_has_the_moments_of_its_closed_form(strategy: str) 
     # is drawn by lot is the same index every time, and samples of one author are exchangeable.
     context = tiny(2, tokens=2)
     options = {"local": 1, "external": 1} if strategy == "sapo" else {}
-    wrapper = make(strategy, context, 2, **options)
+    wrapper = shipped(strategy, context, 2, **options)
     blank = wrapper.state_dict()
     exact = STRATEGIES[strategy](context, 2, Options(own_samples=1, peer_samples=1))
     mean_K, square_K = np.zeros(3), np.zeros(3)
@@ -90,7 +65,7 @@ def test_three_agents_are_pooled_as_by_the_shipped_strategies() -> None:
 def paired(strategy: str, context: Context, size: int, *, draws: int) -> tuple[Floats, Floats]:
     """The simulation's updates and the shipped strategy's, of the same rollouts."""
     rollouts = draw(context, size, draws, generator("shipped", strategy, context.name))
-    wrapper = make(strategy, context, size)
+    wrapper = shipped(strategy, context, size)
     blank = wrapper.state_dict()
     theirs = []
     for arms_AG, aligned_AG in zip(rollouts.arms_DAG, rollouts.aligned_DAG, strict=True):
@@ -104,7 +79,7 @@ def test_what_is_drawn_by_lot_is_drawn_uniformly(strategy: str) -> None:
     # The reader fails four times, three of its peer's four samples are right (arm 0 once, arm 1 twice). SGT draws one
     # of the three; SAPO two of the four. Over 600 seeds a share of 1/3 or 1/2 has a standard error of at most 0.0205.
     context = contexts(1.0, 0.0)[4]
-    wrapper = make(strategy, context, 4, **({"local": 2, "external": 2} if strategy == "sapo" else {}))
+    wrapper = shipped(strategy, context, 4, **({"local": 2, "external": 2} if strategy == "sapo" else {}))
     arms_AG = np.array([[2, 2, 2, 2], [0, 1, 1, 2]])
     taken = np.zeros(4)
     for seed in range(600):
@@ -119,7 +94,7 @@ def test_what_is_drawn_by_lot_is_drawn_uniformly(strategy: str) -> None:
 def test_capability_reaches_the_closed_form_through_past_steps() -> None:
     # One step in which the reader solved 1 of 4 and its peer 3 of 4 makes P_k / P_j = 1/3 in the next.
     context = contexts(0.4, 0.0, tokens=16)[0]
-    wrapper = make("hacpo", context, 4)
+    wrapper = shipped("hacpo", context, 4)
     shipped_update(wrapper, context, np.array([[0, 2, 2, 3], [0, 1, 0, 2]]), np.ones((2, 4), dtype=np.bool_))
     rollouts = draw(context, 4, 1, generator("capability"))
     ours = updates(rollouts, SIMULATED["hacpo"](rollouts, Options(capability=(0.25, 0.75))))

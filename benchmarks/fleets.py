@@ -1,4 +1,4 @@
-"""Random fleets: policies, machines and failures, to try allocation code on. Shipped for others to try theirs."""
+"""Random fleets: policies, machines and failures, to try allocation code on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The same updates by simulation: groups are drawn, every sample gets its weight from the rewards and log-probabilities
-that a trainer would see, and nothing of the closed forms is used.
+"""The closed forms' oracle: the same updates by simulation.
 
-Letters: D draws, A agents, G group; a draw is one prompt's worth of samples of all agents.
+Groups are drawn, every sample gets its weight from the rewards and log-probabilities that a trainer would see, and
+nothing of the closed forms is used. Letters: D draws, A agents, G group; a draw is one prompt's worth of samples of all
+agents.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.bandit.agreement import Agreement, compare, comparisons_at, summary
+from mutual_env.seeding import generator
 from mutual_env.types import Floats
 from sharing.advantages import EPSILON
 from sharing.analysis.bandit import Bools, Context
-from sharing.analysis.closed_form import Options
+from sharing.analysis.closed_form import STRATEGIES, Options
+from sharing.analysis.plane import Point
 
 Rows = npt.NDArray[np.int64]
 
@@ -252,3 +256,18 @@ def simulate(
         else:
             made[strategy] = updates(rollouts, SIMULATED[strategy](rollouts, options))
     return made
+
+
+def agree(points: Sequence[Point], size: int, draws: int, options: Options, *, seed: int = 0) -> Agreement:
+    """Simulate every strategy on every context of every point, and hold it against its closed form."""
+    comparisons = comparisons_at(points, len(STRATEGIES))
+    found = []
+    for point in points:
+        for context in point.contexts():
+            source = generator(seed, "bandit", repr(point), context.name)
+            simulated = simulate(tuple(STRATEGIES), context, size, draws, source, options)
+            found += [
+                compare(exact(context, size, options), simulated[name], comparisons)
+                for name, exact in STRATEGIES.items()
+            ]
+    return summary(found, comparisons, draws)

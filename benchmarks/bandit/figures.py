@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bandit.data import records
+from benchmarks.bandit.labels import place_labels
 from mutual_env.errors import MissingExtraError
 from mutual_env.types import Floats
-from sharing.analysis.labels import place_labels
 
 Data = Mapping[str, Any]
 INK, PALE, GRID = "#1f2430", "#8a8f98", "#e7e9ed"
@@ -46,7 +48,7 @@ LOOKS: dict[str, Look] = {
 
 
 def plotting() -> Any:
-    """Matplotlib, set up for a page: vector text as outlines, the same file for the same data."""
+    """Matplotlib, set up for a page: text as text, the same file for the same data."""
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -56,7 +58,9 @@ def plotting() -> Any:
 
     style = {
         "svg.hashsalt": "bandit",
+        "svg.fonttype": "none",
         "font.size": 9.5,
+        "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
         "axes.edgecolor": PALE,
         "axes.labelcolor": INK,
         "text.color": INK,
@@ -82,8 +86,24 @@ def draw_all(data: Data, folder: Path, formats: Sequence[str]) -> list[Path]:
             written.append(folder / f"{name}.{suffix}")
             metadata = {"Date": None} if suffix == "svg" else None
             figure.savefig(written[-1], dpi=150, bbox_inches="tight", facecolor="white", metadata=metadata)
+            if suffix == "svg":
+                written[-1].write_text(compact(written[-1].read_text()))
         plotting().close(figure)
     return written
+
+
+def compact(svg: str) -> str:
+    """The same drawing in a fraction of the text: tenths of a point, no comments, no names that nothing refers to."""
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<!DOCTYPE[^>]*>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (d|x|y|width|height|viewBox|transform)="[^"]*"', lambda places: _tenths(places[0]), svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", svg)
+    svg = re.sub(r' id="([^"]*)"', lambda name: name[0] if f"#{name[1]}" in svg else "", svg)
+    svg = re.sub(r"\s+", " ", svg).replace("> <", "><")
+    return svg.replace("</g><g", "</g>\n<g") + "\n"
+
+
+def _tenths(places: str) -> str:
+    return re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), places)
 
 
 # -- the plane --------------------------------------------------------------------------------------------------------
@@ -93,14 +113,14 @@ def plane(data: Data) -> Any:
     """Each strategy as a trail over a sweep: hollow where it starts, full where it ends."""
     figure, axes = plotting().subplots(1, 3, figsize=(18.0, 8.4), sharey=True, sharex=True, layout="constrained")
     trails = [
-        ("a   Disagreement 0 → 1, responses of one token", rows_of(data, tokens=1, residual=0.0)),
-        ("b   Disagreement 0 → 1, responses of 64 tokens", rows_of(data, tokens=64, residual=0.0)),
-        ("c   Residual 0 → 1 at full disagreement, 64 tokens", rows_of(data, tokens=64, disagreement=1.0)),
+        ("a: Disagreement 0 → 1, responses of one token", rows_of(data, tokens=1, residual=0.0)),
+        ("b: Disagreement 0 → 1, responses of 64 tokens", rows_of(data, tokens=64, residual=0.0)),
+        ("c: Residual 0 → 1 at full disagreement, 64 tokens", rows_of(data, tokens=64, disagreement=1.0)),
     ]
     for axis, (title, _) in zip(axes, trails, strict=True):
         _plane_axes(axis, title)
     axes[0].set_ylabel("stability: alignment of one update with the true gradient")
-    axes[0].text(-0.13, 0.275, "hollow: start of the sweep    full: its end", color=PALE, fontsize=8.5, va="bottom")
+    axes[0].text(-0.13, 0.275, "hollow: start of the sweep; full: its end", color=PALE, fontsize=8.5, va="bottom")
     figure.supxlabel(
         "support: alignment of one update with growth on the prompts where GRPO learns nothing", fontsize=9.5
     )
@@ -173,7 +193,7 @@ def heat(data: Data) -> Any:
     for axis, tokens in zip(axes, (1, 64), strict=True):
         row = next(r for r in rows_of(data, tokens=tokens, disagreement=1.0) if r["residual"] == 0.0)
         image = _heat_panel(axis, row)
-        axis.set_title(f"{'ab'[tokens > 1]}   Responses of {tokens} token{'s' * (tokens > 1)}", pad=34)
+        axis.set_title(f"{'ab'[tokens > 1]}: Responses of {tokens} token{'s' * (tokens > 1)}", pad=34)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.01, ticks=[-0.3, -0.1, -0.01, 0, 0.01, 0.1, 0.3, 1.0])
     bar.ax.set_yticklabels(["−0.3", "−0.1", "−0.01", "0", "0.01", "0.1", "0.3", "1"])
     bar.set_label("growth of log success probability")
@@ -185,12 +205,13 @@ def heat(data: Data) -> Any:
 def _heat_panel(axis: Any, row: Mapping[str, Any]) -> Any:
     from matplotlib.colors import SymLogNorm
 
-    names, where = list(LOOKS), list(row["success"])
-    growth = np.array([[row["strategies"][name]["growth"][c] for c in where] for name in names])
+    names, where = list(LOOKS), list(row["contexts"])
+    growth = np.array([row["strategies"][name]["growth"] for name in names])
     image = axis.imshow(
         growth, cmap="RdYlGn", norm=SymLogNorm(0.01, linscale=0.4, vmin=-1, vmax=1), aspect="auto", alpha=0.85
     )
-    labels = [f"{c}\n{100 * row['success'][c]:.3g} | {100 * row['peer_success'][c]:.3g}" for c in where]
+    solved = zip(where, row["success"], row["peer_success"], strict=True)
+    labels = [f"{name}\n{100 * own:.3g} | {100 * peer:.3g}" for name, own, peer in solved]
     axis.set_xticks(range(len(where)), labels, fontsize=8)
     axis.xaxis.tick_top()
     axis.set_yticks(range(len(names)), [LOOKS[name].label for name in names])
@@ -200,7 +221,7 @@ def _heat_panel(axis: Any, row: Mapping[str, Any]) -> Any:
     for i, name in enumerate(names):
         for j, context in enumerate(where):
             text = f"{growth[i, j]:.3f}".replace("-0.000", "0.000").replace("-", "−")
-            moved = context in row["starved"] and row["strategies"][name]["length"][context] > row["starved_below"]
+            moved = context in row["starved"] and row["strategies"][name]["length"][j] > row["starved_below"]
             weight = "bold" if moved else "normal"
             box = (
                 {"boxstyle": "round,pad=0.28", "facecolor": "none", "edgecolor": INK, "linewidth": 1.1}
@@ -223,8 +244,8 @@ def claims(data: Data) -> Any:
     """One panel for each claim."""
     figure, axes = plotting().subplots(1, 3, figsize=(15.5, 4.9), layout="constrained")
     _prp_panel(axes[0], data)
-    _xgrpo_panel(axes[1], data["claims"]["baselines"])
-    _sgt_panel(axes[2], data["claims"]["rescues"], data["sweep"][0]["starved_below"])
+    _xgrpo_panel(axes[1], records(data["claims"]["baselines"]))
+    _sgt_panel(axes[2], records(data["claims"]["rescues"]), data["sweep"][0]["starved_below"])
     for axis in axes:
         axis.grid(color=GRID, linewidth=0.8)
         axis.set_axisbelow(True)
@@ -234,20 +255,16 @@ def claims(data: Data) -> Any:
 
 def _prp_panel(axis: Any, data: Data) -> None:
     authors = data["claims"]["authors"]
-    x = [1.0 + a["chi_square"] for a in authors]
-    axis.scatter(x, [a["variance"] for a in authors], s=16, color=LOOKS["prp"].colour, label="no clip", alpha=0.8)
-    axis.scatter(
-        x, [a["predicted"] for a in authors], s=42, facecolor="none", edgecolor=INK, linewidth=0.6, label="affine law"
-    )
-    axis.scatter(
-        x, [a["clipped_variance"] for a in authors], s=16, marker="x", color=PALE, label="clip 0.2", linewidth=1
-    )
+    x = 1.0 + np.array(authors["chi_square"])
+    axis.scatter(x, authors["variance"], s=16, color=LOOKS["prp"].colour, label="no clip", alpha=0.8)
+    axis.scatter(x, authors["predicted"], s=42, facecolor="none", edgecolor=INK, linewidth=0.6, label="affine law")
+    axis.scatter(x, authors["clipped_variance"], s=16, marker="x", color=PALE, label="clip 0.2", linewidth=1)
     axis.set_xscale("log")
     axis.set_yscale("log")
     for scale, ticks in ((axis.xaxis, (1, 2, 4, 8, 16)), (axis.yaxis, (0.03, 0.05, 0.1, 0.2))):
         scale.set_ticks(ticks, [f"{t:g}" for t in ticks])
         scale.set_ticks([], minor=True)
-    axis.set_title("a   PRP: variance against χ²")
+    axis.set_title("a: PRP: variance against χ²")
     axis.set_xlabel("1 + χ²(reader || author), success probability held fixed")
     axis.set_ylabel("variance of one update (trace)")
 
@@ -271,9 +288,9 @@ def _xgrpo_panel(axis: Any, rows: Sequence[Mapping[str, float]]) -> None:
         axis.plot(readers, [mine[p]["deviation"] for p in readers], color=colour, alpha=shade, linestyle=":")
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_title("b   XGRPO: the step (solid) and its noise (dotted)")
+    axis.set_title("b: XGRPO: the step (solid) and its noise (dotted)")
     axis.set_xlabel("reader's success probability")
-    axis.set_ylabel("gain g in E u = g ∇ log p;   standard deviation of u")
+    axis.set_ylabel("gain g in E u = g ∇ log p; standard deviation of u")
 
 
 def _sgt_panel(axis: Any, rows: Sequence[Mapping[str, float]], starved_below: float) -> None:
@@ -294,7 +311,7 @@ def _sgt_panel(axis: Any, rows: Sequence[Mapping[str, float]], starved_below: fl
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_ylim(1e-6, 2)
-    axis.set_title("c   SGT: what is added, and where")
+    axis.set_title("c: SGT: what is added, and where")
     axis.set_xlabel("reader's success probability (shaded: GRPO is starved)")
     axis.set_ylabel("length of the expected update")
 
@@ -322,7 +339,7 @@ def lengths(data: Data) -> Any:
         axis.set_xscale("log", base=2)
         axis.set_xticks(tokens, [str(t) for t in tokens])
         axis.set_xlabel("tokens in a response")
-        axis.set_title(f"{'ab'[key == 'stability']}   {key.capitalize()} at full disagreement")
+        axis.set_title(f"{'ab'[key == 'stability']}: {key.capitalize()} at full disagreement")
         axis.grid(color=GRID, linewidth=0.8)
     axes[0].set_yscale("symlog", linthresh=0.02)
     axes[0].set_yticks(
