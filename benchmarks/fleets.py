@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from learners.resources.demand import GIB, Demand, Needs, Node, Patience, Rounds, Supply
-from learners.resources.simulate import Failures, NodeLoss, Simulation, simulate
+from learners.resources.failures import Failures, NodeLoss
+from learners.resources.simulate import Simulation, simulate
 from mutual_env.seeding import generator
 
 GPU_MEMORY = 80 * GIB

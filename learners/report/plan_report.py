@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from learners.report.gantt import as_svg, as_text, seconds
 from learners.resources.demand import GIB, Demand, Supply
+from learners.resources.device import Device
 from learners.resources.plan import Plan
-from learners.resources.record import Record, Span
+from learners.resources.record import Span, UsageRecord
 from learners.resources.remedy import describe, describe_nodes
 from learners.resources.simulate import Simulation
 
@@ -39,7 +40,7 @@ def as_report(plan: Plan, width: int = 72) -> str:
     return "\n".join(lines)
 
 
-def compare(predicted: Simulation, actual: Record) -> str:
+def compare(predicted: Simulation, actual: UsageRecord) -> str:
     """Predicted and actual, for the report of a run: seconds of each phase, and what policies waited."""
     lines = ["policy/phase: predicted, actual seconds a lease; actual wait"]
     foreseen, waits = predicted.record.phase_seconds(), actual.policies()
@@ -77,9 +78,9 @@ def _placement(plan: Plan, result: Simulation) -> list[str]:
 
 
 def _device(name: str, busy: float, result: Simulation, supply: Supply) -> str:
-    sizes = {node.gpu_name(i): node.gpu_memory for node in supply.nodes for i in range(node.gpus)}
-    sizes |= {node.cpu_name: node.memory for node in supply.nodes}
-    peak, size = result.peak_memory.get(name, 0), sizes.get(name, 0)
+    device = Device.read(name)
+    node = next(node for node in supply.nodes if node.name == device.node)
+    peak, size = result.peak_memory.get(device, 0), node.memory if device.gpu is None else node.gpu_memory
     memory = f", peak memory {peak / GIB:.3g}" + (f" of {size / GIB:.3g} GiB" if size else " GiB") if peak else ""
     return f"{name}: used {busy / result.makespan if result.makespan else 0.0:.0%}{memory}"
 

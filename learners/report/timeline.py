@@ -8,7 +8,7 @@ from pathlib import Path
 
 from learners.report.page import preformatted
 from learners.report.plan_report import as_picture, compare
-from learners.resources import Record, Rounds, Span
+from learners.resources import Rounds, Span, UsageRecord
 from learners.resources.plan import make_plan
 from learners.run.config import load_run
 from learners.run.directory import RunDirectory
@@ -25,7 +25,7 @@ def planned_and_actual(path: Path) -> str:
     if not spans:
         return ""
     places = read_places(load_run(directory.config)).as_measured(spans)
-    record = Record()
+    record = UsageRecord()
     for span in spans:
         record.add(span)
     plan = make_plan(places.demands, places.supply, Rounds(SHOWN_ROUNDS, places.staleness), meeting="phase")

@@ -1,10 +1,11 @@
 """Multi-Worker Resource Allocation: who runs what, where and when.
 
+device.py      a GPU, or the CPUs of a node
 demand.py      what each policy needs in each phase, and what the machines have
 machines.py    what is free where
 allocate.py    the allocation policy: pure code that grants all-or-nothing leases
 remedy.py      why a demand does not fit, and the nearest change with which it would
-simulate.py    a discrete-event simulator over that same code
+simulate.py    a discrete-event simulator over that same code;  failures.py  what goes wrong in it
 record.py      what happened, or what is predicted;  gantt.py  the picture;  plan.py  the `plan` command
 executor.py    the seam a training loop sees, and the serial executor
 leased.py      calls under leases, which the next three share
@@ -17,27 +18,27 @@ pace.py        asynchronous rounds, within a staleness
 from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
 from learners.resources.executor import Executor, SerialExecutor
 from learners.resources.on_ray import RayExecutor
-from learners.resources.pace import Learnt, Steps, at_own_pace
+from learners.resources.pace import Halves, Learnt, at_own_pace
 from learners.resources.processes import ProcessExecutor
-from learners.resources.record import Event, Record, Span
+from learners.resources.record import Event, Span, UsageRecord
 from learners.resources.threads import ThreadExecutor
 
 __all__ = [
     "Demand",
     "Event",
     "Executor",
+    "Halves",
     "Learnt",
     "Needs",
     "Node",
     "Patience",
     "ProcessExecutor",
     "RayExecutor",
-    "Record",
     "Rounds",
     "SerialExecutor",
     "Span",
-    "Steps",
     "Supply",
     "ThreadExecutor",
+    "UsageRecord",
     "at_own_pace",
 ]

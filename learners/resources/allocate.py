@@ -19,11 +19,12 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from learners.resources.demand import Demand, Lease, Needs, Node, Patience, Refusal, Request, Slot, Supply
+from learners.resources.device import Device
 from learners.resources.machines import Machines
 from learners.resources.remedy import remedy
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
-_Shape: TypeAlias = tuple[frozenset[str] | str, int, float, float, bool]
+_Shape: TypeAlias = tuple[frozenset[Device] | str, int, float, float, bool]
 _MOST = 1 << 62  # bytes: more than any request
 
 
@@ -35,7 +36,7 @@ class Allocator:
         self.demands = {demand.policy: demand for demand in demands}
         self._machines = Machines(supply.nodes)
         self._empty = Machines(supply.nodes)  # what could be had if nobody ran: only weights that stay are in it
-        self._homes: dict[str, frozenset[str]] = {}
+        self._homes: dict[str, frozenset[Device]] = {}
         self._queue: list[tuple[float, int, Request, _Shape]] = []  # most urgent first
         self._changed = True  # something was given back since the last decision
         self._looked_at = 0
@@ -60,13 +61,13 @@ class Allocator:
         return self._arrivals
 
     @property
-    def homes(self) -> Mapping[str, frozenset[str]]:
+    def homes(self) -> Mapping[str, frozenset[Device]]:
         """The devices of each policy whose weights cannot be moved."""
         return self._homes
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        return tuple(host.node for host in self._machines.hosts.values())
+        return tuple(host.node for host in self._machines.machines.values())
 
     def needs(self, policy: str, phase: str) -> Needs | None:
         """What the phase takes; None where it costs nothing."""
@@ -176,8 +177,8 @@ class Allocator:
 
     def remove_node(self, name: str) -> tuple[list[Lease], list[Refusal]]:
         """A node is gone: the leases lost with it, and the waiting requests that can now never be served."""
-        if name not in self._machines.hosts:
-            raise UnknownNameError.of("node", name, self._machines.hosts)
+        if name not in self._machines.machines:
+            raise UnknownNameError.of("node", name, self._machines.machines)
         lost = [lease for lease in self._leases.values() if any(slot.node == name for slot in lease.slots)]
         self._clear_hold()
         self._changed = True
@@ -187,7 +188,7 @@ class Allocator:
         for lease in lost:
             self.release(lease)
         for policy, home in list(self._homes.items()):
-            if any(device.startswith(f"{name}/") for device in home):
+            if any(device.node == name for device in home):
                 del self._homes[policy]
                 if not self.demands[policy].movable:
                     self._forget(policy, home)
@@ -197,7 +198,7 @@ class Allocator:
             self.withdraw(request.policy)
         return lost, [self._refusal(request) for request in stuck]
 
-    def keep_to(self, policy: str, devices: frozenset[str]) -> None:
+    def keep_to(self, policy: str, devices: frozenset[Device]) -> None:
         """The policy lives on these devices, and is leased no others (nothing: it may live anywhere again)."""
         if devices == self._homes.get(policy, frozenset()):
             return
@@ -208,16 +209,16 @@ class Allocator:
         self._changed = True
 
     def add_node(self, node: Node) -> None:
-        if node.name in self._machines.hosts:
+        if node.name in self._machines.machines:
             raise InvalidInputError(f"node {node.name!r} is already part of the supply")
         self._machines.add(node)
         self._changed = True
         self._empty.add(node)
         self._feasible.clear()
 
-    def memory_on(self, device: str) -> int:
+    def memory_on(self, device: Device) -> int:
         """Bytes in use: of running phases, and of weights that rest there."""
-        return self._machines.device(device).occupied
+        return self._machines.on(device).occupied
 
     # -- how ---------------------------------------------------------------------------------------------------------
 
@@ -292,22 +293,22 @@ class Allocator:
         if slots is None:
             return  # every request of it is refused, with the reason
         self._empty.give_back(demand.policy, widest, slots)
-        nodes = {f"{slot.node}/cpu" for slot in slots}  # its phases that take no GPU stay beside it
+        nodes = {Device(slot.node) for slot in slots}  # its phases that take no GPU stay beside it
         self._homes[demand.policy] = frozenset({device for slot in slots for device in slot.devices} | nodes)
         for machines in (self._empty, self._machines):
             if demand.weights:
                 machines.rest(demand.policy, slots, demand.weights, movable=False)
         for slot in slots:
-            for name in slot.devices:
-                self._empty.device(name).busy_until += demand.chain
-                self._machines.device(name).residents += 1
+            for device in slot.devices:
+                self._empty.on(device).busy_until += demand.chain
+                self._machines.on(device).residents += 1
 
-    def _forget(self, policy: str, home: frozenset[str]) -> None:
+    def _forget(self, policy: str, home: frozenset[Device]) -> None:
         for machines in (self._empty, self._machines):
-            for device in machines.devices():
-                if device.name in home:
-                    device.pinned.pop(policy, None)
-                    device.residents = max(0, device.residents - 1)
+            for occupancy in machines.occupancies():
+                if occupancy.device in home:
+                    occupancy.pinned.pop(policy, None)
+                    occupancy.residents = max(0, occupancy.residents - 1)
 
     def _fits_empty(self, request: Request) -> bool:
         demand = self.demands[request.policy]

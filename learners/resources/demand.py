@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learners.resources.device import Device
 from learners.resources.record import Outcome, Span
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
@@ -138,12 +139,12 @@ class Node:
                 f"Node {self.name!r} has {self.cpus!r} CPUs and {self.gpus!r} GPUs: it needs one of either"
             )
 
-    def gpu_name(self, index: int) -> str:
-        return f"{self.name}/gpu{index}"
+    def gpu(self, index: int) -> Device:
+        return Device(self.name, index)
 
     @property
-    def cpu_name(self) -> str:
-        return f"{self.name}/cpu"
+    def cpu(self) -> Device:
+        return Device(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +171,13 @@ class Supply:
         return cls((Node("local", float(len(os.sched_getaffinity(0))), count, 0, memory),))
 
     @property
-    def devices(self) -> dict[str, float]:
+    def devices(self) -> dict[Device, float]:
         """Every device, with how much of it there is: GPUs are 1, the CPUs of a node are as many as they are."""
-        sizes: dict[str, float] = {}
+        sizes: dict[Device, float] = {}
         for node in self.nodes:
             if node.cpus:
-                sizes[node.cpu_name] = node.cpus
-            sizes.update(dict.fromkeys((node.gpu_name(index) for index in range(node.gpus)), 1.0))
+                sizes[node.cpu] = node.cpus
+            sizes.update(dict.fromkeys((node.gpu(index) for index in range(node.gpus)), 1.0))
         return sizes
 
     @property
@@ -240,10 +241,10 @@ class Slot:
     gpus: tuple[int, ...] = ()
 
     @property
-    def devices(self) -> tuple[str, ...]:
+    def devices(self) -> tuple[Device, ...]:
         if self.gpus:
-            return tuple(f"{self.node}/gpu{index}" for index in self.gpus)
-        return (f"{self.node}/cpu",)
+            return tuple(Device(self.node, index) for index in self.gpus)
+        return (Device(self.node),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +274,7 @@ class Lease:
         return self.request.policy
 
     @property
-    def devices(self) -> tuple[str, ...]:
+    def devices(self) -> tuple[Device, ...]:
         """Each once, however many members of the gang are on it."""
         return tuple(dict.fromkeys(device for slot in self.slots for device in slot.devices))
 
@@ -282,7 +283,8 @@ class Lease:
         needs, devices = self.request.needs, self.devices
         share = needs.gang * (needs.gpus or needs.cpus) / len(devices)
         times = (self.request.asked - since, self.granted - since, ended - since)
-        return Span(self.policy, self.request.phase, devices, *times, outcome, min(share, 1.0) if needs.gpus else share)
+        names = tuple(map(str, devices))
+        return Span(self.policy, self.request.phase, names, *times, outcome, min(share, 1.0) if needs.gpus else share)
 
 
 @dataclass(frozen=True, slots=True)

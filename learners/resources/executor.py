@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar, runtime_checkable
 
 from learners.protocol import Learner
-from learners.resources.record import Record, Span
+from learners.resources.record import Span, UsageRecord
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Executor(Protocol):
     """Runs one call per policy under leases. Every wait in it has a limit."""
 
     @property
-    def record(self) -> Record:
+    def record(self) -> UsageRecord:
         """Wait, busy, idle, and what went wrong, so far."""
 
     @property
@@ -60,12 +60,12 @@ class SerialExecutor:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._started = clock()
-        self._record = Record({"local": 1.0})
+        self._record = UsageRecord({"local": 1.0})
         self._hosted: dict[str, Learner] = {}
         self._turn = threading.Lock()
 
     @property
-    def record(self) -> Record:
+    def record(self) -> UsageRecord:
         return self._record
 
     @property

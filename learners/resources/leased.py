@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from learners.resources.allocate import Allocator
 from learners.resources.clock import SteadyClock
 from learners.resources.demand import Demand, Lease, Needs, Node, Patience, Refusal, Supply, even_share
-from learners.resources.record import Event, Incident, Record
+from learners.resources.device import Device
+from learners.resources.record import Event, Incident, UsageRecord
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, WorkerLostError
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class LeasedCalls:
     ) -> None:
         self.patience = patience or Patience()
         self.clock = SteadyClock(clock)
-        self.record = Record(supply.devices)
+        self.record = UsageRecord({str(device): size for device, size in supply.devices.items()})
         self.parked: dict[str, str] = {}
         self._supply = supply
         self._allocator = Allocator(demands, supply, self.patience)
@@ -83,7 +84,7 @@ class LeasedCalls:
         phases = self._allocator.demands[policy].phases.values()
         return max(phases, key=lambda needs: (needs.gang * needs.gpus, needs.gang * needs.cpus))
 
-    def keep_to(self, policy: str, devices: Iterable[str]) -> None:
+    def keep_to(self, policy: str, devices: Iterable[Device]) -> None:
         """Lease only these to the policy from now on: it lives there."""
         with self._condition:
             self._allocator.keep_to(policy, frozenset(devices))

@@ -7,20 +7,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from learners.resources.demand import Needs, Node, Slot
+from learners.resources.device import Device
 
 EPSILON = 1e-9  # shares are fractions: ten times 0.1 must fit
 
 
 @dataclass(slots=True, eq=False)
-class Device:
-    """A GPU (capacity 1) or the CPUs of a node (capacity: how many), with the memory that goes with it (0: unknown).
+class Occupancy:
+    """What is free of a GPU (capacity 1) or of a node's CPUs (capacity: how many), and of its memory (0: unknown).
 
     `resting` and `pinned`: weights of policies that are not running here now; those that may be moved out (least
     recently used first), and those that may not. `residents`: how many policies have no other place to run.
     `held` is kept free for the request that is served next.
     """
 
-    name: str
+    device: Device
     capacity: float
     memory: int
     free: float
@@ -61,29 +62,29 @@ class Device:
 
 
 @dataclass(slots=True, eq=False)
-class Host:
+class Machine:
     """A node's devices. `whole` counts the GPUs nobody uses."""
 
     node: Node
-    cpu: Device
-    gpus: tuple[Device, ...]
+    cpu: Occupancy
+    gpus: tuple[Occupancy, ...]
     whole: int
 
     @classmethod
-    def of(cls, node: Node) -> Host:
-        cpu = Device(node.cpu_name, node.cpus, node.memory, node.cpus)
-        gpus = tuple(Device(node.gpu_name(index), 1.0, node.gpu_memory, 1.0) for index in range(node.gpus))
+    def of(cls, node: Node) -> Machine:
+        cpu = Occupancy(node.cpu, node.cpus, node.memory, node.cpus)
+        gpus = tuple(Occupancy(node.gpu(index), 1.0, node.gpu_memory, 1.0) for index in range(node.gpus))
         return cls(node, cpu, gpus, len(gpus))
 
     def find(
-        self, policy: str, needs: Needs, home: frozenset[str] | None, *, first: bool, off_homes: bool
+        self, policy: str, needs: Needs, home: frozenset[Device] | None, *, first: bool, off_homes: bool
     ) -> tuple[int, ...] | None:
         """GPU indices for one member, empty where it needs none; None where it does not fit here."""
         memory = 0 if needs.gpus else needs.memory
         if not self.cpu.room(policy, needs.cpus, memory, first=first):
             return None
         if not needs.gpus:
-            return () if home is None or self.cpu.name in home else None
+            return () if home is None or self.cpu.device in home else None
         count = max(1, int(needs.gpus))
         if needs.gpus >= 1 and self.whole < count:
             return None
@@ -91,7 +92,7 @@ class Host:
         fitting = [
             (self._preference(gpu, policy), index)
             for index, gpu in enumerate(self.gpus)
-            if (home is None or gpu.name in home)
+            if (home is None or gpu.device in home)
             and not (off_homes and gpu.residents)
             and gpu.room(policy, share, needs.memory, first=first)
         ]
@@ -101,7 +102,7 @@ class Host:
         return tuple(index for _, index in fitting[:count])
 
     @staticmethod
-    def _preference(gpu: Device, policy: str) -> tuple[bool, int, float, int, float]:
+    def _preference(gpu: Occupancy, policy: str) -> tuple[bool, int, float, int, float]:
         """Where the weights are, where nobody has to run, the tightest fit, the fewest to move out, the soonest."""
         return policy not in gpu.resting, gpu.residents, gpu.free, len(gpu.resting), gpu.busy_until
 
@@ -110,40 +111,40 @@ class Machines:
     """All nodes. `claim` takes a gang's devices or nothing; `give_back` returns them."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        self.hosts: dict[str, Host] = {}
-        self._devices: dict[str, Device] = {}
+        self.machines: dict[str, Machine] = {}
+        self._devices: dict[Device, Occupancy] = {}
         self._by_whole: dict[int, dict[str, None]] = {}
         self._whole = 0
-        self._shared: dict[str, str] = {}  # GPUs that are leased in part -> their node
+        self._shared: dict[Device, str] = {}  # GPUs that are leased in part -> their node
         self._free_cpus = 0.0
         self._where: dict[str, dict[str, None]] = {}  # policy -> nodes that hold its weights
         for node in nodes:
             self.add(node)
 
     def add(self, node: Node) -> None:
-        host = Host.of(node)
-        self.hosts[node.name] = host
-        for device in (host.cpu, *host.gpus):
-            self._devices[device.name] = device
-        self._by_whole.setdefault(host.whole, {})[node.name] = None
-        self._whole += host.whole
-        self._free_cpus += host.cpu.free
+        machine = Machine.of(node)
+        self.machines[node.name] = machine
+        for occupancy in (machine.cpu, *machine.gpus):
+            self._devices[occupancy.device] = occupancy
+        self._by_whole.setdefault(machine.whole, {})[node.name] = None
+        self._whole += machine.whole
+        self._free_cpus += machine.cpu.free
 
     def remove(self, name: str) -> None:
-        host = self.hosts.pop(name)
-        for device in (host.cpu, *host.gpus):
-            del self._devices[device.name]
-            self._shared.pop(device.name, None)
-        del self._by_whole[host.whole][name]
-        self._whole -= host.whole
-        self._free_cpus -= host.cpu.free
+        machine = self.machines.pop(name)
+        for occupancy in (machine.cpu, *machine.gpus):
+            del self._devices[occupancy.device]
+            self._shared.pop(occupancy.device, None)
+        del self._by_whole[machine.whole][name]
+        self._whole -= machine.whole
+        self._free_cpus -= machine.cpu.free
         for nodes in self._where.values():
             nodes.pop(name, None)
 
-    def device(self, name: str) -> Device:
-        return self._devices[name]
+    def on(self, device: Device) -> Occupancy:
+        return self._devices[device]
 
-    def devices(self) -> Iterable[Device]:
+    def occupancies(self) -> Iterable[Occupancy]:
         return self._devices.values()
 
     def enough(self, needs: Needs) -> bool:
@@ -160,7 +161,7 @@ class Machines:
         needs: Needs,
         *,
         kind: str = "",
-        home: frozenset[str] | None = None,
+        home: frozenset[Device] | None = None,
         first: bool = False,
         off_homes: bool = False,
         order: Iterable[str] | None = None,
@@ -174,15 +175,15 @@ class Machines:
             return None
         taken: list[Slot] = []
         for name in order if order is not None else self._candidates(policy, needs, home):
-            host = self.hosts.get(name)
-            if host is None or (kind and host.node.kind != kind):
+            machine = self.machines.get(name)
+            if machine is None or (kind and machine.node.kind != kind):
                 continue
             here = len(taken)
             while len(taken) < needs.gang:
-                gpus = host.find(policy, needs, home, first=first, off_homes=off_homes)
+                gpus = machine.find(policy, needs, home, first=first, off_homes=off_homes)
                 if gpus is None:
                     break
-                taken.append(self._take(host, policy, needs, gpus))
+                taken.append(self._take(machine, policy, needs, gpus))
             if len(taken) == needs.gang:
                 return tuple(taken)
             if needs.together:
@@ -195,95 +196,95 @@ class Machines:
         """After a claim: move others' weights out where needed. Who went, and whether the policy's own must come in."""
         moved: list[str] = []
         missing = False
-        for device in self._of(slots):
-            device.busy_until = until
+        for occupancy in self._of(slots):
+            occupancy.busy_until = until
             if not needs.memory:
                 continue
-            held = device.resting.pop(policy, None)
-            missing |= held is None and device.pinned.pop(policy, None) is None
-            moved += device.evict()
+            held = occupancy.resting.pop(policy, None)
+            missing |= held is None and occupancy.pinned.pop(policy, None) is None
+            moved += occupancy.evict()
         return moved, missing
 
     def rest(self, policy: str, slots: Iterable[Slot], weights: int, *, movable: bool) -> None:
         """Weights stay where the policy last ran."""
         for slot in slots:
-            if slot.node in self.hosts:
+            if slot.node in self.machines:
                 self._where.setdefault(policy, {})[slot.node] = None
-        for device in self._of(slots):
-            (device.resting if movable else device.pinned)[policy] = weights
+        for occupancy in self._of(slots):
+            (occupancy.resting if movable else occupancy.pinned)[policy] = weights
 
     def give_back(self, policy: str, needs: Needs, slots: Iterable[Slot]) -> None:
         share = min(1.0, needs.gpus)
         for slot in slots:
-            host = self.hosts.get(slot.node)
-            if host is None:  # the node is gone, and its devices with it
+            machine = self.machines.get(slot.node)
+            if machine is None:  # the node is gone, and its devices with it
                 continue
-            host.cpu.free += slot.cpus
+            machine.cpu.free += slot.cpus
             self._free_cpus += slot.cpus
             if not slot.gpus:
-                host.cpu.used -= needs.memory
+                machine.cpu.used -= needs.memory
             for index in slot.gpus:
-                gpu = host.gpus[index]
+                gpu = machine.gpus[index]
                 gpu.free += share
                 gpu.used -= needs.memory
                 if gpu.free >= 1.0 - EPSILON:
                     gpu.free = 1.0
-                    self._shared.pop(gpu.name, None)
-                    self._count_whole(host, +1)
+                    self._shared.pop(gpu.device, None)
+                    self._count_whole(machine, +1)
 
     def hold(self, needs: Needs, slots: Iterable[Slot], *, sign: int = 1) -> None:
         """Keep these devices free for the request that is served next (sign -1: no longer)."""
         share = min(1.0, needs.gpus)
         for slot in slots:
-            host = self.hosts.get(slot.node)
-            if host is None:
+            machine = self.machines.get(slot.node)
+            if machine is None:
                 continue
-            host.cpu.held += sign * slot.cpus
+            machine.cpu.held += sign * slot.cpus
             if not slot.gpus:
-                host.cpu.held_memory += sign * needs.memory
+                machine.cpu.held_memory += sign * needs.memory
             for index in slot.gpus:
-                host.gpus[index].held += sign * share
-                host.gpus[index].held_memory += sign * needs.memory
+                machine.gpus[index].held += sign * share
+                machine.gpus[index].held_memory += sign * needs.memory
 
     def soonest(self, needs: Needs) -> list[str]:
         """Nodes in the order in which they will be free for a member of this gang."""
 
-        def free_at(host: Host) -> float:
+        def free_at(machine: Machine) -> float:
             if not needs.gpus:
-                return host.cpu.busy_until
+                return machine.cpu.busy_until
             count = max(1, int(needs.gpus))
-            if len(host.gpus) < count:
+            if len(machine.gpus) < count:
                 return math.inf
-            return sorted(gpu.busy_until for gpu in host.gpus)[count - 1]
+            return sorted(gpu.busy_until for gpu in machine.gpus)[count - 1]
 
-        return sorted(self.hosts, key=lambda name: free_at(self.hosts[name]))
+        return sorted(self.machines, key=lambda name: free_at(self.machines[name]))
 
-    def _take(self, host: Host, policy: str, needs: Needs, gpus: tuple[int, ...]) -> Slot:
+    def _take(self, machine: Machine, policy: str, needs: Needs, gpus: tuple[int, ...]) -> Slot:
         share = min(1.0, needs.gpus)
-        host.cpu.free -= needs.cpus
+        machine.cpu.free -= needs.cpus
         self._free_cpus -= needs.cpus
         if not gpus:
-            host.cpu.used += needs.memory
+            machine.cpu.used += needs.memory
         for index in gpus:
-            gpu = host.gpus[index]
+            gpu = machine.gpus[index]
             if gpu.free >= 1.0:
-                self._count_whole(host, -1)
+                self._count_whole(machine, -1)
             gpu.free -= share
             gpu.used += needs.memory
             if gpu.free > EPSILON:
-                self._shared[gpu.name] = host.node.name
-        return Slot(host.node.name, needs.cpus, gpus)
+                self._shared[gpu.device] = machine.node.name
+        return Slot(machine.node.name, needs.cpus, gpus)
 
-    def _count_whole(self, host: Host, change: int) -> None:
-        name = host.node.name
-        del self._by_whole[host.whole][name]
-        host.whole += change
+    def _count_whole(self, machine: Machine, change: int) -> None:
+        name = machine.node.name
+        del self._by_whole[machine.whole][name]
+        machine.whole += change
         self._whole += change
-        self._by_whole.setdefault(host.whole, {})[name] = None
+        self._by_whole.setdefault(machine.whole, {})[name] = None
 
-    def _candidates(self, policy: str, needs: Needs, home: frozenset[str] | None) -> Iterator[str]:
+    def _candidates(self, policy: str, needs: Needs, home: frozenset[Device] | None) -> Iterator[str]:
         if home is not None:
-            yield from dict.fromkeys(device.rsplit("/", 1)[0] for device in sorted(home))
+            yield from dict.fromkeys(device.node for device in sorted(home, key=str))
             return
         seen = set(self._where.get(policy, ()))
         yield from self._where.get(policy, ())
@@ -307,9 +308,8 @@ class Machines:
         for count in counts:
             yield from list(self._by_whole[count])
 
-    def _of(self, slots: Iterable[Slot]) -> Iterator[Device]:
+    def _of(self, slots: Iterable[Slot]) -> Iterator[Occupancy]:
         for slot in slots:
-            for name in slot.devices:
-                device = self._devices.get(name)
-                if device is not None:
-                    yield device
+            machine = self.machines.get(slot.node)
+            if machine is not None:  # else the node is gone, and its devices with it
+                yield from (machine.gpus[index] for index in slot.gpus) if slot.gpus else (machine.cpu,)

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Needs, Node, Patience, Supply
+from learners.resources.device import Device
 from learners.resources.leased import LeasedCalls
 from learners.resources.machines import Machines
-from learners.resources.record import Record
+from learners.resources.record import UsageRecord
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
-from learners.resources.worker import Call, Reply, Worker
+from learners.resources.worker import Call, LearnerWorker, Reply
 from mutual_env.errors import ConfigError, MissingExtraError, WorkerLostError
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class RayExecutor:
         self._gpus: dict[str, dict[str, int]] = {}
 
     @property
-    def record(self) -> Record:
+    def record(self) -> UsageRecord:
         return self._calls.record
 
     @property
@@ -116,14 +117,16 @@ class RayExecutor:
             self._calls.add_node(there[name])
         for policy, host in self._hosts.items():
             places = [place for place in host.places() if place.node in there]
-            self._calls.keep_to(policy, [name for place in places for name in self._devices(there[place.node], place)])
+            self._calls.keep_to(
+                policy, [device for place in places for device in self._devices(there[place.node], place)]
+            )
 
-    def _devices(self, node: Node, place: Place) -> list[str]:
+    def _devices(self, node: Node, place: Place) -> list[Device]:
         """Ray's GPUs of a node are numbered as they are met: all that matters is who has the same one."""
         if not place.gpus:
             return list(Supply((node,)).devices)
         known = self._gpus.setdefault(node.name, {})
-        return [node.cpu_name, *(node.gpu_name(known.setdefault(gpu, len(known))) for gpu in place.gpus)]
+        return [node.cpu, *(node.gpu(known.setdefault(gpu, len(known))) for gpu in place.gpus)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,7 @@ class ActorHost:
         return state == "CREATED"
 
 
-class _Actor(Worker):
+class _Actor(LearnerWorker):
     """The worker, where Ray runs it."""
 
     def place(self) -> Place:

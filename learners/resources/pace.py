@@ -30,7 +30,7 @@ LEAVE = 2.0  # seconds that the threads of a run which is given up have to end
 
 
 @dataclass(frozen=True, slots=True)
-class Steps(Generic[T]):
+class Halves(Generic[T]):
     """One policy's round in two halves. `sample` acts, verifies and publishes; `learn` reads the peers and updates.
 
     Each asks `executor.map` for its own policy alone. Between them lies the meeting point.
@@ -51,7 +51,7 @@ class Learnt(Generic[T]):
 
 
 def at_own_pace(
-    executor: Executor, rounds: Rounds, policies: Mapping[str, Steps[T]], *, limit: float, first: int = 0
+    executor: Executor, rounds: Rounds, policies: Mapping[str, Halves[T]], *, limit: float, first: int = 0
 ) -> Generator[dict[str, Learnt[T]]]:
     """Every policy through the rounds from `first` on, in a thread of its own. Yields each round, in order, as soon as
     everybody who is not parked has learnt from it.
@@ -90,7 +90,7 @@ class _Pace(Generic[T]):
 
     # -- in a policy's thread ------------------------------------------------------------------------------------------
 
-    def drive(self, policy: str, steps: Steps[T]) -> None:
+    def drive(self, policy: str, steps: Halves[T]) -> None:
         try:
             for step in range(self._first, self._rounds.count + self._rounds.staleness):
                 if step < self._rounds.count:
@@ -111,7 +111,7 @@ class _Pace(Generic[T]):
             self._stopped = True
             self._condition.notify_all()
 
-    def _round_from(self, policy: str, number: int, steps: Steps[T]) -> bool:
+    def _round_from(self, policy: str, number: int, steps: Halves[T]) -> bool:
         """Meet, and learn from that round; False where there is nothing to go on for."""
         began = time.monotonic()
         with self._condition:

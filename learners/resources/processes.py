@@ -15,9 +15,9 @@ from typing import TypeVar
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Patience, Supply
 from learners.resources.leased import LeasedCalls
-from learners.resources.record import Record
+from learners.resources.record import UsageRecord
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
-from learners.resources.worker import Call, Reply, Worker, portable
+from learners.resources.worker import Call, LearnerWorker, Reply, portable
 from mutual_env.errors import WorkerLostError
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class ProcessExecutor:
         self._hosted: dict[str, RemoteLearner] = {}
 
     @property
-    def record(self) -> Record:
+    def record(self) -> UsageRecord:
         return self._calls.record
 
     @property
@@ -198,7 +198,7 @@ def _thread_count(threads: int) -> Iterator[None]:
 def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
     """The worker's main loop. It ends with the process that started it: a reader sees its end of the pipe close."""
     try:
-        worker = Worker(make)
+        worker = LearnerWorker(make)
     except Exception as error:  # a boundary: it is raised again on the other side
         pipe.send(portable(error))
         return

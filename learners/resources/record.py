@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
+from learners.resources.device import Device
 from mutual_env.types import JSON
 
 Outcome: TypeAlias = Literal["done", "failed", "lost"]
@@ -79,7 +80,7 @@ class _Tally:
 
 
 @dataclass(slots=True)
-class Record:
+class UsageRecord:
     """Wait, busy and idle of every policy and device, and the spans and events themselves.
 
     Safe to write from several threads. `take` hands over what is new since the last call, for a run that writes it out
@@ -144,7 +145,8 @@ class Record:
     def utilisation(self) -> float:
         """Share of the devices' time that was leased: of the GPUs where there are any, else of the CPUs."""
         usage = self.device_usage()
-        busy = [item.busy for name, item in usage.items() if "/gpu" in name] or [item.busy for item in usage.values()]
+        gpus = [item for name, item in usage.items() if Device.read(name).gpu is not None]
+        busy = [item.busy for item in gpus or usage.values()]
         if not busy or self.elapsed <= 0:
             return 0.0
         return sum(busy) / (len(busy) * self.elapsed)

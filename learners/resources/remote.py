@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from learners.example import Example
 from learners.resources.demand import Patience
 from learners.resources.record import Incident
-from learners.resources.worker import Call, Done, Failed, Files, Reply, Stale, State, read_files, write_files
+from learners.resources.worker import Call, Done, Failed, Files, LearnerState, Reply, Stale, read_files, write_files
 from mutual_env.errors import DeadlineExceededError, WorkerLostError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
@@ -113,7 +113,7 @@ class RemoteLearner:
     def load(self, directory: Path) -> None:
         self._base = directory if self._host.shares_files else read_files(directory)
         self._updates = []
-        self._call(Call("restore", 0, (State(self._base, (), 0),)), self._limit("load"))
+        self._call(Call("restore", 0, (LearnerState(self._base, (), 0),)), self._limit("load"))
         self._put_aside()  # the caller may remove the directory
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class RemoteLearner:
         try:
             if reply is None:
                 self._host.restart(self._patience.restart_limit)
-            state = State(self._base, tuple(self._updates), self._version)
+            state = LearnerState(self._base, tuple(self._updates), self._version)
             limit = self._limit("load") + len(self._updates) * self._limit("update")
             restored = self._host.call(Call("restore", 0, (state,)), limit)
         except (WorkerDiedError, WorkerHungError) as error:

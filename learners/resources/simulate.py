@@ -8,13 +8,15 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never
 
 import numpy as np
 
 from learners.resources.allocate import Allocator
 from learners.resources.demand import PHASES, Demand, Lease, Needs, Node, Patience, Refusal, Rounds, Supply
-from learners.resources.record import Event, Incident, Outcome, Record, Span
+from learners.resources.device import Device
+from learners.resources.failures import Failures, NodeLoss
+from learners.resources.record import Event, Incident, Outcome, Span, UsageRecord
 from mutual_env.seeding import generator
 
 Meeting: TypeAlias = Literal["round", "phase"]
@@ -24,36 +26,13 @@ MEETING_POINT = PHASES.index("score")
 
 
 @dataclass(frozen=True, slots=True)
-class NodeLoss:
-    """A node disappears at `at`, and is back `back_after` seconds later (None: never)."""
-
-    at: float
-    node: str
-    back_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failures:
-    """What goes wrong: each attempt's chance that the worker dies or hangs, policies whose worker always dies, nodes
-    that are lost. `notice` seconds pass before a death is seen, `restart` until the worker has its last state again."""
-
-    death: float = 0.0
-    hang: float = 0.0
-    broken: frozenset[str] = frozenset()
-    nodes: tuple[NodeLoss, ...] = ()
-    notice: float = 0.5
-    restart: float = 5.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Simulation:
     """What would happen. `bound`: no schedule takes less (see `lower_bound`). `serial`: one policy after the other."""
 
     makespan: float
     bound: float
     serial: float
-    record: Record
+    record: UsageRecord
     spans: tuple[Span, ...]
     events: tuple[Event, ...]
     completed: Mapping[str, int]
@@ -61,7 +40,7 @@ class Simulation:
     stuck: tuple[str, ...]
     longest_wait: float
     wait_bound: float
-    peak_memory: Mapping[str, int]
+    peak_memory: Mapping[Device, int]
     decisions: int
 
 
@@ -75,9 +54,33 @@ def simulate(
     meeting: Meeting = "round",
 ) -> Simulation:
     """Run the policies through their rounds on the supply."""
-    run = _Run(tuple(demands), supply, rounds, Allocator(demands, supply, patience), failures or Failures(), meeting)
+    run = _Simulator(
+        tuple(demands), supply, rounds, Allocator(demands, supply, patience), failures or Failures(), meeting
+    )
     run.go()
     return run.outcome()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The lease of this number ends."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class _AsksAgain:
+    """A policy that lost its lease with a node asks anew."""
+
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ages:
+    """The oldest request has waited long enough for something to change."""
+
+
+_Happening: TypeAlias = _Ends | _AsksAgain | _Ages | NodeLoss | Node  # a node that is lost, one that is back
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ class _Progress:
             self.least += 1
 
 
-class _Run:
+class _Simulator:
     def __init__(
         self,
         demands: tuple[Demand, ...],
@@ -120,59 +123,57 @@ class _Run:
         self.demands, self.supply, self.rounds, self.meeting = demands, supply, rounds, meeting
         self.allocator, self.failures = allocator, failures
         self.now = 0.0
-        self.record = Record(supply.devices)
+        self.record = UsageRecord({str(device): size for device, size in supply.devices.items()})
         self.spans: list[Span] = []
         self.events: list[Event] = []
         self.progress = _Progress({demand.policy: 0 for demand in self.demands})
         self.completed = {demand.policy: 0 for demand in self.demands}
         self.parked: dict[str, str] = {}
         self.gated: dict[str, int] = {}
-        self.peak: dict[str, int] = {}
+        self.peak: dict[Device, int] = {}
         self.decisions = 0
         self.generator = generator(self.failures.seed, "failures")
         self.running: dict[int, tuple[Lease, Outcome]] = {}
         self.gpu_work = self.cpu_work = 0.0  # seconds x how many
         self.segments: dict[int, dict[str, float]] = {}  # by meeting, each policy's seconds up to it
         self._wake_at = -1.0
-        self._heap: list[tuple[float, int, str, object]] = []
+        self._heap: list[tuple[float, int, _Happening]] = []
         self._order = itertools.count()
 
     # -- the clock ---------------------------------------------------------------------------------------------------
 
     def go(self) -> None:
         for loss in self.failures.nodes:
-            self.push(loss.at, "down", loss)
+            self.push(loss.at, loss)
         for demand in self.demands:
             self.begin(demand.policy)
         self.decide()
         while self._heap and len(self.progress.at) > 0:
             self.now = self._heap[0][0]
             while self._heap and self._heap[0][0] <= self.now:
-                _, _, what, payload = heapq.heappop(self._heap)
-                self.handle(what, payload)
+                self.handle(heapq.heappop(self._heap)[-1])
             self.decide()
 
-    def push(self, at: float, what: str, payload: object) -> None:
-        heapq.heappush(self._heap, (at, next(self._order), what, payload))
+    def push(self, at: float, happening: _Happening) -> None:
+        heapq.heappush(self._heap, (at, next(self._order), happening))
 
-    def handle(self, what: str, payload: object) -> None:
-        if what == "end":
-            assert isinstance(payload, int)
-            self.end(payload)
-        elif what == "retry":
-            assert isinstance(payload, str)
-            if payload in self.progress.at:
-                self.ask(payload)
-        elif what == "down":
-            assert isinstance(payload, NodeLoss)
-            self.lose_node(payload)
-        elif what == "up":
-            assert isinstance(payload, Node)
-            self.allocator.add_node(payload)
-            self.note("device added", "", payload.name)
-        else:
-            for refusal in self.allocator.overdue(self.now):
-                self.refuse(refusal)
+    def handle(self, happening: _Happening) -> None:
+        match happening:
+            case _Ends(number):
+                self.end(number)
+            case _AsksAgain(policy):
+                if policy in self.progress.at:
+                    self.ask(policy)
+            case NodeLoss():
+                self.lose_node(happening)
+            case Node():
+                self.allocator.add_node(happening)
+                self.note("device added", "", happening.name)
+            case _Ages():
+                for refusal in self.allocator.overdue(self.now):
+                    self.refuse(refusal)
+            case _:
+                assert_never(happening)
 
     def decide(self) -> None:
         self.decisions += 1
@@ -181,7 +182,7 @@ class _Run:
         wake = self.allocator.next_wake(self.now)
         if wake is not None and not self.now < self._wake_at <= wake:
             self._wake_at = wake
-            self.push(wake, "wake", None)
+            self.push(wake, _Ages())
 
     # -- a policy's way through its rounds ---------------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class _Run:
         self.running[lease.number] = (lease, outcome)
         for device in lease.devices:
             self.peak[device] = max(self.peak.get(device, 0), self.allocator.memory_on(device))
-        self.push(self.now + lease.load_seconds + seconds, "end", lease.number)
+        self.push(self.now + lease.load_seconds + seconds, _Ends(lease.number))
 
     def attempts(self, lease: Lease) -> tuple[float, Outcome]:
         """How long the lease lasts, failures and restarts within it included."""
@@ -303,11 +304,11 @@ class _Run:
         for lease in lost:
             del self.running[lease.number]
             self.account(lease, "lost")
-            self.push(self.now + self.failures.notice + self.failures.restart, "retry", lease.policy)
+            self.push(self.now + self.failures.notice + self.failures.restart, _AsksAgain(lease.policy))
         for refusal in refused:
             self.refuse(refusal)
         if loss.back_after is not None:
-            self.push(self.now + loss.back_after, "up", known[loss.node])
+            self.push(self.now + loss.back_after, known[loss.node])
 
     # -- the books ---------------------------------------------------------------------------------------------------
 

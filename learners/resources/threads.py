@@ -9,7 +9,7 @@ from typing import TypeVar
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Patience, Supply
 from learners.resources.leased import LeasedCalls
-from learners.resources.record import Record
+from learners.resources.record import UsageRecord
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class ThreadExecutor:
         self._hosted: dict[str, Learner] = {}
 
     @property
-    def record(self) -> Record:
+    def record(self) -> UsageRecord:
         return self._calls.record
 
     @property

@@ -23,7 +23,7 @@ Files: TypeAlias = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class LearnerState:
     """All that a new worker needs to go on: what to load (None: nothing, it is as it was built), and the updates since.
 
     `base` is a directory both sides can read, or the files themselves.
@@ -66,7 +66,7 @@ class Failed:
 Reply: TypeAlias = Done | Stale | Failed
 
 
-class Worker:
+class LearnerWorker:
     """Serves calls on the learner it builds."""
 
     def __init__(self, make: Callable[[], Learner]) -> None:
@@ -96,7 +96,7 @@ class Worker:
             self._answered = (call.version, value)
         return Done(value, self._learner.version)
 
-    def _restore(self, state: State) -> Reply:
+    def _restore(self, state: LearnerState) -> Reply:
         self._answered = None
         if isinstance(state.base, Path):
             self._learner.load(state.base)

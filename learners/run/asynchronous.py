@@ -7,30 +7,30 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from learners.resources import Learnt, Rounds, Steps, at_own_pace
+from learners.resources import Halves, Learnt, Rounds, at_own_pace
 from learners.run.loop import Loop
 from mutual_env.types import AgentInfo, Lesson, Metrics
 from sharing import Sampled
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class RoundResult:
     """One round of everybody who is left. `paces` says how each came to it: its lead over the slowest, and its wait."""
 
     infos: Mapping[str, AgentInfo]
     paces: Mapping[str, Mapping[str, float]]
 
 
-def rounds_at_own_pace(loops: Sequence[Loop], rounds: Rounds, *, first: int, limit: float) -> Generator[Round]:
+def rounds_at_own_pace(loops: Sequence[Loop], rounds: Rounds, *, first: int, limit: float) -> Generator[RoundResult]:
     """The rounds from `first` to the last, each as soon as everybody has learnt from it. All have learnt from all of
     them at the end: nothing that was sampled is left over."""
     versions = {name: learner.version - first for loop in loops for name, learner in loop.learners.items()}
     halves = {name: _Halves(name, loop, versions) for loop in loops for name in loop.learners}
-    steps = {name: Steps(half.sample, half.learn) for name, half in halves.items()}
+    steps = {name: Halves(half.sample, half.learn) for name, half in halves.items()}
     with closing(at_own_pace(loops[0].executor, rounds, steps, limit=limit, first=first)) as paced:
         for learnt in paced:
             inside = [name for name in halves if name in learnt]
-            yield Round({n: learnt[n].value for n in inside}, {n: _pace(learnt[n]) for n in inside})
+            yield RoundResult({n: learnt[n].value for n in inside}, {n: _pace(learnt[n]) for n in inside})
 
 
 class _Halves:

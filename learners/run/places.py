@@ -15,11 +15,11 @@ from learners.resources import (
     Patience,
     ProcessExecutor,
     RayExecutor,
-    Record,
     SerialExecutor,
     Span,
     Supply,
     ThreadExecutor,
+    UsageRecord,
 )
 from learners.resources.demand import even_share
 from learners.resources.plan import parse_devices
@@ -78,7 +78,7 @@ class Places:
     def as_measured(self, spans: Iterable[Span]) -> Places:
         """With the seconds that each phase took in a run, and without phases that it never leased. A policy that was
         not in that run stays as it is."""
-        record = Record()
+        record = UsageRecord()
         for span in spans:
             record.add(span)
         measured = record.phase_seconds()

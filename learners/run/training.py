@@ -11,7 +11,7 @@ from pathlib import Path
 
 from learners.resources import Rounds
 from learners.resources.record import as_json
-from learners.run.asynchronous import Round, rounds_at_own_pace
+from learners.run.asynchronous import RoundResult, rounds_at_own_pace
 from learners.run.build import Parts, build
 from learners.run.config import RunConfig, load_run, to_yaml
 from learners.run.directory import JsonLines, RunDirectory
@@ -142,13 +142,13 @@ class _Run:
                 began = time.monotonic()
         self._go_on_without(self._parts.executor.parked)  # who was lost in the last round has no state to save
 
-    def _rounds(self, last: int) -> Generator[Round]:
+    def _rounds(self, last: int) -> Generator[RoundResult]:
         if self._places.apart:
             rounds, limit = Rounds(last, self._places.staleness), self._places.stall_limit
             yield from rounds_at_own_pace(self._parts.loops, rounds, first=self.done, limit=limit)
         else:
             for number in range(self.done, last):
-                yield Round(self._round(number), {})
+                yield RoundResult(self._round(number), {})
 
     def _round(self, number: int) -> dict[str, AgentInfo]:
         """One round of everybody who is left. A policy whose worker is lost for good is parked; the others go on."""
@@ -181,7 +181,7 @@ class _Run:
         last = self.done == self._config.rounds
         return last or (every > 0 and self.done % every == 0)
 
-    def _write(self, round: Round, seconds: float) -> None:
+    def _write(self, round: RoundResult, seconds: float) -> None:
         for name, info in round.infos.items():
             self._files.metrics.append({"round": self.done, "policy": name, "metrics": info["metrics"]})
             self._files.samples.append({"round": self.done, "policy": name, "groups": _readable(info)})

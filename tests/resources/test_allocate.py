@@ -6,6 +6,7 @@ import pytest
 
 from learners.resources.allocate import Allocator
 from learners.resources.demand import GIB, Demand, Lease, Needs, Node, Patience, Refusal, Request, Supply
+from learners.resources.device import Device
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
 
@@ -25,7 +26,7 @@ def test_a_lease_is_all_of_a_gang_or_nothing() -> None:
     assert allocator.decide(0.0) == []  # two of three are free: none is taken
     allocator.release(narrow)
     (wide,) = allocator.decide(1.0)
-    assert set(wide.devices) == {"n0/gpu0", "n0/gpu1", "n0/gpu2"}
+    assert {str(device) for device in wide.devices} == {"n0/gpu0", "n0/gpu1", "n0/gpu2"}
 
 
 def test_the_one_with_most_work_before_the_next_meeting_goes_first() -> None:
@@ -109,7 +110,7 @@ def test_weights_that_may_be_moved_make_room_and_cost_the_time_to_bring_them_bac
     for policy in "aabb":
         allocator.request(policy, "act", 0.0)
         (lease,) = allocator.decide(0.0)
-        assert allocator.memory_on("n0/gpu0") == 50 * GIB  # 50 + 40 of the other would not fit in 80
+        assert allocator.memory_on(Device("n0", 0)) == 50 * GIB  # 50 + 40 of the other would not fit in 80
         allocator.release(lease)
         loads.append(lease.load_seconds)
     assert loads == [2.0, 0.0, 2.0, 0.0]
@@ -119,7 +120,7 @@ def test_weights_that_cannot_be_moved_keep_a_device_and_policies_are_spread_over
     needs = Needs(gpus=1, memory=50 * GIB)
     demands = [one_phase(name, needs, weights=50 * GIB, offload_seconds=None) for name in "abc"]
     allocator = Allocator(demands, gpus(2, memory=80 * GIB))
-    assert {policy: {d for d in home if "gpu" in d} for policy, home in allocator.homes.items()} == {
+    assert {policy: {str(d) for d in home if d.gpu is not None} for policy, home in allocator.homes.items()} == {
         "a": {"n0/gpu0"},
         "b": {"n0/gpu1"},
     }
@@ -133,7 +134,7 @@ def test_who_can_run_anywhere_keeps_off_the_home_of_who_cannot_while_there_is_an
     here = one_phase("here", needs, weights=GIB, offload_seconds=None)
     moving = [one_phase(name, needs, weights=40 * GIB) for name in "ab"]
     allocator = Allocator([here, *moving], Supply((Node("n0", 8.0, 1, 80 * GIB), Node("n1", 8.0, 2, 80 * GIB))))
-    (home,) = {device for device in allocator.homes["here"] if "gpu" in device}
+    (home,) = {device for device in allocator.homes["here"] if device.gpu is not None}
     for _ in range(2):  # also once the weights of one have been in the home, for want of another place
         for policy in "ab":
             allocator.request(policy, "act", 0.0)
@@ -158,9 +159,9 @@ def test_shares_of_one_gpu_go_together_so_that_whole_ones_stay_free() -> None:
     allocator = Allocator([*demands, one_phase("whole", Needs(gpus=1))], gpus(2))
     for demand in demands:
         allocator.request(demand.policy, "act", 0.0)
-    assert {lease.devices for lease in allocator.decide(0.0)} == {("n0/gpu0",)}  # ten times 0.1 is 1
+    assert {lease.devices for lease in allocator.decide(0.0)} == {(Device("n0", 0),)}  # ten times 0.1 is 1
     allocator.request("whole", "act", 0.0)
-    assert [lease.devices for lease in allocator.decide(0.0)] == [("n0/gpu1",)]
+    assert [lease.devices for lease in allocator.decide(0.0)] == [(Device("n0", 1),)]
 
 
 def test_a_lost_node_takes_its_leases_and_what_no_longer_fits_is_refused() -> None:

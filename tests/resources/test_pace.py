@@ -11,7 +11,7 @@ import pytest
 
 from learners.resources.demand import Demand, Needs, Node, Patience, Rounds, Supply
 from learners.resources.executor import Executor, SerialExecutor
-from learners.resources.pace import Learnt, Steps, at_own_pace
+from learners.resources.pace import Halves, Learnt, at_own_pace
 from learners.resources.threads import ThreadExecutor
 from mutual_env.errors import DeadlineExceededError, WorkerLostError
 
@@ -23,14 +23,14 @@ def executor(*policies: str, limit: float = 30.0) -> ThreadExecutor:
 
 
 def run(
-    runner: Executor, rounds: Rounds, policies: Mapping[str, Steps[int]], *, limit: float = 30.0, first: int = 0
+    runner: Executor, rounds: Rounds, policies: Mapping[str, Halves[int]], *, limit: float = 30.0, first: int = 0
 ) -> list[dict[str, Learnt[int]]]:
     with closing(at_own_pace(runner, rounds, policies, limit=limit, first=first)) as paced:
         return list(paced)
 
 
 class Track:
-    """Steps that take a given time; each `learn` returns how many updates old the weights were that sampled the round,
+    """Halves that take a given time; each `learn` returns how many updates old the weights were that sampled the round,
     and `missing` counts rounds that were learnt from before everybody had sampled them."""
 
     def __init__(self, runner: Executor) -> None:
@@ -39,7 +39,7 @@ class Track:
         self.learnt: dict[str, int] = {}
         self.missing = 0
 
-    def steps(self, policy: str, seconds: float, fail: Callable[[int], None] = lambda number: None) -> Steps[int]:
+    def steps(self, policy: str, seconds: float, fail: Callable[[int], None] = lambda number: None) -> Halves[int]:
         self.sampled[policy], self.learnt[policy] = {}, 0
 
         def sample(number: int) -> None:
@@ -58,7 +58,7 @@ class Track:
                 self.learnt[policy] += 1
             return age
 
-        return Steps(sample, learn)
+        return Halves(sample, learn)
 
 
 @pytest.mark.parametrize("staleness", [0, 2])
@@ -102,7 +102,7 @@ def test_a_run_goes_on_where_it_stopped() -> None:
 def test_a_policy_that_is_parked_holds_nobody_back() -> None:
     runner = executor("good", "stuck", limit=0.5)
     track, block = Track(runner), threading.Event()
-    stuck = Steps(lambda number: runner.map("act", {"stuck": lambda: block.wait(timeout=20.0)}), lambda number: 0)
+    stuck = Halves(lambda number: runner.map("act", {"stuck": lambda: block.wait(timeout=20.0)}), lambda number: 0)
     learnt = run(runner, Rounds(3, 1), {"good": track.steps("good", 0.0), "stuck": stuck})
     assert [sorted(round) for round in learnt] == [["good"]] * 3
     assert list(runner.parked) == ["stuck"]
@@ -112,7 +112,7 @@ def test_a_policy_that_is_parked_holds_nobody_back() -> None:
 
 def test_a_run_that_loses_everybody_ends_with_a_sentence() -> None:
     runner, block = executor("stuck", limit=0.3), threading.Event()
-    stuck = Steps(lambda number: runner.map("act", {"stuck": lambda: block.wait(timeout=20.0)}), lambda number: 0)
+    stuck = Halves(lambda number: runner.map("act", {"stuck": lambda: block.wait(timeout=20.0)}), lambda number: 0)
     with pytest.raises(WorkerLostError, match="no policy is left: stuck"):
         run(runner, Rounds(3, 1), {"stuck": stuck})
     block.set()
@@ -135,7 +135,7 @@ def test_the_first_error_ends_the_run_and_is_raised() -> None:
 
 def test_a_run_in_which_nothing_moves_ends_with_a_sentence() -> None:
     runner, block = executor("a"), threading.Event()
-    steps = Steps(lambda number: block.wait(timeout=20.0), lambda number: 0)
+    steps = Halves(lambda number: block.wait(timeout=20.0), lambda number: 0)
     with pytest.raises(DeadlineExceededError, match="furthest behind is 'a', in round 0"):
         run(runner, Rounds(1), {"a": steps}, limit=0.2)
     block.set()

@@ -12,7 +12,7 @@ from learners.report.gantt import as_text
 from learners.report.plan_report import as_picture, as_report, compare
 from learners.resources import plan
 from learners.resources.demand import GIB, Demand, Needs, Node, Rounds, Supply
-from learners.resources.record import Record, Span
+from learners.resources.record import Span, UsageRecord
 from mutual_env.errors import InvalidInputError
 
 SMALL = Demand("small", {"act": Needs(seconds=1), "update": Needs(seconds=1)})
@@ -60,7 +60,7 @@ def test_devices_in_short_are_read_and_refused_with_the_form() -> None:
 def test_predicted_and_actual_stand_side_by_side() -> None:
     made = plan.make_plan([SMALL], TWO_CORES, Rounds(1))
     assert made.simulation is not None
-    actual = Record(TWO_CORES.devices)
+    actual = UsageRecord({str(device): size for device, size in TWO_CORES.devices.items()})
     actual.add(Span("small", "act", ("local/cpu",), 0.0, 0.5, 2.5))
     text = compare(made.simulation, actual)
     assert "small/act: 1, 2; 0.5 in all" in text

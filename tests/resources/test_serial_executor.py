@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from learners.resources.executor import Executor, SerialExecutor
-from learners.resources.record import Event, Record, Span, as_json
+from learners.resources.record import Event, Span, UsageRecord, as_json
 
 
 def ticking_clock() -> itertools.count[float]:
@@ -39,7 +39,7 @@ def test_waiting_behind_another_policy_is_recorded_as_waiting() -> None:
 
 
 def test_take_hands_over_each_span_once_and_totals_stay() -> None:
-    record = Record({"d0": 1.0})
+    record = UsageRecord({"d0": 1.0})
     record.add(Span("a", "act", ("d0",), 0.0, 1.0, 3.0))
     record.add(Event(3.5, "died", "a", "exit code -9"))
     assert [as_json(item)["type"] for item in record.take()] == ["span", "event"]

@@ -115,7 +115,7 @@ def test_random_fleets_are_faster_than_one_policy_at_a_time(fleets: list[tuple[i
 def test_no_device_is_promised_more_memory_than_it_has() -> None:
     for seed in range(20):
         fleet = random_fleet(seed)
-        sizes = {node.gpu_name(i): node.gpu_memory for node in fleet.supply.nodes for i in range(node.gpus)}
+        sizes = {node.gpu(i): node.gpu_memory for node in fleet.supply.nodes for i in range(node.gpus)}
         for device, peak in fleet.simulate().peak_memory.items():
             assert peak <= sizes.get(device, peak)
 
