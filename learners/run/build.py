@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -18,8 +17,8 @@ from learners.run.loop import Loop, TaskEnv
 from learners.run.places import Places, read_places
 from mutual_env.seeding import derive_seed
 from mutual_env.verifiers import VerifierPool
-from sharing.exchange import Exchange, InMemoryExchange, RayExchange
-from sharing.exchange.sqlite import SQLiteExchange
+from sharing.exchange import Exchange, InMemoryExchange
+from sharing.exchange import registry as exchanges
 from tokenizers_bridge import TokenizerBridge, load
 
 
@@ -69,7 +68,8 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
     teachers = {name: make_learner(name, p, config.seed) for name, p in config.teachers.items()}
     for teacher in teachers.values():
         stack.callback(teacher.close)
-    exchange = make_exchange(config.sharing.exchange, exchange_path, stack)
+    chosen = config.sharing
+    exchange = stack.enter_context(closing(exchanges.make(chosen.exchange, exchange_path, **chosen.exchange_options)))
     pool = stack.enter_context(VerifierPool())
     envs = Envs.of(config, apart=places.apart)
     everybody = {**policies, **teachers}
@@ -86,18 +86,6 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
         for names in envs.together()
     ]
     return Parts(envs, exchange, pool, tuple(loops), envs.held_out(list(config.policies), pool))
-
-
-def make_exchange(name: str, path: Path, stack: ExitStack) -> Exchange:
-    """What `stack` takes is closed by it; the actor of a cluster is ended with the run whose file it keeps."""
-    if name == "ray":
-        actor = f"mutual-env-exchange-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-        shared = RayExchange(actor, path=path.resolve())
-        stack.callback(shared.stop)
-        return shared
-    exchange = SQLiteExchange(path) if name == "sqlite" else InMemoryExchange()
-    stack.callback(exchange.close)
-    return exchange
 
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:
@@ -117,6 +105,7 @@ def check(config: RunConfig) -> Places:
     places = read_places(config)
     for policy in (*config.policies.values(), *config.teachers.values()):
         registry.check_options(policy.learner, policy.options)
+    exchanges.check_options(config.sharing.exchange, config.sharing.exchange_options)
     envs = Envs.of(config, apart=places.apart)
     with ExitStack() as stack:
         stack.callback(envs.shared(envs.together()[0], InMemoryExchange()).close)

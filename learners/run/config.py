@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from mutual_env.errors import ConfigError
+from sharing.exchange import registry as exchanges
 
 
 @dataclass
@@ -34,11 +35,13 @@ class EnvConfig:
 
 @dataclass
 class SharingConfig:
-    """What the policies exchange. `exchange`: sqlite (durable, in the run directory), memory, or ray (an actor that
-    other processes of the cluster find too, over the same file)."""
+    """What the policies exchange. `exchange`: sqlite (durable, in the run directory), memory, ray (an actor that other
+    processes of the cluster find too, over the same file), or that of another package; `exchange_options` are its own.
+    """
 
     strategy: str = "independent"
     exchange: str = "sqlite"
+    exchange_options: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -187,7 +190,7 @@ def check_run(config: RunConfig) -> None:
         if value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")
     for name, choice, allowed in (
-        ("sharing.exchange", config.sharing.exchange, ("sqlite", "memory", "ray")),
+        ("sharing.exchange", config.sharing.exchange, exchanges.names()),
         ("resources.mode", config.resources.mode, ("synchronous", "asynchronous")),
         ("env.on_unscored", config.env.on_unscored, ("drop", "zero", "raise")),
     ):

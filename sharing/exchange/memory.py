@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import TypeAlias
 
@@ -29,6 +30,11 @@ class InMemoryExchange:
         self._published: dict[int, set[tuple[_Topic, str]]] = {}  # what each round has records of
         self._ids = itertools.count(1)
         self._lock = Lock()
+
+    @classmethod
+    def at(cls, path: Path, *, keep_rounds: int | None = None) -> InMemoryExchange:
+        """That of a run, which leaves nothing at `path`."""
+        return cls(keep_rounds=keep_rounds)
 
     def publish(self, records: Sequence[Record]) -> tuple[int, ...]:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ class RayExchange:
     With a `path` the actor keeps a SQLite file on the node of the process that started it, and stays on that node:
     what is acknowledged outlives the actor, which Ray starts again, and a call that was in flight is made again (a
     record that is published twice is stored once). Without, it keeps records in memory. No call waits longer than
-    `timeout` seconds. `close` leaves the actor to the others.
+    `timeout` seconds. `close` leaves the actor to the others, or ends it where it is `owned`.
     """
 
-    def __init__(self, name: str = "mutual-env-exchange", *, path: str | Path = "", timeout: float = 60.0) -> None:
+    def __init__(
+        self, name: str = "mutual-env-exchange", *, path: str | Path = "", timeout: float = 60.0, owned: bool = False
+    ) -> None:
         try:
             import ray
             import ray.util.scheduling_strategies
@@ -31,6 +34,7 @@ class RayExchange:
             raise MissingExtraError.of("RayExchange", "ray") from error
         self._ray = ray
         self._timeout = timeout
+        self._owned = owned
         options: dict[str, Any] = {"num_cpus": 0}
         if path:
             here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
@@ -39,6 +43,13 @@ class RayExchange:
             options |= {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
         shared = {"name": name, "namespace": "mutual-env", "get_if_exists": True, "lifetime": "detached"}
         self._actor = ray.remote(_Host).options(**shared, **options).remote(str(path))
+
+    @classmethod
+    def at(cls, path: Path, *, timeout: float = 60.0) -> RayExchange:
+        """That of a run, over the file at `path`. Its actor is ended with the run whose file it keeps."""
+        there = path.resolve()
+        named = hashlib.sha256(str(there).encode()).hexdigest()[:12]
+        return cls(f"mutual-env-exchange-{named}", path=there, timeout=timeout, owned=True)
 
     def publish(self, records: Sequence[Record]) -> tuple[int, ...]:
         ids: tuple[int, ...] = self._ask("publish", [encode(record) for record in records])
@@ -63,7 +74,10 @@ class RayExchange:
             yield decode(body)
 
     def close(self) -> None:
-        """The actor stays: other processes use it. `stop` ends it."""
+        """The actor stays, because other processes use it, unless it is owned. `stop` ends it."""
+        if self._owned:
+            self._owned = False
+            self.stop()
 
     def stop(self) -> None:
         """End the actor, for everybody."""

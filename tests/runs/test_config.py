@@ -91,6 +91,8 @@ def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path, text: str, sen
         ("env.options.digit=3", "did you mean 'digits'"),
         ("sharing.strategy=sgtt", "did you mean 'sgt'"),
         ("sharing.options.wait_=1", "'wait'"),
+        ("sharing.exchange_options.time_out=1", "did you mean 'timeout'"),
+        ("sharing.exchange_options.path=x", "leave the option 'path' out"),
         ("policies.ada.learner=tabula", "did you mean 'tabular'"),
         ("policies.ada.options.learning_rat=1", "did you mean 'learning_rate'"),
     ],

@@ -15,7 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mutual_env.errors import ConformanceError, DeadlineExceededError, InvalidInputError, StorageError
+from mutual_env.errors import (
+    ConfigError,
+    ConformanceError,
+    DeadlineExceededError,
+    InvalidInputError,
+    StorageError,
+    UnknownNameError,
+)
 from mutual_env.types import Completion
 from sharing import (
     KINDS,
@@ -32,6 +39,7 @@ from sharing import (
     export,
 )
 from sharing.codec import decode, encode, wire_size
+from sharing.exchange import registry
 from sharing.exchange.testing import CONTRACT, check_exchange
 from tests.sharing.toys import rollout, statistics, success
 
@@ -115,6 +123,29 @@ class Selfish(InMemoryExchange):
 def test_an_exchange_that_breaks_the_contract_is_told_how(faulty: type[InMemoryExchange], sentence: str) -> None:
     with pytest.raises(ConformanceError, match=sentence):
         check_exchange(faulty)
+
+
+# -- by name ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_exchange_is_made_by_its_name_where_it_may_keep_its_file(tmp_path: Path) -> None:
+    for name, wanted in (("sqlite", SQLiteExchange), ("memory", InMemoryExchange)):
+        made = registry.make(name, tmp_path / name)
+        assert type(made) is wanted
+        made.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["sqlite"]
+
+
+def test_what_is_no_exchange_or_takes_no_such_option_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown exchange 'sqlight': did you mean 'sqlite'"):
+        registry.make("sqlight", tmp_path / "x")
+    with pytest.raises(
+        UnknownNameError, match="unknown option of exchange 'sqlite' 'time_out': did you mean 'timeout'"
+    ):
+        registry.make("sqlite", tmp_path / "x", time_out=3)
+    registry.register("tests-path", Path)
+    with pytest.raises(ConfigError, match="exchange 'tests-path' must have publish, read, scan and close"):
+        registry.make("tests-path", tmp_path / "x")
 
 
 # -- the bytes --------------------------------------------------------------------------------------------------------
