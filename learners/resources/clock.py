@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 
 class SteadyClock:
-    """Seconds since it was made. A clock that is set back costs no time: it goes on from where it was, so that a wait
-    never gets longer. One that leaps ahead ends waits early, with the sentence of their limit: never late."""
+    """Seconds since it was made.
+
+    If the clock under it is set back, this one stands still until that passes, so no wait gets longer. If it leaps
+    ahead, so does this one, and waits that are under way end early with the error of their limit.
+    """
 
     def __init__(self, source: Callable[[], float] = time.monotonic) -> None:
         self._source = source

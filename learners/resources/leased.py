@@ -18,7 +18,7 @@ from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputEr
 
 T = TypeVar("T")
 
-TICK = 0.5  # seconds: how often a thread that waits looks up, so that nothing waits for a notice that never comes
+TICK_SECONDS = 0.5  # how often a thread that waits looks up, so that nothing waits for a notice that never comes
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +99,7 @@ class LeasedCalls:
                 self._ask(job)
             self._decide()
         for job in jobs:
-            self._lane(job.policy).jobs.put(job, timeout=TICK)
+            self._lane(job.policy).jobs.put(job, timeout=TICK_SECONDS)
         for job in jobs:
             self._await(job)
         return self._results(jobs)
@@ -136,10 +136,10 @@ class LeasedCalls:
             lanes, self._lanes = list(self._lanes.values()), {}
             self._condition.notify_all()
         for lane in lanes:
-            lane.jobs.put(None, timeout=TICK)
+            lane.jobs.put(None, timeout=TICK_SECONDS)
         for lane in lanes:
             if lane.thread is not None:
-                lane.thread.join(timeout=TICK)
+                lane.thread.join(timeout=TICK_SECONDS)
 
     # -- in the calling thread ---------------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class LeasedCalls:
                 if job.began is not None and self.clock() - job.began > job.limit:
                     self._abandon(job)
                     return
-                self._condition.wait(timeout=TICK)
+                self._condition.wait(timeout=TICK_SECONDS)
                 self._tick()
 
     def _abandon(self, job: _Job) -> None:
@@ -256,7 +256,7 @@ class LeasedCalls:
                     break
                 if self._closed:
                     raise WorkerLostError(f"the executor was closed while policy {job.policy!r} waited for a lease")
-                self._condition.wait(timeout=TICK)
+                self._condition.wait(timeout=TICK_SECONDS)
                 self._tick()
             job.began = self.clock()
 
@@ -275,7 +275,7 @@ class LeasedCalls:
     def _tick(self) -> None:
         now = self.clock()
         wake = self._allocator.next_wake(now)
-        if wake is not None and wake <= now + TICK:
+        if wake is not None and wake <= now + TICK_SECONDS:
             self._refuse(self._allocator.overdue(now))
             self._decide()
 

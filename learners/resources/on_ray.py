@@ -28,10 +28,10 @@ from mutual_env.errors import ConfigError, MissingExtraError, WorkerLostError
 
 T = TypeVar("T")
 
-SLICE = 2.0  # seconds between two looks at whether an actor that does not answer still has a place
-DISPLACED = 10.0  # seconds that Ray may take to place an actor of a lost node again, before it is asked for less
-SPARE = 0.05  # of every node's CPUs: what is not reserved
-CONNECT = 60.0  # seconds to find the cluster's nodes
+LOOK_SECONDS = 2.0  # between two looks at whether an actor that does not answer still has a place
+DISPLACED_SECONDS = 10.0  # that Ray may take to place an actor of a lost node again, before it is asked for less
+SPARE_SHARE = 0.05  # of every node's CPUs: what is not reserved
+CONNECT_SECONDS = 60.0  # to find the cluster's nodes
 
 
 class RayExecutor:
@@ -222,10 +222,10 @@ class ActorHost:
         displaced = 0.0
         while True:
             try:
-                return self._ray.get(reference, timeout=max(0.01, min(SLICE, ends - time.monotonic())))
+                return self._ray.get(reference, timeout=max(0.01, min(LOOK_SECONDS, ends - time.monotonic())))
             except errors.GetTimeoutError:
-                displaced = 0.0 if self._placed() else displaced + SLICE
-                if displaced >= DISPLACED:
+                displaced = 0.0 if self._placed() else displaced + LOOK_SECONDS
+                if displaced >= DISPLACED_SECONDS:
                     raise WorkerDiedError("the cluster has no place for its placement group") from None
                 if time.monotonic() >= ends:
                     with contextlib.suppress(errors.RayError):
@@ -275,7 +275,7 @@ def _connect(address: str) -> Any:
 
 def _nodes(ray: Any) -> tuple[Node, ...]:
     """The nodes that are alive and have something to compute on."""
-    ends = time.monotonic() + CONNECT
+    ends = time.monotonic() + CONNECT_SECONDS
     while time.monotonic() < ends:
         found = [
             Node(item["NodeID"], float(r.get("CPU", 0.0)), int(r.get("GPU", 0)), memory=int(r.get("memory", 0)))
@@ -284,9 +284,9 @@ def _nodes(ray: Any) -> tuple[Node, ...]:
         ]
         if found:
             return tuple(sorted(found, key=lambda node: node.name))
-        time.sleep(SLICE)
+        time.sleep(LOOK_SECONDS)
     raise ConfigError(
-        f"the Ray cluster has had no node with CPUs or GPUs for {CONNECT:.0f} s: add one with `ray start`"
+        f"the Ray cluster has had no node with CPUs or GPUs for {CONNECT_SECONDS:.0f} s: add one with `ray start`"
     )
 
 
@@ -294,7 +294,7 @@ def _bundle(needs: Needs, everybody: tuple[Needs, ...], nodes: tuple[Node, ...])
     """What a member reserves with Ray: all it needs, or the same part of it as everybody where that is what fits.
 
     A little of every node's CPUs is left over, so that an actor whose node is lost finds a place on another."""
-    part, machines = 1.0, [dataclasses.replace(node, cpus=(1 - SPARE) * node.cpus) for node in nodes]
+    part, machines = 1.0, [dataclasses.replace(node, cpus=(1 - SPARE_SHARE) * node.cpus) for node in nodes]
     while part > 0.01 and not _all_fit([_reserved(one, part) for one in everybody], machines):
         part *= 0.9
     mine = _reserved(needs, part)

@@ -25,8 +25,8 @@ from mutual_env.errors import DeadlineExceededError, InvalidInputError, WorkerLo
 
 T = TypeVar("T")
 
-TICK = 0.5  # seconds between two looks at who has been parked
-LEAVE = 2.0  # seconds that the threads of a run which is given up have to end
+TICK_SECONDS = 0.5  # between two looks at who has been parked
+LEAVE_SECONDS = 2.0  # that the threads of a run which is given up have to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def at_own_pace(
             yield pace.learnt(number)
     finally:
         pace.stop()
-        ends = time.monotonic() + LEAVE
+        ends = time.monotonic() + LEAVE_SECONDS
         for thread in threads:
             thread.join(timeout=max(0.0, ends - time.monotonic()))
 
@@ -119,7 +119,7 @@ class _Pace(Generic[T]):
             while min(self._here().values(), default=0) <= number:
                 if self._over(policy):
                     return False
-                self._condition.wait(timeout=TICK)
+                self._condition.wait(timeout=TICK_SECONDS)
             if self._over(policy):
                 return False
         waited = time.monotonic() - began
@@ -155,7 +155,7 @@ class _Pace(Generic[T]):
             while self._error is None and self._here().keys() - self._learnt.get(number, {}).keys():
                 if time.monotonic() - self._moved > self._limit:
                     self._error = self._stall()
-                self._condition.wait(timeout=TICK)
+                self._condition.wait(timeout=TICK_SECONDS)
             if self._error is not None:
                 raise self._error
             found = self._learnt.pop(number, {})

@@ -23,7 +23,7 @@ from mutual_env.errors import WorkerLostError
 T = TypeVar("T")
 
 READY = b"ready"
-PATIENCE_FOR_EXIT = 2.0  # seconds between asking a worker to end and ending it
+EXIT_SECONDS = 2.0  # between asking a worker to end and ending it
 
 
 class ProcessExecutor:
@@ -123,13 +123,13 @@ class ProcessHost:
         timer.start()
         try:
             self._pipe.send(call)
-            if not self._pipe.poll(limit + PATIENCE_FOR_EXIT):
+            if not self._pipe.poll(limit + EXIT_SECONDS):
                 raise WorkerHungError(f"no answer within {limit:.0f} s, and the process does not end")
             reply: Reply = self._pipe.recv()
         except (EOFError, OSError) as error:
             if hung.is_set():
                 raise WorkerHungError(f"no answer within {limit:.0f} s") from error
-            self._process.join(timeout=PATIENCE_FOR_EXIT)
+            self._process.join(timeout=EXIT_SECONDS)
             raise WorkerDiedError(f"process {self._process.pid} ended with code {self._process.exitcode}") from error
         finally:
             timer.cancel()
@@ -150,7 +150,7 @@ class ProcessHost:
                 raise WorkerHungError(f"policy {self.name!r} was not built within {limit:.0f} s")
             built = self._pipe.recv()
         except (EOFError, OSError) as error:
-            self._process.join(timeout=PATIENCE_FOR_EXIT)
+            self._process.join(timeout=EXIT_SECONDS)
             code = self._process.exitcode
             raise WorkerDiedError(f"process of policy {self.name!r} ended with code {code} while starting") from error
         if built != READY:
@@ -159,10 +159,10 @@ class ProcessHost:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._pipe.close()
-        self._process.join(timeout=PATIENCE_FOR_EXIT)
+        self._process.join(timeout=EXIT_SECONDS)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join(timeout=PATIENCE_FOR_EXIT)
+            self._process.join(timeout=EXIT_SECONDS)
 
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")

@@ -16,7 +16,7 @@ from mutual_env.errors import DeadlineExceededError, WorkerLostError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
 
-DEFAULT_LIMIT = 600.0  # seconds for a call whose phase has no demand
+DEFAULT_LIMIT_SECONDS = 600.0  # for a call whose phase has no demand
 
 
 class WorkerDiedError(Exception):
@@ -139,7 +139,7 @@ class RemoteLearner:
         return self._call(Call(method, self._version, args, kwargs), self._limit(method))
 
     def _limit(self, method: str) -> float:
-        return self._limits.get(method, max(self._limits.values(), default=DEFAULT_LIMIT))
+        return self._limits.get(method, max(self._limits.values(), default=DEFAULT_LIMIT_SECONDS))
 
     def _call(self, call: Call, limit: float) -> Any:
         """One call, done once, on however many workers it takes."""

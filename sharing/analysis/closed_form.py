@@ -257,11 +257,11 @@ def sapo(context: Context, size: int, options: Options) -> Moments:
     independent samples is independent.
     """
     count = context.policies_AK.shape[0] - 1
-    own, lent = min(options.own_samples, size), min(options.peer_samples, size * count)
+    own, borrowed = min(options.own_samples, size), min(options.peer_samples, size * count)
     parts = []
-    for split in np.ndindex(*[min(size, lent) + 1] * count):
-        if sum(split) == lent:
-            chance = math.prod(math.comb(size, j) for j in split) / math.comb(size * count, lent)
+    for split in np.ndindex(*[min(size, borrowed) + 1] * count):
+        if sum(split) == borrowed:
+            chance = math.prod(math.comb(size, j) for j in split) / math.comb(size * count, borrowed)
             o = enumerate_outcomes(context, [own, *split], everyone(context))
             parts.append((chance, mean_over_trained(o, normalised(pooled_mean(o))[:, None, :, None])))
     return mixture(parts)

@@ -15,10 +15,10 @@ class TrustRegionRatioDistillation(SharingWrapper):
     """The lessons below on the reader's own rollouts, their ratio taken against π_old^alpha · π_teacher^(1 - alpha).
 
     The advantage and the clip stay as they are. `teacher` names a frozen model or another policy of the run;
-    through the bridge it may have another tokenizer, and unaligned tokens use π_old alone. `kl_coefficient` adds
-    kl_coefficient · KL(π || π_reference), `reference` being the name of a teacher that stays as it is.
+    through the bridge it may have another tokenizer, and unaligned tokens use π_old alone. A pull to the
+    first weights is no part of it: that is the learner's own `kl_coefficient`, as under every strategy.
 
-    alpha = 1 without the KL, or a reader that is its own teacher: exactly the lessons below.
+    alpha = 1, or a reader that is its own teacher: exactly the lessons below.
     """
 
     credits: ClassVar[frozenset[Credit]] = frozenset({"teacher"})

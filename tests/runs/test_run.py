@@ -210,7 +210,7 @@ def test_a_checkpoint_of_other_policies_is_refused(config_file: Path) -> None:
 def test_a_run_killed_at_a_random_moment_and_resumed_equals_the_uninterrupted_one(
     config_file: Path, tmp_path: Path, moment: int
 ) -> None:
-    """`make test-kill`: moments over the whole life of a process, from its imports to its last line."""
+    """`make soak`: moments over the whole life of a process, from its imports to its last line."""
     expected = whole(train(load_run(config_file)).directory)
     began = time.monotonic()
     command = [sys.executable, "-m", "learners.cli", "train", str(config_file), "name=killed", "--quiet"]

@@ -126,8 +126,7 @@ class Oracle:
                 self.rows[key] = logits - np.log(np.exp(logits).sum())
 
 
-# -- the terms, from the formulas
-# ---------------------------------------------------------------------------------------
+# -- the terms, from the formulas -------------------------------------------------------------------------------------
 
 
 def clipped(advantage: float, anchor: Floats, low: float = 0.2, high: float = 0.2, cap: float = np.inf) -> Any:
@@ -175,8 +174,7 @@ def normalised(rewards: list[float]) -> list[float]:
     return [(r - np.mean(rewards)) / (np.std(rewards) + 1e-6) if np.ptp(rewards) else 0.0 for r in rewards]
 
 
-# -- one round
-# ----------------------------------------------------------------------------------------------------------
+# -- one round --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -240,8 +238,7 @@ def agree(here: Round, samples: list[Sample]) -> None:
     assert max(np.abs(after[key] - row).max() for key, row in before.items()) > 1e-3
 
 
-# -- the strategies
-# -----------------------------------------------------------------------------------------------------
+# -- the strategies ---------------------------------------------------------------------------------------------------
 
 
 def test_grpo() -> None:
@@ -478,8 +475,7 @@ def test_offline_distillation() -> None:
     )
 
 
-# -- across tokenizers
-# --------------------------------------------------------------------------------------------------
+# -- across tokenizers ------------------------------------------------------------------------------------------------
 
 
 def spread(policy: TabularLearner, text: str, logprobs: Floats) -> Floats:

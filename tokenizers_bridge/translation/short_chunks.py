@@ -1,5 +1,5 @@
-"""One completion, whatever is odd about it: bytes that differ, control tokens in the middle, a character cut in two, no
-trace. What is odd about nothing goes through `block`, which comes to the same by a shorter way."""
+"""One completion at a time, for those with something unusual: bytes that differ, control tokens in the middle, a
+character cut in two, no trace. Ordinary completions are translated in batches by `blocks`, with identical results."""
 
 from __future__ import annotations
 
