@@ -6,21 +6,33 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Protocol
 
-from learners.commands import bridge, compare, eval, listing, models, plan, report, suite, train
+from mutual_env.catalogue import Catalogue
 from mutual_env.errors import MutualEnvError
 
-_COMMANDS = {
-    "train": (train, "run a configuration, or go on with a run"),
-    "suite": (suite, "run several arms over several seeds and compare them"),
-    "plan": (plan, "lay out a configuration on machines without running it"),
-    "report": (report, "write the report of a run or a suite as one HTML file"),
-    "eval": (eval, "evaluate a run, a checkpoint or a model: mean@k, pass@k, maj@k with intervals"),
-    "compare": (compare, "arms of suites, runs or evaluations: paired differences, effect sizes, Holm"),
-    "list": (listing, "list env ids, strategies, learners and verifiers"),
-    "bridge": (bridge, "what is lost between two tokenizers"),
-    "models": (models, "convert the small real models that come as packages"),
+
+class Command(Protocol):
+    """A subcommand: a module, or a class made without arguments. The first line of its docstring is its help."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """The exit code."""
+
+
+_OWN = {
+    "train": "learners.commands.train",
+    "suite": "learners.commands.suite",
+    "plan": "learners.commands.plan",
+    "report": "learners.commands.report",
+    "eval": "learners.commands.eval",
+    "compare": "learners.commands.compare",
+    "list": "learners.commands.listing",
+    "bridge": "learners.commands.bridge",
+    "models": "learners.commands.models",
 }
+_COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env.commands", _OWN)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +55,9 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     """Overrides may stand after options too, where argparse alone would not take them."""
     args, rest = parser.parse_known_args(arguments)
     strange = [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(args, "overrides")]
-    if strange:
+    if strange and not hasattr(args, "takes_anything"):
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
-    if rest:
+    if rest and hasattr(args, "overrides"):
         args.overrides = [*args.overrides, *rest]
     return args
 
@@ -54,11 +66,38 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mutual-env", description=__doc__)
     parser.add_argument("--version", action="version", version=metadata.version("mutual-env"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (module, summary) in _COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=module.__doc__)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    for name in [*_OWN, *(name for name in _COMMANDS.names() if name not in _OWN)]:
+        command = _load(name)
+        summary, *_ = (command.__doc__ or name).strip().splitlines()
+        subparser = commands.add_parser(name, help=summary.rstrip(".").replace("%", "%%"), description=command.__doc__)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
     return parser
+
+
+def _load(name: str) -> Command:
+    try:
+        found = _COMMANDS.load(name)
+        return found() if isinstance(found, type) else found
+    except Exception as error:
+        if name in _OWN:
+            raise
+        return _Broken(name, error)  # a boundary: another package's mistake must not take away ours
+
+
+class _Broken:
+    """A command of another package that cannot be loaded."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self._reason = f"command {name!r} cannot be loaded: {type(error).__name__}: {error}"
+        self.__doc__ = f"({self._reason})"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.set_defaults(takes_anything=True)
+
+    def run(self, args: argparse.Namespace) -> int:
+        print(f"error: {self._reason}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

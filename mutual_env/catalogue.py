@@ -56,7 +56,8 @@ class Catalogue(Generic[T]):
 
 
 def load(what: str, target: str) -> Any:
-    """The attribute of the module that "module:attribute" names. `what` is said where there is none."""
+    """The attribute of the module that "module:attribute" names, or the module that "module" does. `what` is said where
+    there is none."""
     module, _, attribute = target.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -64,7 +65,7 @@ def load(what: str, target: str) -> Any:
         if cause.name is not None and (module == cause.name or module.startswith(cause.name + ".")):
             raise UnknownNameError(f"{what}: there is no module {cause.name!r} on sys.path") from cause
         raise  # it is there, and misses something itself
-    for part in attribute.split("."):
+    for part in filter(None, attribute.split(".")):
         if not hasattr(found, part):
             raise UnknownNameError.of(f"attribute of {what}", attribute, dir(importlib.import_module(module)))
         found = getattr(found, part)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.go_on and RunDirectory(path).info.exists():
         return _finish(_resume(path, args.quiet), args.quiet)
     with RunProgress(config, quiet=args.quiet) as progress:
-        return _finish(train(config, replace=args.replace, watch=progress), args.quiet)
+        return _finish(train(config, replace=args.replace, listeners=[progress]), args.quiet)
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
@@ -73,7 +73,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
 def _resume(path: Path, quiet: bool) -> Result:
     config = load_run(RunDirectory.open(path).config)
     with RunProgress(config, quiet=quiet) as progress:
-        return resume(path, watch=progress)
+        return resume(path, listeners=[progress])
 
 
 def _finish(result: Result, quiet: bool) -> int:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from learners.run.config import RunConfig, SuiteConfig
 from learners.run.suite import Progress as RunState
+from learners.run.trackers import TrackedRun
 from mutual_env.types import Metrics
 
 _SHOWN = ("reward/mean", "eval/accuracy")  # of each policy, beside the bar
@@ -18,7 +19,7 @@ _LINES = 10  # how many lines a log gets
 
 
 class RunProgress:
-    """Called by a run after each round and evaluation."""
+    """A tracker for the person who waits."""
 
     def __init__(self, config: RunConfig, *, quiet: bool) -> None:
         self._rounds = config.rounds
@@ -35,7 +36,10 @@ class RunProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
 
-    def __call__(self, done: int, metrics: Mapping[str, Metrics]) -> None:
+    def started(self, run: TrackedRun) -> None:
+        self._live.update(self._task, completed=run.done)
+
+    def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         for policy, values in metrics.items():
             self._latest.setdefault(policy, {}).update({k: v for k, v in values.items() if k in _SHOWN})
         note = "  ".join(
@@ -45,6 +49,9 @@ class RunProgress:
         self._live.update(self._task, completed=done, note=note)
         if not self._quiet and not self._console.is_terminal and done % max(1, self._rounds // _LINES) == 0:
             self._console.print(f"round {done}/{self._rounds}  {note}", highlight=False)
+
+    def finished(self, status: str) -> None:
+        pass
 
 
 class SuiteProgress:

@@ -11,6 +11,7 @@ from pathlib import Path
 from learners import registry
 from learners.protocol import Learner
 from learners.resources.executor import Executor
+from learners.run import trackers
 from learners.run.config import PolicyConfig, RunConfig
 from learners.run.envs import Envs
 from learners.run.loop import Loop, TaskEnv
@@ -106,6 +107,7 @@ def check(config: RunConfig) -> Places:
     for policy in (*config.policies.values(), *config.teachers.values()):
         registry.check_options(policy.learner, policy.options)
     exchanges.check_options(config.sharing.exchange, config.sharing.exchange_options)
+    trackers.check(config.trackers)
     envs = Envs.of(config, apart=places.apart)
     with ExitStack() as stack:
         stack.callback(envs.shared(envs.together()[0], InMemoryExchange()).close)

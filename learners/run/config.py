@@ -91,7 +91,7 @@ class ResourcesConfig:
 
 @dataclass
 class RunConfig:
-    """One run: a set of policies, a task, a strategy, a seed."""
+    """One run: a set of policies, a task, a strategy, a seed. `trackers`: who else is told how it goes, by name."""
 
     name: str = "run"
     seed: int = 0
@@ -104,6 +104,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    trackers: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -166,6 +167,13 @@ def changed(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 def to_yaml(config: RunConfig | SuiteConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def as_mapping(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values."""
+    content = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
 
 
 def is_suite(path: Path) -> bool:

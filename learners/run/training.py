@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from learners.resources import Rounds
 from learners.resources.record import as_json
+from learners.run import trackers
 from learners.run.asynchronous import RoundResult, rounds_at_own_pace
 from learners.run.build import Parts, build
-from learners.run.config import RunConfig, load_run, to_yaml
+from learners.run.config import RunConfig, as_mapping, load_run, to_yaml
 from learners.run.directory import JsonLines, RunDirectory
 from learners.run.loop import evaluate
 from learners.run.places import Places, read_places
+from learners.run.trackers import TrackedRun, Tracker, Trackers
 from mutual_env.errors import WorkerLostError
-from mutual_env.types import JSON, AgentInfo, Metrics
-
-Watch = Callable[[int, Mapping[str, Metrics]], None]
-"""Called with the number of rounds done and each policy's metrics, after each round and each evaluation."""
+from mutual_env.types import JSON, AgentInfo
 
 SAMPLED_PROMPTS = 2  # a round: enough to read along, little enough to keep
 
@@ -35,40 +34,49 @@ class Result:
     refused: tuple[str, ...] = ()
 
 
-def train(config: RunConfig, *, replace: bool = False, watch: Watch | None = None) -> Result:
-    """Run from the start. `replace` removes an earlier run of the same name first."""
+def train(config: RunConfig, *, replace: bool = False, listeners: Sequence[Tracker] = ()) -> Result:
+    """Run from the start. `replace` removes an earlier run of the same name first. `listeners` are told how it goes,
+    beside the trackers that the configuration names."""
     path = Path(config.output) / config.name
     if replace and RunDirectory(path).info.exists():
         shutil.rmtree(path)
     directory = RunDirectory.create(path, to_yaml(config), {"name": config.name, "seed": config.seed})
-    return _run(config, directory, watch)
+    return _run(config, directory, listeners)
 
 
-def resume(path: Path, *, watch: Watch | None = None) -> Result:
+def resume(path: Path, *, listeners: Sequence[Tracker] = ()) -> Result:
     """Go on from the last whole checkpoint, as if nothing had happened."""
     directory = RunDirectory.open(path)
-    return _run(load_run(directory.config), directory, watch)
+    return _run(load_run(directory.config), directory, listeners)
 
 
-def _run(config: RunConfig, directory: RunDirectory, watch: Watch | None) -> Result:
+def _run(config: RunConfig, directory: RunDirectory, listeners: Sequence[Tracker]) -> Result:
     places = read_places(config)
     with directory.locked(), ExitStack() as stack:
         files = Files.open(directory, stack)
         parts = build(config, places, directory.exchange, stack)
-        run = _Run(config, places, directory, files, parts, watch or _ignore)
+        told = Trackers([*listeners, *map(trackers.make, config.trackers)])
+        run = _Run(config, places, directory, files, parts, told)
         stack.callback(run.close)
         refused = run.restore()
         try:
+            told.started(_tracked(config, directory, run.done))
             run.go()
         except BaseException:
-            directory.set_status(f"stopped after {run.done} rounds")
+            _end(directory, told, f"stopped after {run.done} rounds")
             raise
-        directory.set_status("finished")
+        _end(directory, told, "finished")
         return Result(directory.path, run.done, tuple(refused))
 
 
-def _ignore(done: int, metrics: Mapping[str, Metrics]) -> None:
-    pass
+def _tracked(config: RunConfig, directory: RunDirectory, done: int) -> TrackedRun:
+    names = tuple(config.policies)
+    return TrackedRun(config.name, directory.path, as_mapping(config), names, config.rounds, done)
+
+
+def _end(directory: RunDirectory, told: Trackers, status: str) -> None:
+    directory.set_status(status)
+    told.finished(status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +104,14 @@ class _Run:
     """How far a run has come, and what each further round leaves behind."""
 
     def __init__(
-        self, config: RunConfig, places: Places, directory: RunDirectory, files: Files, parts: Parts, watch: Watch
+        self, config: RunConfig, places: Places, directory: RunDirectory, files: Files, parts: Parts, told: Trackers
     ) -> None:
         self.done = 0
         self._config, self._places = config, places
         self._checkpoints = directory.checkpoints(config.checkpoint.keep)
         self._files = files
         self._parts = parts
-        self._watch = watch
+        self._told = told
 
     def restore(self) -> list[str]:
         """Take up the last whole checkpoint, if there is one; what was written after it is written again."""
@@ -138,7 +146,7 @@ class _Run:
             for round in rounds:
                 self._write(round, time.monotonic() - began)
                 self.done += 1
-                self._watch(self.done, {name: info["metrics"] for name, info in round.infos.items()})
+                self._told.measured(self.done, {name: info["metrics"] for name, info in round.infos.items()})
                 began = time.monotonic()
         self._go_on_without(self._parts.executor.parked)  # who was lost in the last round has no state to save
 
@@ -200,7 +208,7 @@ class _Run:
         )
         for name, metrics in accuracies.items():
             self._files.metrics.append({"round": self.done, "policy": name, "evaluation": metrics})
-        self._watch(self.done, {name: {f"eval/{k}": v for k, v in m.items()} for name, m in accuracies.items()})
+        self._told.measured(self.done, {name: {f"eval/{k}": v for k, v in m.items()} for name, m in accuracies.items()})
 
     def _parked(self) -> list[str]:
         return sorted(set(self._config.policies) - set(self._parts.learners))

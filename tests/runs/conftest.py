@@ -10,6 +10,23 @@ import pytest
 from learners.run.directory import JsonLines, RunDirectory
 
 WriteRun = Callable[..., RunDirectory]
+Install = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """A distribution of one module on the path, as pip leaves it."""
+
+    def installed(name: str, entry_points: str, module: str) -> None:
+        site = tmp_path / "site"
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(entry_points)
+        (site / f"{name}.py").write_text(module)
+        monkeypatch.syspath_prepend(site)
+
+    return installed
 
 
 @pytest.fixture

@@ -113,3 +113,35 @@ def test_what_can_be_named_is_listed(capsys: pytest.CaptureFixture[str]) -> None
     for kind, name in (("strategies", "sgt"), ("learners", "tabular"), ("verifiers", "math_verify")):
         assert main(["list", kind]) == 0
         assert name in capsys.readouterr().out.splitlines()
+
+
+GREETER = """
+class Greet:
+    '''Say hello: it is 100% polite.'''
+    def add_arguments(self, parser):
+        parser.add_argument("whom")
+    def run(self, args):
+        print(f"hello {args.whom}")
+        return 7
+"""
+
+
+def test_a_command_of_another_package_is_one_class_and_stands_in_the_help(
+    install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme_greeter", "[mutual_env.commands]\ngreet = acme_greeter:Greet\n", GREETER)
+    assert main(["greet", "ada"]) == 7
+    assert capsys.readouterr().out == "hello ada\n"
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "Say hello: it is 100% polite" in capsys.readouterr().out
+
+
+def test_a_command_that_cannot_be_loaded_says_so_and_leaves_ours_alone(
+    install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("acme_broken", "[mutual_env.commands]\nbroken = acme_broken\n", "raise RuntimeError('no licence')\n")
+    assert main(["list", "learners"]) == 0
+    capsys.readouterr()
+    assert main(["broken", "--any", "thing"]) == 1
+    assert "'broken' cannot be loaded: RuntimeError: no licence" in capsys.readouterr().err

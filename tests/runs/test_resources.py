@@ -128,13 +128,20 @@ def test_an_asynchronous_run_that_is_stopped_goes_on_to_the_same_metrics(config_
     class EnoughError(Exception):
         pass
 
-    def stop(done: int, metrics: object) -> None:
-        if done == 5:
-            raise EnoughError
+    class Stops:
+        def started(self, run: object) -> None:
+            pass
+
+        def measured(self, done: int, metrics: object) -> None:
+            if done == 5:
+                raise EnoughError
+
+        def finished(self, status: str) -> None:
+            assert status == "stopped after 5 rounds"
 
     config = load_run(config_file, [*EASY, "name=cut", *ASYNCHRONOUS, "resources.executor=threads"])
     with pytest.raises(EnoughError):
-        train(config, watch=stop)
+        train(config, listeners=[Stops()])
     directory = config_file.parent / "cut"
     assert resume(directory).rounds == 7
     assert (directory / "metrics.jsonl").read_bytes() == whole
