@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,13 @@ def _section(area: Area, figures: dict[str, Any]) -> str:
     on = f"On {machine.get('processor')}, {machine.get('cores')} cores; Python {machine.get('python')}, {versions}."
     rows = "\n".join(_named(keys, value) for keys, value in leaves(figures))
     table = f"| figure | value |\n|---|---:|\n{rows}"
-    note = f"{area.note}\n\n" if area.note else ""
+    note = f"{_wrapped(area.note)}\n\n" if area.note else ""
     folded = f"<details><summary>all figures</summary>\n\n{table}\n\n</details>"
-    return f"## {area.title}\n\n{note}{on} Written by `python -m benchmarks.{area.name}`.\n\n{folded}\n"
+    return f"## {area.title}\n\n{note}{_wrapped(f'{on} Written by `python -m benchmarks.{area.name}`.')}\n\n{folded}\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _named(keys: tuple[str, ...], value: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LONGEST_LINE = 120
 EVERY = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 # Their code needs an environment and a model of its own: tests/openrlhf and tests/vllm make the same calls there.
 ELSEWHERE = {"openrlhf.md", "vllm.md"}
@@ -35,3 +36,19 @@ def test_the_readme_has_code() -> None:
 def test_every_local_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [*EVERY, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_lines_of_prose_and_code_are_short_enough_to_read(page: Path) -> None:
+    lines = enumerate(page.read_text().splitlines(), start=1)  # a row of a table cannot be broken
+    assert [n for n, line in lines if len(line) > LONGEST_LINE and not line.startswith("|")] == []
+
+
+def test_the_glossary_says_each_word_once_in_one_sentence() -> None:
+    rows = [line.strip("|").split("|") for line in (ROOT / "docs" / "glossary.md").read_text().splitlines()]
+    entries = [
+        (row[0].strip(), row[1].strip()) for row in rows if len(row) == 2 and row[1].strip() not in ("meaning", "---")
+    ]
+    words = [word for word, _ in entries]
+    assert len(words) == len(set(words)) > 30
+    assert [word for word, meaning in entries if not re.fullmatch(r"[A-Z][^.]*(?:\.\w[^.]*)*\.", meaning)] == []
