@@ -7,7 +7,7 @@ allocate.py    the allocation policy: pure code that grants all-or-nothing lease
 remedy.py      why a demand does not fit, and the nearest change with which it would
 simulate.py    a discrete-event simulator over that same code;  failures.py  what goes wrong in it
 record.py      what happened, or what is predicted;  gantt.py  the picture;  plan.py  the `plan` command
-executor.py    the seam a training loop sees, and the serial executor
+executor.py    the seam a training loop sees, and the serial executor;  testing.py  what every executor must do
 leased.py      calls under leases, which the next three share
 threads.py     policies in threads of this process
 processes.py   in processes of this machine;  on_ray.py  on a Ray cluster

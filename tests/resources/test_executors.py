@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from learners.resources.clock import SteadyClock
 from learners.resources.demand import Demand, Needs, Node, Patience, Supply
 from learners.resources.executor import Executor, SerialExecutor
 from learners.resources.processes import ProcessExecutor
+from learners.resources.testing import check_executor
 from learners.resources.threads import ThreadExecutor
-from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, WorkerLostError
+from mutual_env.errors import ConfigError, ConformanceError, DeadlineExceededError, InvalidInputError, WorkerLostError
 from tests.resources.toy import Fragile, makers, run_rounds
 
 TWO_CORES = Supply((Node("local", 2.0),))
@@ -34,12 +36,54 @@ def events(executor: Executor) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
-def test_every_executor_gives_the_numbers_of_the_serial_one_bit_for_bit(make: Callable[..., Executor]) -> None:
-    expected = run_rounds(SerialExecutor(), makers("a", "b", "c"), 4)
-    executor = make(quick_demands("a", "b", "c"), TWO_CORES, QUICK)
-    assert run_rounds(executor, makers("a", "b", "c"), 4) == expected
-    usage = executor.record.policies()
-    assert {name: item.leases for name, item in usage.items()} == {"a": 8, "b": 8, "c": 8}
+def test_every_executor_keeps_the_shipped_contract(make: Callable[..., Executor]) -> None:
+    check_executor(lambda policies: make(quick_demands(*policies), TWO_CORES, QUICK))
+
+
+def test_the_serial_executor_keeps_it_too() -> None:
+    check_executor(lambda policies: SerialExecutor())
+
+
+class Backwards(SerialExecutor):
+    def map(self, phase: str, calls: Any) -> Any:
+        return dict(reversed(super().map(phase, calls).items()))
+
+
+class Silent(SerialExecutor):
+    def map(self, phase: str, calls: Any) -> Any:
+        try:
+            return super().map(phase, calls)
+        except ArithmeticError:
+            return {}
+
+
+class Nameless(SerialExecutor):
+    def map(self, phase: str, calls: Any) -> Any:
+        try:
+            return super().map(phase, calls)
+        except ArithmeticError as error:
+            raise ArithmeticError(str(error)) from None
+
+
+class Shared(SerialExecutor):
+    """One policy under every name."""
+
+    def host(self, makers: Any) -> Any:
+        return dict.fromkeys(makers, super().host(makers)["a"])
+
+
+@pytest.mark.parametrize(
+    ("faulty", "sentence"),
+    [
+        (Backwards, "results must come in the order of the calls"),
+        (Silent, "an error of a learner must be raised"),
+        (Nameless, "must name policy and phase in a note"),
+        (Shared, "round 0 must be that of the serial executor"),
+    ],
+)
+def test_an_executor_that_breaks_the_contract_is_told_how(faulty: type[SerialExecutor], sentence: str) -> None:
+    with pytest.raises(ConformanceError, match=sentence):
+        check_executor(lambda policies: faulty())
 
 
 @pytest.mark.parametrize("how", ["dies", "dies after", "hangs"])

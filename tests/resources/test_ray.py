@@ -18,6 +18,7 @@ import pytest
 from learners.resources.demand import Demand, Needs, Patience
 from learners.resources.executor import SerialExecutor
 from learners.resources.on_ray import RayExecutor
+from learners.resources.testing import check_executor
 from learners.run.config import RunConfig, load_run
 from learners.run.training import train
 from mutual_env.errors import ConfigError, StorageError
@@ -70,6 +71,10 @@ def ours() -> Iterator[Ours]:
 def demands(*policies: str, limit: float = 60.0) -> list[Demand]:
     needs = Needs(seconds=0.1, limit=limit)
     return [Demand(policy, {"act": needs, "update": needs}) for policy in policies]
+
+
+def test_the_executor_of_a_cluster_keeps_the_shipped_contract(ours: Ours) -> None:
+    check_executor(lambda policies: RayExecutor(demands(*policies), PATIENT, address=ours.cluster.address))
 
 
 def test_a_cluster_gives_the_numbers_of_one_process_bit_for_bit(ours: Ours) -> None:
