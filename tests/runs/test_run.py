@@ -104,8 +104,8 @@ PHASES = {
     "optimizing": ("learners.tabular", "TabularLearner.update", 8),
     "updating a model": ("learners.torch.learner", "TorchLearner.update", 9),
     "saving": ("learners.tabular", "TabularLearner.save", 4),
-    "hashing": ("learners.run.checkpoint", "_sha256", 9),
-    "renaming": ("learners.run.checkpoint", "_replace", 2),
+    "hashing": ("learners.sealed", "sha256", 9),
+    "renaming": ("learners.sealed", "give_name", 2),
     "renamed": ("learners.run.checkpoint", "Checkpoints._prune", 2),
     "writing metrics": ("learners.run.directory", "JsonLines.append", 30),
 }
