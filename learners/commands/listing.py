@@ -10,13 +10,19 @@ import argparse
 import mutual_env
 import sharing
 from learners import registry
+from learners.run import trackers
 from mutual_env import verifiers
+from sharing.exchange import registry as exchanges
+from tokenizers_bridge.kinds import loading
 
 _KINDS = {
     "envs": mutual_env.ids,
     "strategies": sharing.names,
     "learners": registry.names,
     "verifiers": verifiers.names,
+    "exchanges": exchanges.names,
+    "tokenizers": loading.names,
+    "trackers": trackers.names,
 }
 
 

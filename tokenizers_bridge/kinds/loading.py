@@ -71,9 +71,9 @@ def described(spec: Mapping[str, Any]) -> Tokenizer:
         raise InvalidInputError(f"tokenizer of kind {kind!r}: {error}") from error
 
 
-def kinds() -> list[str]:
-    """The names that `load` takes as a `kind`."""
-    return _KINDS.names()
+def names() -> list[str]:
+    """What `load` knows by name: kinds, and published tokenizers that come inside ordinary packages."""
+    return sorted({*_KINDS.names(), *PUBLISHED})
 
 
 def _from_path(source: str | Path) -> Tokenizer:
