@@ -74,15 +74,14 @@ def trl(path: Path, longest: int, options: Mapping[str, bool]) -> Callable[[], i
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     rows = batch(model.config.vocab_size, longest)
+    sizes = {"per_device_train_batch_size": len(rows), "num_generations": GROUP, "max_completion_length": longest}
     config = GRPOConfig(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=len(rows),
-        num_generations=GROUP,
-        max_completion_length=longest,
         learning_rate=1e-6,
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
         report_to=[],
+        **sizes,
         **options,
     )
     trainer = GRPOTrainer(

@@ -59,8 +59,7 @@ def make(
     group_size         completions for each prompt
     prompts_per_round  tasks of one round
     seed               of the task stream: envs of the same seed draw the same tasks, whoever acts in them
-    verifier           what checks the answers: a name, a spec, or a mapping with its `name` and `kwargs`; None: the
-                       family's own
+    verifier           what checks the answers: a name, a spec, or `name` and `kwargs`; None: the family's own
     pool               the verifier processes to use; None: the env owns some, started when first needed
     on_unscored        what becomes of a completion that got no verdict: "drop", "zero" or "raise"
     unscored_limit     the share of a round that may go unscored before `step` raises
@@ -78,12 +77,15 @@ def make(
         "unscored_limit": unscored_limit,
         "max_chars": max_chars,
     }
+    env: ReasoningEnv = pettingzoo.make("parallel", _registered(id), **options, **task_kwargs)
+    return env
+
+
+def _registered(id: str) -> Any:
     try:
-        registered = pettingzoo.spec("parallel", id)
+        return pettingzoo.spec("parallel", id)
     except PettingZooRegistryError:
         raise UnknownNameError.of("env id", id, ids() or pettingzoo.parallel_registry) from None
-    env: ReasoningEnv = pettingzoo.make("parallel", registered, **options, **task_kwargs)
-    return env
 
 
 def make_from(spec: EnvSpec, *, pool: VerifierPool | None = None) -> ReasoningEnv:

@@ -26,7 +26,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import numpy as np
 
@@ -129,6 +129,8 @@ def defect(record: Record, standing: Standing, limits: Limits) -> str | None:
             return _text_defect(text, limits) or _reward_defect(reward, limits)
         case Statistics():
             return _statistics_defect(record, limits)
+        case _:
+            assert_never(record)
 
 
 def _text_defect(text: str, limits: Limits) -> str | None:

@@ -11,7 +11,7 @@ x, y: reward, unused (rollout, success); sum r, sum r^2 (statistics).
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, assert_never
 
 import numpy as np
 
@@ -40,6 +40,8 @@ def encode(record: Record) -> bytes:
         case Success():
             flags = _CORRECT | _STOPPED * (record.finish_reason == "stop")
             text, x = record.text, record.reward
+        case _:
+            assert_never(record)
     try:
         strings = [s.encode() for s in (origin.task_id, origin.author, origin.tokenizer, origin.verifier, text)]
         header = _HEADER.pack(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from mutual_env.types import (
     Experience,
     Floats,
     Lesson,
+    OldPolicy,
     PolicyGradient,
     ShapedProbability,
     TeacherDivergence,
@@ -75,6 +77,10 @@ def _slope(
             anchor = alpha * old + (1.0 - alpha) * float(log_A[agents[name]])
         case TeacherDivergence(teacher=name, coefficient=coefficient) if aligned:
             pull = coefficient * (math.exp(float(log_A[agents[name]]) - old) - 1.0)
+        case OldPolicy() | TeacherMixture() | TeacherDivergence():
+            pass  # against the old policy; of what is not aligned a teacher has no opinion
+        case _:
+            assert_never(lesson.correction)
     return weight * _loss_slope(lesson, old, math.exp(old - anchor)) + pull
 
 
@@ -93,3 +99,5 @@ def _loss_slope(lesson: Lesson, log_pi: float, ratio: float) -> float:
         case PolicyGradient(clip_low=low, clip_high=high, ratio_cap=ratio_cap):
             clipped_away = (a > 0 and ratio > 1.0 + high) or (a < 0 and ratio < 1.0 - low)
             return 0.0 if clipped_away or ratio > ratio_cap else ratio * a
+        case _:
+            assert_never(lesson.loss)

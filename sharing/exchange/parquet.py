@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from mutual_env.errors import MissingExtraError
 from sharing.exchange.protocol import Exchange
@@ -69,4 +69,6 @@ def _row(record: Record) -> dict[str, Any]:
             row |= {"finish_reason": record.finish_reason}
         case Statistics():
             row |= {"count": record.count, "reward_sum": record.reward_sum, "square_sum": record.square_sum}
+        case _:
+            assert_never(record)
     return row

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,19 +33,7 @@ def gguf_permuted(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def written(path: Path) -> Weights:
-    """A Llama with a byte-level vocabulary of 260 at `path`; what its weights are in transformers."""
-    from gguf import GGUFWriter, TokenType
-    from tokenizers import pre_tokenizers
-
-    numbers = np.random.default_rng(0)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*letters, "<|start|>", "<|end|>", "he", "Ġhe"]
-
-    def draw(*shape: int) -> npt.NDArray[np.float32]:
-        return numbers.normal(0.0, 0.2, shape).astype(np.float32)
-
-    writer = GGUFWriter(str(path), "llama")
+def _write_header(writer: Any, tokens: list[str], types: list[int]) -> None:
     writer.add_name("tiny")
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
@@ -58,10 +47,25 @@ def written(path: Path) -> Weights:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL if t.startswith("<|") else TokenType.NORMAL for t in tokens])
+    writer.add_token_types(types)
     writer.add_token_merges(["h e", "Ġ he"])
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)
+
+
+def written(path: Path) -> Weights:
+    """A Llama with a byte-level vocabulary of 260 at `path`; what its weights are in transformers."""
+    from gguf import GGUFWriter, TokenType
+    from tokenizers import pre_tokenizers
+
+    numbers = np.random.default_rng(0)
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|start|>", "<|end|>", "he", "Ġhe"]
+
+    def draw(*shape: int) -> npt.NDArray[np.float32]:
+        return numbers.normal(0.0, 0.2, shape).astype(np.float32)
+
+    writer = GGUFWriter(str(path), "llama")
+    _write_header(writer, tokens, [TokenType.CONTROL if t.startswith("<|") else TokenType.NORMAL for t in tokens])
     weights: Weights = {"model.embed_tokens.weight": draw(len(tokens), WIDTH), "model.norm.weight": draw(WIDTH)}
     writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
     writer.add_tensor("output_norm.weight", weights["model.norm.weight"])

@@ -118,6 +118,28 @@ def test_a_malformed_id_is_not_registered(id: str) -> None:
         mutual_env.register(id, Doubling)
 
 
+ACME = (
+    "from mutual_env import Task, VerifierSpec, make\n"
+    "class Riddles:\n"
+    "    verifier = VerifierSpec('exact')\n"
+    "    def __init__(self, *, hard: bool = False): self.hard = hard\n"
+    "    def draw(self, seed, round, n): return [Task(f'r{i}', f'riddle {i}', str(i)) for i in range(n)]\n"
+    "def arena(**options): return make('acme/riddles-v0', agents=['gladiator_0'])\n"
+)
+USES_ACME = (
+    "import warnings\n"
+    "with warnings.catch_warnings(record=True) as seen:\n"
+    "    warnings.simplefilter('always')\n"
+    "    import mutual_env, pettingzoo\n"
+    "import sys; assert 'acme_riddles' not in sys.modules\n"
+    "print([str(w.message)[:38] for w in seen if 'entry point' in str(w.message)])\n"
+    "env = mutual_env.make('acme/riddles-v0', hard=True)\n"
+    "print(env.reset()[0]['policy_0']['prompts'][0], env.spec.task)\n"
+    "print(pettingzoo.make('parallel', 'acme/riddles-v0').possible_agents)\n"
+    "print(mutual_env.make('acme/arena-v0').possible_agents)\n"
+)
+
+
 def test_installed_plug_ins_are_found_by_both_makes_and_a_broken_one_only_warns(tmp_path: Path) -> None:
     """A distribution on the path with entry points, as pip leaves it."""
     meta = tmp_path / "acme_riddles-1.0.dist-info"
@@ -127,28 +149,9 @@ def test_installed_plug_ins_are_found_by_both_makes_and_a_broken_one_only_warns(
         "[mutual_env.tasks]\nacme/riddles-v0 = acme_riddles:Riddles\nno good id = acme_riddles:Riddles\n"
         "[mutual_env.envs]\nacme/arena-v0 = acme_riddles:arena\n"
     )
-    (tmp_path / "acme_riddles.py").write_text(
-        "from mutual_env import Task, VerifierSpec, make\n"
-        "class Riddles:\n"
-        "    verifier = VerifierSpec('exact')\n"
-        "    def __init__(self, *, hard: bool = False): self.hard = hard\n"
-        "    def draw(self, seed, round, n): return [Task(f'r{i}', f'riddle {i}', str(i)) for i in range(n)]\n"
-        "def arena(**options): return make('acme/riddles-v0', agents=['gladiator_0'])\n"
-    )
-    program = (
-        "import warnings\n"
-        "with warnings.catch_warnings(record=True) as seen:\n"
-        "    warnings.simplefilter('always')\n"
-        "    import mutual_env, pettingzoo\n"
-        "import sys; assert 'acme_riddles' not in sys.modules\n"
-        "print([str(w.message)[:38] for w in seen if 'entry point' in str(w.message)])\n"
-        "env = mutual_env.make('acme/riddles-v0', hard=True)\n"
-        "print(env.reset()[0]['policy_0']['prompts'][0], env.spec.task)\n"
-        "print(pettingzoo.make('parallel', 'acme/riddles-v0').possible_agents)\n"
-        "print(mutual_env.make('acme/arena-v0').possible_agents)\n"
-    )
+    (tmp_path / "acme_riddles.py").write_text(ACME)
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", USES_ACME],
         env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
         capture_output=True,
         text=True,
