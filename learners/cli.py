@@ -28,6 +28,7 @@ _OWN = {
     "report": "learners.commands.report",
     "eval": "learners.commands.eval",
     "compare": "learners.commands.compare",
+    "export": "learners.commands.export",
     "list": "learners.commands.listing",
     "bridge": "learners.commands.bridge",
     "models": "learners.commands.models",

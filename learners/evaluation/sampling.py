@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from learners.evaluation.outcomes import Answered, Judged
-from learners.evaluation.subject import Subject
 from learners.protocol import Learner
 from learners.run.config import RunConfig
 from learners.run.envs import Envs
+from learners.run.subject import Subject
 from mutual_env.seeding import derive_seed
 from mutual_env.types import AgentInfo, Completion, Prompt
 from mutual_env.verifiers import VerifierPool

@@ -15,6 +15,7 @@ from learners.protocol import Learner
 from learners.registry import takes
 from learners.seeds import sample_seeds
 from learners.torch import storage
+from learners.torch.export import write_adapter, write_model
 from learners.torch.model import PROBE, LanguageModel, load_pretrained, release_freed_memory
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
@@ -145,6 +146,14 @@ class TorchLearner:
     def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The weights a sampler elsewhere needs to follow this policy, under the model's own names, LoRA merged in."""
         return self._model.merged_weights()
+
+    def save_pretrained(self, directory: Path, *, adapter: bool = False) -> None:
+        """What `from_pretrained` reads, LoRA merged in; or the adapter alone, as peft reads it. No tokenizer."""
+        self._require_version()
+        if adapter:
+            write_adapter(self._model, directory, self._model.base.config.name_or_path)
+        else:
+            write_model(self._model, directory)
 
     def save(self, directory: Path) -> None:
         self._require_version()

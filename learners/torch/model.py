@@ -100,6 +100,8 @@ class LanguageModel:
                 module.p = 0.0  # sampler and trainer must agree on the policy
         self.lora = options.lora_rank > 0
         self.adapted: Any = _with_lora(model, options) if self.lora else model
+        if self.lora:
+            model.save_pretrained = _refuse_to_save
         self.base = model
         self.config = model.config.get_text_config()
         self.decoder = model.get_decoder()
@@ -237,6 +239,14 @@ def _device(name: str) -> torch.device:
             f"device {name!r} is not there (CUDA devices found: {torch.cuda.device_count()}): use 'cpu' or 'auto'"
         )
     return device
+
+
+def _refuse_to_save(*args: object, **kwargs: object) -> None:
+    """Transformers would write adapted layers under names that no model reads back, and say so only in a warning."""
+    raise InvalidInputError(
+        "a model with LoRA layers in place cannot be saved by model.save_pretrained: its weights would be read back as "
+        "random ones. Use learner.save_pretrained(directory), or `mutual-env export`"
+    )
 
 
 def _with_lora(model: PreTrainedModel, options: TorchOptions) -> Any:

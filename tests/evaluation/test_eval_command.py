@@ -9,9 +9,9 @@ import pytest
 
 from learners.cli import main
 from learners.evaluation import outcomes
-from learners.evaluation.subject import find
 from learners.run.config import load_run
 from learners.run.results import read_run
+from learners.run.subject import find
 from learners.run.training import train
 from mutual_env.errors import ConfigError, StorageError, UnknownNameError
 

@@ -14,11 +14,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from learners import cli
 from learners import packaged_models as models
 from learners.commands import models as command
+from learners.gguf import convert
 from learners.packaged_models import MANIFEST, fetch, fetch_one
 from learners.torch.learner import make_torch
-from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, UnknownNameError
+from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvError, StorageError, UnknownNameError
 from tokenizers_bridge.kinds.packaged import ModelSource, PackagedFile
 
 pytestmark = pytest.mark.torch
@@ -235,3 +237,32 @@ def test_another_process_that_was_first_wins(package: tuple[ModelSource, Weights
     late.mkdir()
     models._rename(late, target / "tiny")
     assert not fetch_one(source, target, dtype="float32", report=lambda line: None).converted
+
+
+def test_any_gguf_file_becomes_a_model_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = written(tmp_path / "mine.gguf")
+    target = tmp_path / "models" / "mine"
+    assert cli.main(["models", "convert", str(tmp_path / "mine.gguf"), str(target)]) == 0
+    assert "M parameters, float32" in capsys.readouterr().out
+    found = AutoModelForCausalLM.from_pretrained(target).state_dict()
+    assert all(np.array_equal(found[name].numpy(), weight) for name, weight in weights.items())
+    assert AutoTokenizer.from_pretrained(target).decode([258]) == "he"
+    assert list(target.parent.iterdir()) == [target]
+    with pytest.raises(StorageError, match="is there already"):
+        convert(tmp_path / "mine.gguf", target)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("none.gguf", None, "does not exist"),
+        ("text.gguf", b"hello", "is no GGUF file"),
+        ("big-00001-of-00002.gguf", b"GGUF....", "is one part of several"),
+    ],
+)
+def test_what_is_no_whole_gguf_file_is_refused(tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(MutualEnvError, match=sentence):
+        convert(tmp_path / name, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
