@@ -10,6 +10,7 @@ from gymnasium.spaces import Dict
 from pettingzoo import ParallelEnv
 
 from mutual_env.errors import InvalidActionError, InvalidInputError, UnknownNameError
+from mutual_env.metrics import ACCURACY, REWARD
 from mutual_env.spaces import GroupSpace, PromptSpace, round_space
 from mutual_env.spec import EnvSpec, whole_number
 from mutual_env.tasks.source import ClosableSource, TaskSource
@@ -111,7 +112,7 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
             infos[agent] = {"round": self._round, "groups": groups, "metrics": metrics}
             start = stop
         agents, self.agents = self.agents, []
-        rewards = {agent: infos[agent]["metrics"]["reward/mean"] for agent in agents}
+        rewards = {agent: infos[agent]["metrics"][REWARD] for agent in agents}
         return self._observe(), rewards, dict.fromkeys(agents, True), dict.fromkeys(agents, False), infos
 
     def render(self) -> str:
@@ -184,8 +185,8 @@ def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdic
     correct_PG = [[e.verdict.correct for e in group] for group in groups]
     statuses = [v.status for v in verdicts]
     metrics: Metrics = {
-        "reward/mean": _mean([e.verdict.reward or 0.0 for group in groups for e in group]),
-        "accuracy": _mean([correct for group in correct_PG for correct in group]),
+        REWARD: _mean([e.verdict.reward or 0.0 for group in groups for e in group]),
+        ACCURACY: _mean([correct for group in correct_PG for correct in group]),
         "solved": _mean([True in group for group in correct_PG]),
         "length/chars": _mean([len(c.text) for c in completions]),
         "verify/unscored": float([v.reward for v in verdicts].count(None)),

@@ -34,8 +34,9 @@ class _Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
 
-def line_chart(title: str, lines: Sequence[Line], *, bounds: tuple[float, float] | None = None) -> str:
-    """`bounds` fixes the vertical axis (an accuracy is best read from 0 to 1); otherwise it fits the data."""
+def line_chart(title: str, lines: Sequence[Line], *, bounds: tuple[float, float] | None = None, says: str = "") -> str:
+    """`bounds` fixes the vertical axis (an accuracy is best read from 0 to 1); else it fits the data. `says` explains
+    the title where a pointer rests on it."""
     drawn = [_thinned(line) for line in lines if line.points]
     if not drawn:
         return ""
@@ -50,7 +51,8 @@ def line_chart(title: str, lines: Sequence[Line], *, bounds: tuple[float, float]
         f'<span class="key c{i % COLOURS}">{html.escape(line.label)}</span>' for i, line in enumerate(drawn)
     )
     return (
-        f'<figure><figcaption>{html.escape(title)}</figcaption><div class="legend">{legend}</div>'
+        f'<figure><figcaption title="{html.escape(says)}">{html.escape(title)}</figcaption>'
+        f'<div class="legend">{legend}</div>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
         f"{''.join(body)}</svg></figure>"
     )

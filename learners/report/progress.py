@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from learners.run.config import RunConfig, SuiteConfig
 from learners.run.suite import Progress as RunState
 from learners.run.trackers import TrackedRun
+from mutual_env.metrics import ACCURACY, HELD_OUT, REWARD
 from mutual_env.types import Metrics
 
-_SHOWN = ("reward/mean", "eval/accuracy")  # of each policy, beside the bar
+_SHOWN = (REWARD, f"{HELD_OUT}{ACCURACY}")  # of each policy, beside the bar
 _LINES = 10  # how many lines a log gets
 
 

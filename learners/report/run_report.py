@@ -13,6 +13,7 @@ from learners.report.page import charts, folded, preformatted, section, table, w
 from learners.report.timeline import planned_and_actual
 from learners.run.directory import RunDirectory, read_lines
 from learners.run.results import Curve, read_run
+from mutual_env.metrics import HELD_OUT, describe
 
 Policies: TypeAlias = Mapping[str, Mapping[str, Curve]]
 
@@ -24,7 +25,7 @@ def write_run_report(path: Path) -> Path:
     directory = RunDirectory(path)
     status = f"{run.info['status']}, {run.rounds} rounds in {run.seconds:.1f} s, seed {run.info['seed']}"
     sections = [
-        section("Held-out accuracy", charts(_by_metric(run.evaluations, bounds=(0.0, 1.0)))),
+        section("Held-out accuracy", charts(_by_metric(run.evaluations, HELD_OUT, bounds=(0.0, 1.0)))),
         section("Training", charts(_by_metric(run.metrics)), _constants(run.metrics)),
         section("Where the time went", _phases(directory), _paces(directory)),
         section("Predicted and actual timeline", planned_and_actual(path)),
@@ -38,18 +39,19 @@ def write_run_report(path: Path) -> Path:
     return write_page(directory.report, str(run.info["name"]), status, sections)
 
 
-def _by_metric(curves: Policies, bounds: tuple[float, float] | None = None) -> Iterator[str]:
-    """One chart a metric, one line a policy; what never changes is no chart."""
+def _by_metric(curves: Policies, prefix: str = "", bounds: tuple[float, float] | None = None) -> Iterator[str]:
+    """One chart a metric, one line a policy; what never changes is no chart. `prefix` goes before the names."""
     for metric, of in sorted(_metrics(curves).items(), key=lambda item: (item[0].count("/"), item[0])):
         if bounds is not None or not _constant(of):
-            yield line_chart(metric, [Line(policy, points) for policy, points in of.items()], bounds=bounds)
+            says = describe(f"{prefix}{metric}")
+            yield line_chart(metric, [Line(policy, points) for policy, points in of.items()], bounds=bounds, says=says)
 
 
 def _constants(curves: Policies) -> str:
     """The metrics that stayed where they were, in a table of their own."""
     constant = {metric: of for metric, of in sorted(_metrics(curves).items()) if _constant(of)}
-    rows = [(metric, f"{next(iter(of.values()))[0][1]:g}") for metric, of in constant.items()]
-    return folded(f"{len(rows)} metrics that never changed", table(("metric", "value"), rows)) if rows else ""
+    rows = [(metric, f"{next(iter(of.values()))[0][1]:g}", describe(metric)) for metric, of in constant.items()]
+    return folded(f"{len(rows)} metrics that never changed", table(("metric", "value", "says"), rows)) if rows else ""
 
 
 def _metrics(curves: Policies) -> dict[str, dict[str, Curve]]:

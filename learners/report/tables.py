@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from learners.run.results import SuiteResults
+from mutual_env.metrics import ACCURACY
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
@@ -48,4 +49,4 @@ def sparkline(values: list[float], width: int = _WIDTH) -> str:
 
 
 def _label(measure: str) -> str:
-    return "all" if measure == "accuracy" else measure.removeprefix("accuracy/")
+    return "all" if measure == ACCURACY else measure.removeprefix(f"{ACCURACY}/")

@@ -15,6 +15,7 @@ from learners.batch import Batch, build_batch
 from learners.protocol import Learner
 from learners.resources.executor import Executor, SerialExecutor
 from mutual_env.errors import WorkerLostError
+from mutual_env.metrics import ACCURACY
 from mutual_env.seeding import derive_seed
 from mutual_env.types import JSON, AgentInfo, Completion, Metrics
 from sharing import Sampled
@@ -120,7 +121,7 @@ def _accuracies(info: AgentInfo, part: str) -> Metrics:
     outcomes: dict[str, list[bool]] = defaultdict(list)
     for group in info["groups"]:
         for experience in group:
-            outcomes["accuracy"].append(experience.verdict.correct)
+            outcomes[ACCURACY].append(experience.verdict.correct)
             if part and part in experience.task.metadata:
-                outcomes[f"accuracy/{experience.task.metadata[part]}"].append(experience.verdict.correct)
+                outcomes[f"{ACCURACY}/{experience.task.metadata[part]}"].append(experience.verdict.correct)
     return {key: sum(values) / len(values) for key, values in sorted(outcomes.items())}

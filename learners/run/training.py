@@ -20,6 +20,7 @@ from learners.run.loop import evaluate
 from learners.run.places import Places, read_places
 from learners.run.trackers import TrackedRun, Tracker, Trackers
 from mutual_env.errors import WorkerLostError
+from mutual_env.metrics import HELD_OUT
 from mutual_env.types import JSON, AgentInfo
 
 SAMPLED_PROMPTS = 2  # a round: enough to read along, little enough to keep
@@ -208,7 +209,9 @@ class _Run:
         )
         for name, metrics in accuracies.items():
             self._files.metrics.append({"round": self.done, "policy": name, "evaluation": metrics})
-        self._told.measured(self.done, {name: {f"eval/{k}": v for k, v in m.items()} for name, m in accuracies.items()})
+        self._told.measured(
+            self.done, {name: {f"{HELD_OUT}{k}": v for k, v in m.items()} for name, m in accuracies.items()}
+        )
 
     def _parked(self) -> list[str]:
         return sorted(set(self._config.policies) - set(self._parts.learners))

@@ -1,0 +1,157 @@
+"""The names of a round's metrics, each with a sentence: the one place that says what a number means.
+
+docs/metrics.md is made of it: python -c "from mutual_env.metrics import page; print(page(), end='')"
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Final
+
+REWARD: Final = "reward/mean"
+ACCURACY: Final = "accuracy"
+HELD_OUT: Final = "eval/"
+"""What a tracker hears of an evaluation begins with this; the run's own record keeps evaluations apart instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`name` may hold one `{part}`, which stands for any text."""
+
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """The metrics of one stage of a round."""
+
+    title: str
+    metrics: tuple[Metric, ...]
+
+
+CHAPTERS: tuple[Chapter, ...] = (
+    Chapter(
+        "What a policy wrote",
+        (
+            Metric(REWARD, "Mean reward over the samples that were kept, 0 where none was."),
+            Metric(ACCURACY, "Share of the kept samples that are correct, 0 where none was kept."),
+            Metric("solved", "Share of prompts with at least one correct sample."),
+            Metric("length/chars", "Mean length of a sample, in characters."),
+            Metric("length/tokens", "Mean length of a sample, in tokens of its policy."),
+            Metric("verify/unscored", "How many samples got no reward, because their verification did not end."),
+            Metric("verify/{status}", "How many verdicts had this status, before unscored samples were dropped."),
+        ),
+    ),
+    Chapter(
+        "What was shared",
+        (
+            Metric("share/all_fail", "Share of the reader's prompts on which all its own samples are wrong."),
+            Metric("share/all_pass", "Share of the reader's prompts on which all its own samples are right."),
+            Metric("share/lessons", "How many lessons the reader got."),
+            Metric("share/borrowed", "Share of the reader's lessons that a peer wrote."),
+            Metric("share/sent_bytes/{kind}", "Bytes of such records that the policy published, for each prompt."),
+            Metric("share/received_bytes/{kind}", "Bytes of such records that the policy read, for each prompt."),
+            Metric("share/outside_staleness", "Authors and tasks of which there are only records that are too old."),
+            Metric("share/refused", "Records that the reader turned away."),
+            Metric("share/refused/{reason}", "Records that the reader turned away for this reason."),
+            Metric("share/flagged/{reason}", "Strangers' records that were let in and are worth a look."),
+            Metric("share/reverified", "Peers' texts that the reader's own verifier scored again."),
+            Metric("share/corrected", "Peers' texts whose claimed verdict the reader's own replaced."),
+            Metric("share/unverified", "Claims of peers that were taken without verification."),
+            Metric("share/failed", "SGT: prompts on which all own samples are wrong."),
+            Metric("share/rescued", "SGT: failed prompts for which a peer had a verified success."),
+            Metric("share/baseline_shift", "XGRPO: mean distance of the shared baseline from the reader's own mean."),
+            Metric("share/candidates", "GRAFT: prompts on which a peer's group could replace the reader's."),
+            Metric("share/grafted", "GRAFT: prompts on which it did."),
+            Metric("share/capability_ratio/{author}", "HACPO: the reader's capability over this peer's."),
+            Metric("share/pooled", "PRP and FTIS: peers' samples that the reader took."),
+            Metric("share/external", "SAPO: peers' samples that the reader took."),
+            Metric("share/untraced", "Peers' samples that were left out because they have no token trace."),
+            Metric("share/taught", "Lessons that a teacher takes part in."),
+            Metric("share/covered", "Offline distillation: prompts on which there is a stored sample."),
+        ),
+    ),
+    Chapter(
+        "What became of the lessons",
+        (
+            Metric("batch/lessons", "How many lessons came in."),
+            Metric("batch/examples", "How many examples they became."),
+            Metric("batch/tokens", "How many tokens these train on."),
+            Metric("batch/borrowed", "Examples that a peer wrote."),
+            Metric("batch/borrowed_share", "Share of the examples that a peer wrote."),
+            Metric(
+                "batch/borrowed_gradient_share", "Share of the first step's gradient that comes from peers' tokens."
+            ),
+            Metric("batch/dropped", "Lessons that could not be used."),
+            Metric("batch/dropped_{reason}", "Lessons that could not be used for this reason."),
+            Metric("batch/ratio_mean", "Mean of the reader's probability over the author's, on peers' tokens."),
+            Metric("batch/ratio_variance", "Variance of the reader's probability over the author's, on peers' tokens."),
+            Metric(
+                "batch/effective_sample_size", "That of peers' samples under importance weights, as a share of them."
+            ),
+            Metric("batch/gate_mean", "Mean weight that open compatibility gates gave."),
+            Metric("batch/gate_kept", "Share of compatibility gates that were open."),
+            Metric("batch/teacher_aligned_share", "Share of tokens on which the teacher's log-probability is known."),
+            Metric("bridge/token_share", "Share of the reader's tokens whose author's probability is not exact."),
+            Metric("bridge/mass_share", "Share of the author's log-probability that lies on such tokens."),
+            Metric("bridge/unmatched_bytes", "Bytes on either side of a translation without an equal on the other."),
+            Metric("bridge/largest_chunk", "Most tokens on one side that had to be aligned as one."),
+            Metric("bridge/{verdict}", "How many translations had this verdict."),
+        ),
+    ),
+    Chapter(
+        "The update",
+        (
+            Metric("loss", "Mean loss over the optimizer steps."),
+            Metric("gradient_norm", "Mean norm of the gradient over the optimizer steps, before it is clipped."),
+            Metric("learning_rate", "That of the first optimizer step."),
+            Metric("optimizer_steps", "How many there were; 0 where nothing taught anything."),
+            Metric("trained_tokens", "How many tokens were trained on."),
+            Metric("clip_share", "Share of the tokens on which clipping stopped the gradient."),
+            Metric(
+                "staleness/mean", "Asynchronous rounds: mean age of what was learnt from, in updates of its author."
+            ),
+            Metric("staleness/max", "Asynchronous rounds: the highest age of what was learnt from, in updates."),
+        ),
+    ),
+    Chapter(
+        "Evaluations",
+        (
+            Metric(f"{HELD_OUT}{ACCURACY}", "Share of held-out samples that are correct."),
+            Metric(f"{HELD_OUT}{ACCURACY}/{{part}}", "The same over the tasks of this part."),
+        ),
+    ),
+)
+METRICS: tuple[Metric, ...] = tuple(metric for chapter in CHAPTERS for metric in chapter.metrics)
+
+_EXACT = {metric.name: metric.meaning for metric in METRICS if "{" not in metric.name}
+_PATTERNS = [
+    (re.compile(re.sub(r"\\{\w+\\}", ".+", re.escape(metric.name)), re.DOTALL), metric.meaning)
+    for metric in METRICS
+    if "{" in metric.name
+]
+
+
+@functools.lru_cache(maxsize=4096)
+def describe(name: str) -> str:
+    """What a metric means; "" of one that is not ours."""
+    if name in _EXACT:
+        return _EXACT[name]
+    return next((meaning for pattern, meaning in _PATTERNS if pattern.fullmatch(name)), "")
+
+
+def page() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "What `metrics.jsonl`, the report and the trackers hold of each policy and round. A `{part}` is any text. A",
+        "strategy or learner of another package adds its own. This page is generated from `mutual_env/metrics.py`.",
+    ]
+    for chapter in CHAPTERS:
+        lines += ["", f"## {chapter.title}", "", "| metric | says |", "|---|---|"]
+        lines += [f"| `{metric.name}` | {metric.meaning} |" for metric in chapter.metrics]
+    return "\n".join(lines) + "\n"
