@@ -14,12 +14,16 @@ from mutual_env.metrics import ACCURACY, REWARD
 from mutual_env.spaces import GroupSpace, PromptSpace, round_space
 from mutual_env.spec import EnvSpec, whole_number
 from mutual_env.tasks.source import ClosableSource, TaskSource
-from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Prompt, Task, Verdict, VerdictStatus
+from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Task, Verdict, VerdictStatus
 from mutual_env.verifiers import VerifierPool, settle
 
-Observation: TypeAlias = dict[str, tuple[Prompt, ...]]
+Observation: TypeAlias = dict[str, Any]
+"""`{"prompts": (P prompts)}`; where episodes have several turns also `"conversations"`: P x G contexts, or None."""
 _STATUSES: tuple[VerdictStatus, ...] = get_args(VerdictStatus)
 Action: TypeAlias = Sequence[Sequence[Completion | str]]
+Stepped: TypeAlias = tuple[
+    dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, AgentInfo]
+]
 
 
 class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]  # PettingZoo is not checked
@@ -92,13 +96,13 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         check_drawn(tasks, self._spec.prompts_per_round, self._spec.id, self._prompt_space)
         self._seed, self._round, self._tasks = seed, round_, tasks
         self.agents = self.possible_agents[:]
+        self._begin()
         infos: dict[str, AgentInfo] = {a: {"round": round_, "groups": (), "metrics": {}} for a in self.agents}
         return self._observe(), infos
 
-    def step(
-        self, actions: Mapping[str, Action]
-    ) -> tuple[dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, AgentInfo]]:
-        submitted = self._completions(actions)
+    def step(self, actions: Mapping[str, Action]) -> Stepped:
+        self._check(actions)
+        submitted = {agent: flat(actions[agent]) for agent in self.agents}
         verdicts = self.verify(self._items(submitted))
         settlement = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
         kept = dict(zip(settlement.kept, settlement.verdicts, strict=True))
@@ -126,6 +130,9 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         if isinstance(self._source, ClosableSource):
             self._source.close()
 
+    def _begin(self) -> None:
+        """What an env of several turns does when a round has been drawn."""
+
     def _known(self, agent: str) -> str:
         if agent not in self._actions:
             raise UnknownNameError.of("agent", agent, self.possible_agents)
@@ -135,8 +142,8 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         prompts = tuple(task.prompt for task in self._tasks)
         return {agent: {"prompts": prompts} for agent in self.possible_agents}
 
-    def _completions(self, actions: Mapping[str, Action]) -> dict[str, list[Completion]]:
-        """Each agent's completions, group after group, agents in the declared order; refuses what does not fit."""
+    def _check(self, actions: Mapping[str, Action]) -> None:
+        """Refuse what does not fit the round, before anything is changed."""
         if not self.agents:
             raise InvalidActionError("step: no round is open; call reset() before each step")
         if not isinstance(actions, Mapping) or actions.keys() != set(self.agents):
@@ -146,14 +153,6 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
             defect = self._actions[agent].defect(actions[agent])
             if defect is not None:
                 raise InvalidActionError(f"actions[{agent!r}]{defect}")
-        return {
-            agent: [
-                item if isinstance(item, Completion) else Completion.from_text(item)
-                for group in actions[agent]
-                for item in group
-            ]
-            for agent in self.agents
-        }
 
     def _items(self, submitted: Mapping[str, Sequence[Completion]]) -> list[tuple[Task, str]]:
         """What there is to verify: each agent wrote G completions for every task in turn."""
@@ -197,6 +196,11 @@ def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdic
     if lengths:
         metrics["length/tokens"] = _mean(lengths)
     return metrics
+
+
+def flat(action: Action) -> list[Completion]:
+    """Completions, group after group; a plain text becomes one without a trace."""
+    return [item if isinstance(item, Completion) else Completion.from_text(item) for group in action for item in group]
 
 
 def check_drawn(tasks: Sequence[Task], n: int, name: str, prompt_space: PromptSpace) -> None:

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import pettingzoo
 from pettingzoo.env_registry.exceptions import PettingZooRegistryError
 
-from mutual_env import verifiers
+from mutual_env import interaction, verifiers
 from mutual_env.catalogue import check_options, load
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import InvalidInputError, UnknownNameError
@@ -31,7 +31,8 @@ from mutual_env.tasks.letters import LettersTasks
 from mutual_env.tasks.math_rows import MathTasks
 from mutual_env.tasks.reasoning_gym import ReasoningGymTasks
 from mutual_env.tasks.reasoning_gym_names import DATASET_NAMES
-from mutual_env.tasks.source import TaskSource
+from mutual_env.tasks.source import InteractiveSource, TaskSource
+from mutual_env.turns import ConversationEnv
 from mutual_env.types import JSON
 from mutual_env.verifiers import UnscoredPolicy, VerifierPool, VerifierSpec
 from mutual_env.verifiers.spec import as_spec
@@ -51,6 +52,8 @@ def make(
     on_unscored: UnscoredPolicy = "drop",
     unscored_limit: float = 0.05,
     max_chars: int = MAX_CHARS,
+    max_turns: int | None = None,
+    max_tokens: int | None = None,
     **task_kwargs: Any,
 ) -> ReasoningEnv:
     """An env of a registered task family.
@@ -64,19 +67,15 @@ def make(
     on_unscored        what becomes of a completion that got no verdict: "drop", "zero" or "raise"
     unscored_limit     the share of a round that may go unscored before `step` raises
     max_chars          the longest completion that `step` accepts
+    max_turns          where an episode has several turns: how often an agent writes, at most (None: the family's own)
+    max_tokens         likewise: a conversation is cut once so many tokens were written in it
     task_kwargs        the family's own options, such as `split="eval"`
     """
     options = {
-        "agents": agents,
-        "group_size": group_size,
-        "prompts_per_round": prompts_per_round,
-        "seed": seed,
-        "verifier": verifier,
-        "pool": pool,
-        "on_unscored": on_unscored,
-        "unscored_limit": unscored_limit,
-        "max_chars": max_chars,
-    }
+        "agents": agents, "group_size": group_size, "prompts_per_round": prompts_per_round, "seed": seed,
+        "verifier": verifier, "pool": pool, "on_unscored": on_unscored, "unscored_limit": unscored_limit,
+        "max_chars": max_chars, "max_turns": max_turns, "max_tokens": max_tokens,
+    }  # fmt: skip
     env: ReasoningEnv = pettingzoo.make("parallel", _registered(id), **options, **task_kwargs)
     return env
 
@@ -105,6 +104,19 @@ def register_env(id: str, entry_point: str | Callable[..., Any], **defaults: JSO
     _register(id, entry_point, dict(defaults))
 
 
+def source_of(id: str, **task_kwargs: Any) -> TaskSource:
+    """The tasks of a registered family alone, without an env."""
+    try:
+        registered = pettingzoo.spec("parallel", id).kwargs
+    except PettingZooRegistryError:
+        raise UnknownNameError.of("task family", id, ids()) from None
+    if "task_source" not in registered:
+        raise InvalidInputError(f"{id} is registered as a whole env: only a family of tasks can be asked for its tasks")
+    defaults = {k: v for k, v in registered.items() if k not in ("env_id", "task_source")}
+    factory = _factory(id, registered["task_source"], {**defaults, **task_kwargs})
+    return factory(**{**defaults, **task_kwargs})
+
+
 def ids() -> list[str]:
     """The ids of all registered task families and envs of ours and of installed plug-ins."""
     return sorted(pettingzoo.parallel_registry.keys() - _PETTINGZOO_IDS)
@@ -123,11 +135,12 @@ def build(
     on_unscored: UnscoredPolicy = "drop",
     unscored_limit: float = 0.05,
     max_chars: int = MAX_CHARS,
+    max_turns: int | None = None,
+    max_tokens: int | None = None,
     **task_kwargs: Any,
 ) -> ReasoningEnv:
     """What the registry calls to make an env of a task family."""
-    factory = load(env_id, task_source) if isinstance(task_source, str) else task_source
-    check_options(env_id, factory, task_kwargs, also=inspect.signature(make).parameters.keys() - {"id", "task_kwargs"})
+    factory = _factory(env_id, task_source, task_kwargs)
     source = factory(**task_kwargs)
     checked_by = source.verifier if verifier is None else _verifier_spec(verifier)
     verifiers.make(checked_by)  # a wrong name or option is refused here, not in the first round
@@ -141,8 +154,30 @@ def build(
         on_unscored=on_unscored,
         unscored_limit=unscored_limit,
         max_chars=max_chars,
+        max_turns=max_turns,
+        max_tokens=max_tokens,
         task=task_kwargs,
     )
+    return _env(spec, source, pool)
+
+
+def _factory(id: str, source: SourceFactory, options: Mapping[str, Any]) -> Callable[..., TaskSource]:
+    """What makes the family's tasks, once it is known to take these options."""
+    factory = load(id, source) if isinstance(source, str) else source
+    check_options(id, factory, options, also=inspect.signature(make).parameters.keys() - {"id", "task_kwargs"})
+    return factory
+
+
+def _env(spec: EnvSpec, source: TaskSource, pool: VerifierPool | None) -> ReasoningEnv:
+    """Of several turns where the source has an interaction."""
+    if isinstance(source, InteractiveSource):
+        return ConversationEnv(spec, source, interaction.make(source.interaction), pool)
+    for what in ("max_turns", "max_tokens"):
+        if getattr(spec, what) is not None:
+            raise InvalidInputError(
+                f"{spec.id}: {what}={getattr(spec, what)} bounds conversations, and an episode of this family ends "
+                "after one turn: leave it out, or wrap the family, e.g. mutual/retries-v0 with family=..."
+            )
     return ReasoningEnv(spec, source, pool)
 
 
@@ -167,6 +202,11 @@ def _register_all() -> None:
     register("mutual/arithmetic-v0", ArithmeticTasks)
     register("mutual/letters-v0", LettersTasks)
     register("math/jsonl-v0", MathTasks)
+    register("mutual/guess-v0", "mutual_env.tasks.guess:GuessTasks")
+    register("mutual/undercut-v0", "mutual_env.tasks.undercut:UndercutTasks")
+    register("mutual/retries-v0", "mutual_env.tasks.retries:RetryTasks")
+    register("mutual/calculator-v0", "mutual_env.tasks.tools:CalculatorTasks")
+    register("mutual/debate-v0", "mutual_env.tasks.debate:DebateTasks")
     for name in DATASET_NAMES:
         register(f"reasoning_gym/{name}-v0", ReasoningGymTasks, dataset=name)
     for group, add in (("mutual_env.tasks", register), ("mutual_env.envs", register_env)):

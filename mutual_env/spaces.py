@@ -7,6 +7,7 @@ what is text by a rule instead: a `str` of bounded length that has a UTF-8 form 
     PromptSpace   one prompt: a text, or a tuple of chat messages
     PromptsSpace  what an agent observes of a round: P prompts
     GroupSpace    what an agent answers with: P groups of G completions, each a `Completion` or a plain text
+    ContextsSpace what an agent observes of conversations: P groups of G contexts, None where one is over
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from gymnasium.spaces import Dict, Space
 
-from mutual_env.types import Completion, Prompt
+from mutual_env.types import Completion, Context, Prompt, Reply, Turn
 
 MAX_CHARS = 2**20
 _LETTERS = "abcdefghijklmnopqrstuvwxyz 0123456789 .,:;-+*/=()\n\t'\"\\{}<>|éßλЖ中文🙂\u0301\u00a0"
@@ -188,6 +189,68 @@ class GroupSpace(Space[tuple[tuple[str, ...], ...]]):
 
     def __repr__(self) -> str:
         return f"GroupSpace(prompts={self.prompts}, group_size={self.group_size}, {self.text})"
+
+
+class ContextsSpace(Space[tuple[tuple[Context | None, ...], ...]]):
+    """P groups of exactly G contexts, each None where its conversation is over; `sample` gives some of either."""
+
+    def __init__(self, prompts: int, group_size: int, max_chars: int = MAX_CHARS, seed: int | None = None) -> None:
+        self.prompts = prompts
+        self.group_size = group_size
+        self.prompt = PromptSpace(max_chars)
+        super().__init__(seed=seed)
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        return False
+
+    def seed(self, seed: int | None = None) -> list[int]:
+        return self.prompt.seed(seed)
+
+    def sample(self, mask: Any | None = None, probability: Any | None = None) -> tuple[tuple[Context | None, ...], ...]:
+        return tuple(tuple(self._context() for _ in range(self.group_size)) for _ in range(self.prompts))
+
+    def contains(self, x: object) -> bool:
+        if not isinstance(x, tuple) or len(x) != self.prompts:
+            return False
+        groups = [group for group in x if isinstance(group, tuple) and len(group) == self.group_size]
+        return len(groups) == self.prompts and all(self._fits(context) for group in groups for context in group)
+
+    def _context(self) -> Context | None:
+        text = self.prompt.text
+        prompt, turns = self.prompt.sample(), int(text.np_random.integers(0, 3))
+        if turns == 2:
+            return None
+        spoken = [(Completion.from_text(text.sample()), Reply(text.sample())) for _ in range(turns)]
+        return Context(prompt, tuple(Turn(completion, reply) for completion, reply in spoken))
+
+    def _fits(self, context: object) -> bool:
+        if context is None:
+            return True
+        if not isinstance(context, Context) or not self.prompt.contains(context.prompt):
+            return False
+        text = self.prompt.text
+        return all(text.contains(turn.completion.text) and text.contains(turn.reply.text) for turn in context.turns)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ContextsSpace)
+            and (self.prompts, self.group_size) == (other.prompts, other.group_size)
+            and self.prompt == other.prompt
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.prompts, self.group_size, self.prompt))
+
+    def __repr__(self) -> str:
+        return f"ContextsSpace(prompts={self.prompts}, group_size={self.group_size}, {self.prompt})"
+
+
+def conversation_space(prompts: int, group_size: int, max_chars: int = MAX_CHARS) -> Dict:
+    """What an agent observes where an episode has several turns: the prompts, and how far each conversation is."""
+    return Dict(
+        {"conversations": ContextsSpace(prompts, group_size, max_chars), "prompts": PromptsSpace(prompts, max_chars)}
+    )
 
 
 def round_space(prompts: int, max_chars: int = MAX_CHARS) -> Dict:

@@ -14,7 +14,9 @@ from mutual_env.verifiers import UNSCORED_POLICIES, UnscoredPolicy, VerifierSpec
 
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
-    """The arguments of `make`, checked and complete. `agents` are names; `task` holds the family's options."""
+    """The arguments of `make`, checked and complete. `agents` are names; `task` holds the family's options. `max_turns`
+    and `max_tokens` bound a conversation where an episode has several turns; None: the family's own bound, no bound.
+    """
 
     id: str
     verifier: VerifierSpec
@@ -25,6 +27,8 @@ class EnvSpec:
     on_unscored: UnscoredPolicy = "drop"
     unscored_limit: float = 0.05
     max_chars: int = MAX_CHARS
+    max_turns: int | None = None
+    max_tokens: int | None = None
     task: Mapping[str, JSON] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -35,6 +39,9 @@ class EnvSpec:
                 raise InvalidInputError(f"agents must be non-empty strings, got {name!r}")
         for what, least in (("group_size", 1), ("prompts_per_round", 1), ("seed", 0), ("max_chars", 1)):
             whole_number(what, getattr(self, what), least)
+        for what in ("max_turns", "max_tokens"):
+            if getattr(self, what) is not None:
+                whole_number(what, getattr(self, what), 1)
         if self.on_unscored not in UNSCORED_POLICIES:
             raise UnknownNameError.of("on_unscored", self.on_unscored, UNSCORED_POLICIES)
         if not 0.0 <= self.unscored_limit <= 1.0:
@@ -42,6 +49,9 @@ class EnvSpec:
 
     def to_json(self) -> str:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("max_turns", "max_tokens"):
+            if fields[name] is None:
+                del fields[name]  # an env of one turn is written as it always was
         fields["verifier"] = {"name": self.verifier.name, "kwargs": self.verifier.kwargs}
         try:
             return json.dumps(fields, allow_nan=False)

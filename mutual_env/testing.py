@@ -24,6 +24,7 @@ from pettingzoo.utils import BaseParallelWrapper
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import ConformanceError, InvalidInputError, MutualEnvError
 from mutual_env.registry import make
+from mutual_env.testing_turns import check_turns
 from mutual_env.types import AgentInfo, Completion, Task
 from mutual_env.verifiers.testing import check_verifier
 
@@ -35,7 +36,8 @@ MakeEnv: TypeAlias = Callable[[], Env]
 
 def check_env(make_env: MakeEnv, *, seed: int = 0) -> None:
     """Play one round with sampled actions and hold every part of it against the contract of `ReasoningEnv`: beside
-    PettingZoo's interface an env has `tasks`, those of the round, in the order of the prompts."""
+    PettingZoo's interface an env has `tasks`, those of the round, in the order of the prompts. Where agents observe
+    conversations, the round is played turn by turn to its end."""
     before = _global_generators()
     env = make_env()
     _check_identity(env)
@@ -47,7 +49,10 @@ def check_env(make_env: MakeEnv, *, seed: int = 0) -> None:
     _seed_actions(env, seed)
     actions = {agent: env.action_space(agent).sample() for agent in env.agents}
     _check_refusals(env, actions)
-    _check_step(env, actions)
+    if "conversations" in observations[env.agents[0]]:
+        check_turns(env, observations)
+    else:
+        _check_step(env, actions)
     _check_rounds(env, seed, observations)
     env.close()
     env.close()

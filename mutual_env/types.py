@@ -2,8 +2,11 @@
 
     Task          what is asked; drawn from a seed and a round                       (mutual_env.tasks)
     Completion    what a policy wrote after the prompt, with its trace               (learners: act)
+    Reply         what the world answered to it, where an episode has several turns  (mutual_env.interaction)
+    Turn          a completion and the reply to it
+    Context       what a policy goes on from: the prompt and the turns so far        (mutual_env.env: observations)
     Verdict       what the verifier said of it                                       (mutual_env.verifiers)
-    Experience    task + author + completion + verdict + round                       (mutual_env.env: step)
+    Experience    task + author + completion + verdict + round, and the turns before (mutual_env.env: step)
     Group         one author's experiences on one task
     Lesson        what one reader learns from one experience, and how strongly       (sharing)
       Loss        the term it adds: PolicyGradient, CrossEntropy, ShapedProbability, CappedSequence
@@ -103,6 +106,38 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """What the world answered to a turn: read by the policy, never trained on.
+
+    `role` is the chat role it speaks in. `reward` is what the turn before it was worth, where the task says so.
+    """
+
+    text: str
+    role: str = "user"
+    reward: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reward is not None and not math.isfinite(self.reward):
+            raise InvalidInputError(f"Reply.reward must be None or finite, got {self.reward!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a policy wrote, and what the world answered."""
+
+    completion: Completion
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a policy goes on from. The ids it has sampled in `turns` are kept as they are, never rendered again."""
+
+    prompt: Prompt
+    turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a verifier said. `reward` is None exactly where no verdict was reached: never a silent zero."""
 
@@ -142,13 +177,19 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """One verified completion."""
+    """One verified sample of an episode: what was written last, and the turns before it (none, as a rule)."""
 
     task: Task
     author: str
     completion: Completion
     verdict: Verdict
     round: int
+    earlier: tuple[Turn, ...] = ()
+
+    @property
+    def written(self) -> tuple[Completion, ...]:
+        """What the author wrote, turn by turn."""
+        return (*(turn.completion for turn in self.earlier), self.completion)
 
 
 Group: TypeAlias = tuple[Experience, ...]

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from mutual_env.errors import InvalidInputError
+from mutual_env.interaction import InteractionSpec
 from mutual_env.types import Task
 from mutual_env.verifiers import VerifierSpec
 
@@ -35,6 +36,15 @@ class TaskSource(Protocol):
 
     def draw(self, seed: int, round: int, n: int) -> list[Task]:
         """n tasks with n different ids. A pure function: same arguments, same tasks, in every process and machine."""
+
+
+@runtime_checkable
+class InteractiveSource(TaskSource, Protocol):
+    """A source whose episodes have several turns."""
+
+    @property
+    def interaction(self) -> InteractionSpec:
+        """What answers between two turns."""
 
 
 @runtime_checkable

@@ -1,0 +1,128 @@
+"""The open conversations of a round of several turns: what was written, what was answered, which are over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from mutual_env.interaction import Answer, Conversation, Over
+from mutual_env.types import Completion, Context, Task, Turn, Verdict
+
+Respond: TypeAlias = Callable[[Sequence[tuple[Task, Sequence[Conversation]]]], Sequence[Sequence[Answer]]]
+"""From the conversations on some tasks to an answer to each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a conversation is cut: after so many turns, or so many written tokens (None: no such bound)."""
+
+    turns: int
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One conversation so far. `last` was written and not answered yet, or ends it; None: nothing was written.
+
+    `is_cut`: it ended because a limit was reached. `verdict`: what the world said it came to.
+    """
+
+    context: Context
+    last: Completion | None = None
+    is_over: bool = False
+    is_cut: bool = False
+    verdict: Verdict | None = None
+
+    def as_seen(self, author: str, sample: int) -> Conversation:
+        """What the world reads of it."""
+        earlier = tuple((turn.completion.text, turn.reply.text) for turn in self.context.turns)
+        text = "" if self.last is None else self.last.text
+        return Conversation(author, sample, text, earlier, self.is_over)
+
+    def answered(self, answer: Answer, limits: Limits) -> Spoken:
+        """After the world's answer: over, cut, or waiting for the next turn."""
+        if self.last is None:
+            raise ValueError("a conversation in which nothing was written has no answer")
+        if isinstance(answer, Over):
+            return replace(self, is_over=True, verdict=answer.verdict)
+        turns = (*self.context.turns, Turn(self.last, answer))
+        written = sum(turn.completion.token_ids.size for turn in turns)
+        if len(turns) >= limits.turns or (limits.tokens is not None and written >= limits.tokens):
+            return replace(self, is_over=True, is_cut=True)  # an answer that nobody reads is no part of it
+        return Spoken(Context(self.context.prompt, turns))
+
+
+class Conversations:
+    """P tasks, A agents, G conversations of each agent on each task."""
+
+    def __init__(self, tasks: Sequence[Task], agents: Sequence[str], group_size: int, limits: Limits) -> None:
+        self._tasks = tuple(tasks)
+        self._limits = limits
+        self._size = group_size
+        self._spoken: dict[str, list[list[Spoken]]] = {
+            agent: [[Spoken(Context(task.prompt)) for _ in range(group_size)] for task in tasks] for agent in agents
+        }
+
+    def is_over(self, agent: str) -> bool:
+        return all(spoken.is_over for group in self._spoken[agent] for spoken in group)
+
+    def was_cut(self, agent: str) -> bool:
+        """Whether any of its conversations reached a limit."""
+        return any(spoken.is_cut for group in self._spoken[agent] for spoken in group)
+
+    def contexts(self, agent: str) -> tuple[tuple[Context | None, ...], ...]:
+        """What the agent goes on from, for each prompt and sample; None where the conversation is over."""
+        return tuple(tuple(None if s.is_over else s.context for s in group) for group in self._spoken[agent])
+
+    def spoken(self, agent: str) -> Iterator[Spoken]:
+        """All its conversations, group after group."""
+        return (spoken for group in self._spoken[agent] for spoken in group)
+
+    def without_the_over(self, agent: str, action: Any) -> Any:
+        """The action with an empty text wherever a conversation is over: what is given there is not read."""
+        if not isinstance(action, Sequence) or [_size(group) for group in action] != [self._size] * len(self._tasks):
+            return action  # it does not fit, and is refused as such
+        pairs = zip(self._spoken[agent], action, strict=True)
+        return [["" if s.is_over else item for s, item in zip(*pair, strict=True)] for pair in pairs]
+
+    def write(self, agent: str, completions: Sequence[Completion]) -> None:
+        """Add what the agent wrote to its open conversations; group after group, one for each conversation."""
+        written = iter(completions)
+        for group in self._spoken[agent]:
+            for g, spoken in enumerate(group):
+                completion = next(written)
+                if not spoken.is_over:
+                    group[g] = replace(spoken, last=completion)
+
+    def answer(self, respond: Respond, *, joint: bool) -> None:
+        """Let the world answer all that was just written."""
+        places = [
+            places for places in self._places(joint=joint) if any(not self._at(place).is_over for place in places)
+        ]
+        asked = [
+            (self._tasks[group[0][1]], [self._at((a, p, g)).as_seen(a, g) for a, p, g in group]) for group in places
+        ]
+        for group, answers in zip(places, respond(asked), strict=True):
+            for (agent, p, g), answer in zip(group, answers, strict=True):
+                spoken = self._spoken[agent][p][g]
+                if not spoken.is_over:
+                    self._spoken[agent][p][g] = spoken.answered(answer, self._limits)
+
+    def as_seen(self) -> list[list[Conversation]]:
+        """All conversations on each task, as the world reads them."""
+        return [[self._at((a, p, g)).as_seen(a, g) for a, p, g in group] for group in self._places(joint=True)]
+
+    def _places(self, *, joint: bool) -> Iterator[list[tuple[str, int, int]]]:
+        """What is answered in one call: all conversations on a task, or each by itself."""
+        for p in range(len(self._tasks)):
+            together = [(agent, p, g) for agent in self._spoken for g in range(self._size)]
+            yield from [together] if joint else ([place] for place in together)
+
+    def _at(self, place: tuple[str, int, int]) -> Spoken:
+        agent, p, g = place
+        return self._spoken[agent][p][g]
+
+
+def _size(group: object) -> int:
+    return len(group) if isinstance(group, Sequence) and not isinstance(group, (str, bytes)) else -1

@@ -1,0 +1,135 @@
+"""The world between two turns of an episode: tools, hints, opponents, other policies.
+
+A task source that has an `interaction` makes its env one of several turns; a source without one ends after the first.
+An interaction is named by an `InteractionSpec`, as a verifier is by a `VerifierSpec`: it is built where it runs.
+
+    class Hints:
+        inline, joint, max_turns = True, False, 3
+
+        def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Reply | Over]:
+            return [Over() if c.text == task.answer else Reply("no") for c in conversations]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from mutual_env.catalogue import Catalogue, check_options, load
+from mutual_env.errors import InvalidInputError
+from mutual_env.types import JSON, Metrics, Reply, Task, Verdict
+from mutual_env.verifiers.spec import spec_id
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One sample of an episode as the world sees it: texts alone. `text` is what was written last; `earlier` holds what
+    was written and answered before. The group's samples are numbered by `sample`."""
+
+    author: str
+    sample: int
+    text: str
+    earlier: tuple[tuple[str, str], ...] = ()
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The conversation ends here. `verdict`: what it came to, where the interaction knows (a game that was won); None:
+    the env's verifier reads what was written last."""
+
+    verdict: Verdict | None = None
+
+
+Answer: TypeAlias = Reply | Over
+
+
+@runtime_checkable
+class Interaction(Protocol):
+    """What answers. It depends on its arguments alone, and says the same to the same texts in every process."""
+
+    @property
+    def inline(self) -> bool:
+        """True where answering is cheap and safe on hostile text, so that no worker process is needed."""
+
+    @property
+    def joint(self) -> bool:
+        """True where the conversations of all agents on a task are answered together (debates, games); False where
+        each is answered by itself, and what one does to the world cannot touch another."""
+
+    @property
+    def max_turns(self) -> int:
+        """How often a policy writes, at most."""
+
+    def respond(self, task: Task, conversations: Sequence[Conversation]) -> Sequence[Answer]:
+        """An answer to each conversation, in their order. Those that are over are there to be read: whatever is
+        answered to them is ignored."""
+
+
+@runtime_checkable
+class Measured(Interaction, Protocol):
+    """An interaction that has something to say about a round's conversations."""
+
+    def measure(self, author: str, conversations: Sequence[Conversation]) -> Metrics:
+        """About what this author did in the conversations on one task. Means over the tasks become its metrics."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InteractionSpec:
+    """An interaction as data: a registered name or "module:attribute", and options. `id` tells specs apart."""
+
+    name: str
+    kwargs: Mapping[str, JSON] = field(default_factory=dict)
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kwargs", dict(self.kwargs))
+        object.__setattr__(self, "id", spec_id(self.name, self.kwargs))
+
+
+_CATALOGUE: Catalogue[str] = Catalogue(
+    "interaction",
+    "mutual_env.interactions",
+    {
+        "guess": "mutual_env.tasks.guess:HigherLower",
+        "retries": "mutual_env.tasks.retries:TryAgain",
+        "calculator": "mutual_env.tasks.tools:Calculator",
+        "debate": "mutual_env.tasks.debate:Debate",
+        "undercut": "mutual_env.tasks.undercut:UndercutTable",
+    },
+)
+
+
+def register(name: str, target: str) -> None:
+    """Name an interaction: `target` is the "module:attribute" of a class or function that returns one."""
+    _CATALOGUE.register(name, target)
+
+
+def names() -> list[str]:
+    return _CATALOGUE.names()
+
+
+def make(spec: InteractionSpec) -> Interaction:
+    """The interaction that `spec` names."""
+    what = f"interaction {spec.name!r}"
+    factory = load(what, spec.name if ":" in spec.name else str(_CATALOGUE.target(spec.name)))
+    check_options(what, factory, spec.kwargs)
+    made = factory(**spec.kwargs)
+    if not isinstance(made, Interaction):
+        raise InvalidInputError(
+            f"{what} is a {type(made).__name__}, which is no interaction: that has `inline`, `joint`, `max_turns` and "
+            "`respond`"
+        )
+    return made
+
+
+def checked(answers: Sequence[Answer], conversations: Sequence[Conversation], what: str) -> list[Answer]:
+    """The answers, if there is one of the right kind for each conversation."""
+    given = list(answers)
+    if len(given) != len(conversations) or not all(isinstance(a, (Reply, Over)) for a in given):
+        raise InvalidInputError(
+            f"{what}: respond must return a Reply or Over for each of {len(conversations)} conversations, "
+            f"got {given!r:.200}"
+        )
+    return given

@@ -1,0 +1,94 @@
+"""The part of `mutual_env.testing.check_env` that plays an episode of several turns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pettingzoo import ParallelEnv
+
+from mutual_env.errors import ConformanceError, MutualEnvError
+from mutual_env.types import AgentInfo, Context
+
+MOST_TURNS = 100
+
+
+def check_turns(env: ParallelEnv[str, Any, Any], observations: Mapping[str, Any]) -> None:
+    """Turns follow until nobody is left; contexts only grow, by what was written and what the world answered."""
+    written: dict[str, list[list[str]]] = {}
+    for _ in range(MOST_TURNS):
+        agents = list(env.agents)
+        actions = {agent: env.action_space(agent).sample() for agent in agents}
+        for agent in agents:
+            _remember(written, agent, observations[agent]["conversations"], actions[agent])
+        results = env.step({agent: actions[agent] for agent in reversed(agents)})
+        for result in results:
+            _expect(list(result) == agents, f"what step returns is for every live agent, in order, got {list(result)}")
+        observations = results[0]
+        for agent in agents:
+            _check_agent(env, agent, [result[agent] for result in results], written[agent])
+        if not env.agents:
+            break
+    _expect(not env.agents, f"a round ends within {MOST_TURNS} turns")
+    try:
+        env.step({})
+    except MutualEnvError:
+        return
+    _expect(False, "a step after the round's end is refused")
+
+
+def _check_agent(env: ParallelEnv[str, Any, Any], agent: str, result: Sequence[Any], written: list[list[str]]) -> None:
+    """What one step returned to one agent."""
+    observation, reward, terminated, truncated, info = result
+    ended = terminated or truncated
+    _expect((agent in env.agents) is not ended, f"{agent!r} is an agent until it is terminated or truncated")
+    _expect(observation in env.observation_space(agent), f"observation of {agent!r} lies in its space")
+    contexts = [context for group in observation["conversations"] for context in group]
+    is_open = any(context is not None for context in contexts)
+    _expect(is_open is not ended, f"{agent!r} ends when all its conversations are over, not sooner or later")
+    if ended:
+        _check_ended(env, agent, info, written, reward)
+    else:
+        _expect(reward == 0.0 and info["groups"] == (), "nothing is settled before the end")
+        _check_contexts(agent, contexts, written)
+
+
+def _remember(
+    written: dict[str, list[list[str]]],
+    agent: str,
+    contexts: Sequence[Sequence[Context | None]],
+    action: Sequence[Sequence[str]],
+) -> None:
+    """What the agent wrote into each conversation, turn by turn."""
+    flat = [context for group in contexts for context in group]
+    own = written.setdefault(agent, [[] for _ in flat])
+    for texts, context, text in zip(own, flat, (text for group in action for text in group), strict=True):
+        if context is not None:
+            texts.append(text)
+
+
+def _check_contexts(agent: str, contexts: Sequence[Context | None], written: Sequence[Sequence[str]]) -> None:
+    for context, texts in zip(contexts, written, strict=True):
+        seen = texts if context is None else [turn.completion.text for turn in context.turns]
+        _expect(seen == texts, f"a context of {agent!r} holds what it wrote, {texts!r:.200}, got {seen!r:.200}")
+
+
+def _check_ended(
+    env: ParallelEnv[str, Any, Any], agent: str, info: AgentInfo, written: Sequence[Sequence[str]], reward: float
+) -> None:
+    size = len(written) // len(env.tasks)
+    for number, group in enumerate(info["groups"]):
+        texts = [tuple(w) for w in written[number * size : (number + 1) * size]]
+        for e in group:
+            _expect(e.author == agent and e.task == env.tasks[number], f"an experience says whose it is: {e!r:.300}")
+            _expect(tuple(c.text for c in e.written) in texts, "an experience holds what was written, turn by turn")
+    rewards = [e.verdict.reward or 0.0 for group in info["groups"] for e in group]
+    mean = math.fsum(rewards) / len(rewards) if rewards else 0.0
+    _expect(reward == mean, f"rewards[{agent!r}] is the mean over the groups, {mean!r}, got {reward!r}")
+    for name, value in info["metrics"].items():
+        _expect(isinstance(value, float) and math.isfinite(value), f"metric {name!r} is a finite float, got {value!r}")
+
+
+def _expect(holds: bool, sentence: str) -> None:
+    ConformanceError.unless(holds, f"expected: {sentence}")

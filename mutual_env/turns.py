@@ -1,0 +1,149 @@
+"""An env whose episodes have several turns: the world answers what was written, until a conversation is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gymnasium.spaces import Dict
+
+from mutual_env.conversations import Conversations, Limits, Spoken
+from mutual_env.env import Action, Observation, ReasoningEnv, Stepped, flat, summarize
+from mutual_env.interaction import Answer, Conversation, Interaction, Measured, checked
+from mutual_env.spaces import conversation_space
+from mutual_env.spec import EnvSpec
+from mutual_env.tasks.source import TaskSource
+from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Task, Verdict
+from mutual_env.verifiers import VerifierPool, settle
+
+
+class ConversationEnv(ReasoningEnv):
+    """A round of conversations: G of each agent on each of the P prompts.
+
+    `step` takes the next turn of every open conversation; what is given for one that is over is not read (None will
+    do). What the world answers is in the next observation. An agent ends when all its conversations are over: it is
+    truncated where one of them reached `max_turns` or `max_tokens`, terminated otherwise. Then it is verified, rewarded
+    and told its groups; until then its reward is 0.0 and its groups are empty. The verifier reads what was written
+    last, unless the interaction has said what the conversation came to.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, source: TaskSource, interaction: Interaction, pool: VerifierPool | None = None
+    ) -> None:
+        super().__init__(spec, source, pool)
+        self._interaction = interaction
+        turns = interaction.max_turns if spec.max_turns is None else min(spec.max_turns, interaction.max_turns)
+        self._limits = Limits(turns, spec.max_tokens)
+        self._talk = Conversations((), (), spec.group_size, self._limits)
+        shape = spec.prompts_per_round, spec.group_size, spec.max_chars
+        self._observations: dict[str, Dict] = {agent: conversation_space(*shape) for agent in spec.agents}
+
+    @property
+    def max_turns(self) -> int:
+        """How often an agent writes in an episode, at most."""
+        return self._limits.turns
+
+    def step(self, actions: Mapping[str, Action]) -> Stepped:
+        if isinstance(actions, Mapping):
+            talk, alive = self._talk, self.agents
+            actions = {a: talk.without_the_over(a, x) if a in alive else x for a, x in actions.items()}
+        self._check(actions)
+        for agent in self.agents:
+            self._talk.write(agent, flat(actions[agent]))
+        self._talk.answer(self._respond, joint=self._interaction.joint)
+        alive = self.agents
+        ended = [agent for agent in alive if self._talk.is_over(agent)]
+        infos = {agent: AgentInfo(round=self._round, groups=(), metrics={}) for agent in alive}
+        infos |= self._settled(ended)
+        cut = {agent: self._talk.was_cut(agent) for agent in ended}
+        observations = {agent: self._observe()[agent] for agent in alive}
+        self.agents = [agent for agent in alive if agent not in ended]
+        rewards = {agent: infos[agent]["metrics"].get("reward/mean", 0.0) for agent in alive}
+        terminations = {agent: agent in ended and not cut[agent] for agent in alive}
+        truncations = {agent: cut.get(agent, False) for agent in alive}
+        return observations, rewards, terminations, truncations, infos
+
+    def _begin(self) -> None:
+        self._talk = Conversations(self._tasks, self.agents, self._spec.group_size, self._limits)
+
+    def _observe(self) -> dict[str, Observation]:
+        prompts = tuple(task.prompt for task in self._tasks)
+        return {
+            agent: {"conversations": self._talk.contexts(agent), "prompts": prompts} for agent in self.possible_agents
+        }
+
+    def _respond(self, asked: Sequence[tuple[Task, Sequence[Conversation]]]) -> list[list[Answer]]:
+        """What the world says to the conversations on each task."""
+        respond, what = self._interaction.respond, self._spec.id
+        return [checked(respond(task, conversations), conversations, what) for task, conversations in asked]
+
+    def _settled(self, ended: Sequence[str]) -> dict[str, AgentInfo]:
+        """The round of the agents that end now, verified."""
+        spoken = {agent: list(self._talk.spoken(agent)) for agent in ended}
+        tasks = [task for task in self._tasks for _ in range(self._spec.group_size)]
+        asked = [(t, s) for agent in ended for t, s in zip(tasks, spoken[agent], strict=True)]
+        unknown = iter(self.verify([(task, _last(s).text) for task, s in asked if s.verdict is None]))
+        verdicts = [next(unknown) if s.verdict is None else s.verdict for _, s in asked]
+        settlement = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
+        kept = dict(zip(settlement.kept, settlement.verdicts, strict=True))
+        size = len(tasks)
+        infos: dict[str, AgentInfo] = {}
+        for number, agent in enumerate(ended):
+            own = range(number * size, (number + 1) * size)
+            groups = self._grouped(agent, spoken[agent], [kept.get(i) for i in own])
+            metrics = summarize(groups, [_last(s) for s in spoken[agent]], [verdicts[i] for i in own])
+            metrics |= conversation_metrics(spoken[agent]) | gain_metrics(groups) | self._measured(agent)
+            infos[agent] = {"round": self._round, "groups": groups, "metrics": metrics}
+        return infos
+
+    def _measured(self, agent: str) -> Metrics:
+        """What the interaction says of this agent's round, a mean over the tasks."""
+        if not isinstance(self._interaction, Measured):
+            return {}
+        of_tasks = [self._interaction.measure(agent, seen) for seen in self._talk.as_seen()]
+        names = sorted({name for metrics in of_tasks for name in metrics})
+        values = {name: [metrics[name] for metrics in of_tasks if name in metrics] for name in names}
+        return {name: sum(found) / len(found) for name, found in values.items()}
+
+    def _grouped(self, agent: str, spoken: Sequence[Spoken], settled: Sequence[Verdict | None]) -> tuple[Group, ...]:
+        size = self._spec.group_size
+        return tuple(
+            tuple(
+                Experience(task, agent, _last(s), verdict, self._round, s.context.turns)
+                for s, verdict in zip(spoken[p : p + size], settled[p : p + size], strict=True)
+                if verdict is not None
+            )
+            for task, p in zip(self._tasks, range(0, len(spoken), size), strict=True)
+        )
+
+
+def conversation_metrics(spoken: Sequence[Spoken]) -> Metrics:
+    """How long an agent's conversations were, and what share of them reached a limit."""
+    turns = [len(s.context.turns) + 1 for s in spoken]
+    return {
+        "turns/mean": sum(turns) / len(turns),
+        "turns/max": float(max(turns)),
+        "turns/cut_share": sum(s.is_cut for s in spoken) / len(spoken),
+    }
+
+
+def gain_metrics(groups: Sequence[Group]) -> Metrics:
+    """What first turns were worth, and how many samples went from nothing to something after them, and back; where the
+    world says what a turn was worth."""
+    experiences = [e for group in groups for e in group]
+    if not any(e.earlier for e in experiences):
+        return {}
+    pairs = [(e.earlier[0].reply.reward if e.earlier else e.verdict.reward, e.verdict.reward) for e in experiences]
+    known = [(first, last) for first, last in pairs if first is not None and last is not None]
+    if not known:
+        return {}
+    return {
+        "turns/first_reward": sum(first for first, _ in known) / len(known),
+        "turns/to_right": sum(first <= 0.0 < last for first, last in known) / len(known),
+        "turns/to_wrong": sum(last <= 0.0 < first for first, last in known) / len(known),
+    }
+
+
+def _last(spoken: Spoken) -> Completion:
+    if spoken.last is None:
+        raise ValueError("a conversation that is over has something written last")
+    return spoken.last
