@@ -1,25 +1,37 @@
 """Advantages of groups. One set of functions, so that equal groups get equal numbers to the last bit in every
 strategy.
 
-The scale is the population's standard deviation (divided by n, not n - 1): it is what the exchanged moments (n,
-sum r, sum r^2) determine. Sums are exact (`math.fsum`), so that no number depends on the order of agents.
+The scale is the population's standard deviation (divided by n) unless the sample's (divided by n - 1) is asked for, or
+none; the exchanged moments (n, sum r, sum r^2) determine both. Sums are exact (`math.fsum`), so that no number depends
+on the order of agents.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mutual_env.errors import ConfigError
 
 EPSILON = 1e-6
 """Added to the scale, so that it is never 0."""
 
+ROUNDING = 64 * sys.float_info.epsilon
+"""A variance below this share of the mean square is what rounding left of a difference of two equal numbers: each of
+the two is wrong by a few units in the last place, or by one for each reward where a peer adds up one by one."""
+
+Std: TypeAlias = bool | Literal["population", "sample"]
+"""What centred rewards are divided by: True or "population", "sample" (divided by n - 1), or False: nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """How many rewards, their mean and their variance."""
+    """How many rewards (not a whole number where peers count by trust), their mean and their variance."""
 
-    count: int
+    count: float
     mean: float
     variance: float
 
@@ -37,9 +49,11 @@ class Moments:
         return cls(n, mean, math.fsum((r - mean) ** 2 for r in rewards) / n)
 
     @classmethod
-    def of_sums(cls, count: int, reward_sum: float, square_sum: float) -> Moments:
-        mean = reward_sum / count
-        return cls(count, mean, max(0.0, square_sum / count - mean * mean))
+    def of_sums(cls, count: float, reward_sum: float, square_sum: float) -> Moments:
+        """From exchanged sums. What cannot be told from rounding is no variance."""
+        mean, mean_square = reward_sum / count, square_sum / count
+        variance = mean_square - mean * mean
+        return cls(count, mean, variance if variance > ROUNDING * mean_square else 0.0)
 
     def mixed(self, other: Moments, weight: float) -> Moments:
         """Of the distribution that is this one with 1 - weight and the other one with weight."""
@@ -49,7 +63,14 @@ class Moments:
         )
         return Moments(self.count + other.count, mean, variance)
 
-    def advantages(self, rewards: Sequence[float], *, std: bool = True) -> list[float]:
+    def scale(self, std: Std = True) -> float:
+        """The standard deviation of one kind, EPSILON added; 1 where none is asked for."""
+        if not std:
+            return 1.0
+        bessel = self.count / max(self.count - 1.0, 1.0) if std == "sample" else 1.0
+        return math.sqrt(self.variance * bessel) + EPSILON
+
+    def advantages(self, rewards: Sequence[float], *, std: Std = True) -> list[float]:
         """(r - mean) / (std + EPSILON), or r - mean where the scale is left out.
 
         Where there is no spread there is no scale to measure a reward in: 0, also for one that is not the mean (a
@@ -59,10 +80,17 @@ class Moments:
             return [r - self.mean for r in rewards]
         if self.variance == 0.0:
             return [0.0] * len(rewards)
-        scale = math.sqrt(self.variance) + EPSILON
+        scale = self.scale(std)
         return [(r - self.mean) / scale for r in rewards]
 
 
-def group_advantages(rewards: Sequence[float], *, std: bool = True) -> list[float]:
+def group_advantages(rewards: Sequence[float], *, std: Std = True) -> list[float]:
     """Each reward against its own group. A group without spread gives 0."""
     return Moments.of(rewards).advantages(rewards, std=std)
+
+
+def checked_std(std: Std) -> Std:
+    """A strategy's option `std`, or a sentence that says what it may be."""
+    if std not in (True, False, "population", "sample"):
+        raise ConfigError(f"std must be true (or 'population'), 'sample' or false, got {std!r}")
+    return std

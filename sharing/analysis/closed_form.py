@@ -28,7 +28,6 @@ from sharing.analysis.outcomes import (
     Outcomes,
     branched,
     enumerate_outcomes,
-    mixture,
     moments,
 )
 
@@ -47,13 +46,12 @@ class Options:
     gate_floor: float = 0.8  # GRAFT
     graft_clip_high: float = 0.28
     hacpo_floor: float = 0.8
+    hacpo_cap: float = 1.0001
     hacpo_alpha: float = 1.0
     capability: tuple[float, ...] = ()
     ratio_cap: float = 2.0  # F-TIS
     max_kl: float = 0.1
     shaping: float = 0.1  # LUFFY's γ
-    own_samples: int = 4  # SAPO's I and J
-    peer_samples: int = 4
     teacher_mix: float = 0.5  # TRRD's α
     distill_weight: float = 0.1  # KD-RL
 
@@ -210,7 +208,8 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
     """A = A(r; b, sd(m)), m the pooled mean of r, b that of (P_k/P_j) r; b = m without spread, b = n/G if b > 1.
 
     own:   1/M A ∇ log π(y)
-    peers: 1/M (P_j/P_k) [0.8 <= s <= 1] s^(1+α) A ∇ log π(y),  s = ρ: outside the bounds the clamp passes no gradient.
+    peers: 1/M (P_j/P_k) [0.8 <= s <= 1.0001] s^(1+α) A ∇ log π(y),  s = ρ: outside the bounds the clamp passes no
+    gradient.
     """
     o = groups(context, size)
     total = int(o.sizes_A.sum())
@@ -222,7 +221,8 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
     advantage_OC = advantage(baseline_O, deviation(raw_O) + EPSILON)
     s = context.ratios_AK
     passed = (
-        np.where((s >= options.hacpo_floor) & (s <= 1.0), s ** (1.0 + options.hacpo_alpha), 0.0) * weight_A[:, None]
+        np.where((s >= options.hacpo_floor) & (s <= options.hacpo_cap), s ** (1.0 + options.hacpo_alpha), 0.0)
+        * weight_A[:, None]
     )
     passed[0] = 1.0
     return mean_over_trained(o, advantage_OC[:, None, :, None] * passed[None, :, None, :])
@@ -251,20 +251,19 @@ def luffy(context: Context, size: int, options: Options) -> Moments:
 
 
 def sapo(context: Context, size: int, options: Options) -> Moments:
-    """u = 1/(I+J) Σ A(r; m, sd(m)) ∇ log π(y) over I own and J peers' samples, m their mean, no ratio.
-
-    J are drawn from all peers' samples without replacement, all where there are fewer than I or J; a subset of
-    independent samples is independent.
+    """u = 1/M Σ A(r; n_a/G, sd(n_a/G)) ∇ log π(y) over the reader's group and that of one peer, each against itself, no
+    ratio. On a batch of one prompt one own question stands beside one borrowed one; a peer's group without spread is no
+    candidate, of several that have it any may lend, and where none has it M counts the own samples alone.
     """
-    count = context.policies_AK.shape[0] - 1
-    own, borrowed = min(options.own_samples, size), min(options.peer_samples, size * count)
-    parts = []
-    for split in np.ndindex(*[min(size, borrowed) + 1] * count):
-        if sum(split) == borrowed:
-            chance = math.prod(math.comb(size, j) for j in split) / math.comb(size * count, borrowed)
-            o = enumerate_outcomes(context, [own, *split], everyone(context))
-            parts.append((chance, mean_over_trained(o, normalised(pooled_mean(o))[:, None, :, None])))
-    return mixture(parts)
+    o = groups(context, size)
+    agents = o.sizes_A.size
+    spread_OA = ((o.successes_OA > 0) & (o.successes_OA < size)).astype(np.float64)
+    spread_OA[:, 0] = ~spread_OA[:, 1:].any(axis=1)  # branch 0: nobody lends
+    o, lender_O = branched(o, spread_OA / spread_OA.sum(axis=1, keepdims=True))
+    share_OA = o.successes_OA / size
+    advantage_OAC = np.stack([normalised(share_OA[:, a]) for a in range(agents)], axis=1)
+    authors_OA = np.maximum(np.eye(agents)[lender_O], np.eye(agents)[0])
+    return mean_over_trained(o, advantage_OAC[..., None], authors_OA)
 
 
 def trrd(context: Context, size: int, options: Options) -> Moments:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -147,11 +147,3 @@ def moments(
     mean_K = outcomes.probability_O @ mean_OK
     variance_K = outcomes.probability_O @ (within_OK + (mean_OK - mean_K) ** 2)
     return Moments(mean_K, np.maximum(variance_K, 0.0), bound)  # a constant update has rounding for a variance
-
-
-def mixture(parts: Iterable[tuple[float, Moments]]) -> Moments:
-    """The moments of an update that is the first with its probability, the second with its, and so on."""
-    chances, each = zip(*parts, strict=True)
-    mean_K = np.asarray(sum(c * m.mean_K for c, m in zip(chances, each, strict=True)))
-    square_K = sum(c * (m.variance_K + m.mean_K**2) for c, m in zip(chances, each, strict=True))
-    return Moments(mean_K, np.asarray(square_K - mean_K**2), max(m.bound for m in each))

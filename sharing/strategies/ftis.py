@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Unpack
 
 from mutual_env.errors import ConfigError
 from mutual_env.types import AuthorPolicy, Lesson, PolicyGradient
-from sharing.advantages import group_advantages
+from sharing.advantages import Std, checked_std, group_advantages
 from sharing.pooling import Pool, pools, rewards_of, untraced
 from sharing.records import Kind
 from sharing.situation import Common, Credit, Shared, Situation
@@ -29,7 +29,7 @@ class FilteredTruncatedSampling(SharingWrapper):
         *,
         max_kl: float = 0.1,
         ratio_cap: float = 2.0,
-        std: bool = True,
+        std: Std = True,
         clip_low: float = 0.2,
         clip_high: float = 0.2,
         **common: Unpack[Common],
@@ -37,7 +37,7 @@ class FilteredTruncatedSampling(SharingWrapper):
         super().__init__(env, **common)
         if not (max_kl >= 0 and ratio_cap > 0):
             raise ConfigError(f"max_kl must be at least 0 and ratio_cap above 0, got {max_kl} and {ratio_cap}")
-        self._std = std
+        self._std = checked_std(std)
         self._own = PolicyGradient(clip_low, clip_high)
         self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap)
         self._filter = AuthorPolicy(max_kl=max_kl)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Unpack
 from mutual_env.errors import ConfigError
 from mutual_env.seeding import generator
 from mutual_env.types import CompatibilityGate, Correction, Group, Lesson, OldPolicy, PolicyGradient
-from sharing.advantages import group_advantages
+from sharing.advantages import Std, checked_std, group_advantages
 from sharing.pooling import Pool, pools, rewards_of, successes, untraced
 from sharing.records import Kind
 from sharing.situation import Common, Credit, Shared, Situation
@@ -27,7 +27,8 @@ class Graft(SharingWrapper):
     log β). The ratio is taken against π_old for all, and peers' groups are trained on last.
 
     The ablations are options: `gate=False`, `floor=0` (the weight without the floor), `balance=False`,
-    `peers_at="first"` or `"shuffled"`, `pooled=True` (the reader's group stays, both normalised together),
+    `peers_at="first"` or `"shuffled"` (all prompts, replaced or not, in an order drawn anew each round, seeded by run,
+    round and reader), `pooled=True` (the reader's group stays, both normalised together),
     `success_only=True` (of the peer's group only what is right). `stored=True` is the form for recorded peers: one
     direction, no balance. No candidates: GRPO, to the last bit.
     """
@@ -39,7 +40,7 @@ class Graft(SharingWrapper):
         self,
         env: Any,
         *,
-        std: bool = True,
+        std: Std = True,
         clip_low: float = 0.2,
         clip_high: float = 0.28,
         gate: bool = True,
@@ -56,11 +57,11 @@ class Graft(SharingWrapper):
             raise ConfigError(f"peers_at must be one of {', '.join(_ORDER)}, got {peers_at!r}")
         if not 0.0 <= floor < 1.0:
             raise ConfigError(f"floor must lie in [0, 1), got {floor}: at 1 and above no weight is left")
-        self._std = std
+        self._std = checked_std(std)
         self._loss = PolicyGradient(clip_low, clip_high)
         self._correction: Correction = CompatibilityGate(floor=floor) if gate else OldPolicy()
         self._balance = balance and not stored
-        self._order = _ORDER[peers_at]
+        self._peers_at = peers_at
         self._pooled = pooled
         self._success_only = success_only
 
@@ -72,7 +73,7 @@ class Graft(SharingWrapper):
         pooled = pools(situation)
         chosen = self._chosen(situation, pooled)
         lessons: list[Lesson] = []
-        for pool in pooled:
+        for pool in self._in_order(situation, pooled):
             source = chosen.get(pool.own[0].task.id)
             lessons.extend(
                 own_lessons([pool.own], self._loss, std=self._std)
@@ -82,6 +83,12 @@ class Graft(SharingWrapper):
         candidates = sum(bool(_sources(pool)) for pool in pooled)
         metrics = {"candidates": float(candidates), "grafted": float(len(chosen)), "untraced": untraced(situation)}
         return Shared(tuple(lessons), metrics)
+
+    def _in_order(self, situation: Situation, pooled: Sequence[Pool]) -> Sequence[Pool]:
+        if self._peers_at != "shuffled":
+            return pooled
+        draw = generator(situation.seed, "graft order", situation.round, situation.reader)
+        return [pooled[i] for i in draw.permutation(len(pooled))]
 
     def _chosen(self, situation: Situation, pooled: Sequence[Pool]) -> dict[str, str]:
         """Which prompts get a graft, and from whom."""
@@ -118,7 +125,7 @@ class Graft(SharingWrapper):
         else:
             advantages = group_advantages(rewards_of(lent), std=self._std)
         return lessons + [
-            Lesson(e, a, self._loss, self._correction, order=self._order)
+            Lesson(e, a, self._loss, self._correction, order=_ORDER[self._peers_at])
             for e, a in zip(lent, advantages, strict=True)
             if e.verdict.correct or not self._success_only
         ]

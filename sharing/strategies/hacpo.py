@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
 from mutual_env.types import JSON, AuthorMean, CappedSequence, Lesson, PolicyGradient
-from sharing.advantages import EPSILON, Moments
+from sharing.advantages import Moments, Std, checked_std
 from sharing.pooling import Pool, pools, rewards_of, untraced
 from sharing.records import Kind, reward_of
 from sharing.situation import Common, Credit, Shared, Situation
@@ -22,14 +22,19 @@ _LEAST_CAPABILITY = 1e-8
 class Hacpo(SharingWrapper):
     """Own and peers' rollouts in one group, with a capability-aware baseline, weight and ratio.
 
-    Capability P of a policy: the mean over the reader's last 5 steps of the share of its rollouts that had a positive
-    reward; the current step is not in it. The ratio P_k / P_j is clamped to [0.1, 10], and 1 while nothing is known.
+    Capability P of a policy: the mean over the reader's last 5 steps of its mean reward, or with
+    `capability="positive_share"` of the share of its rollouts that had a positive reward (the two are one where rewards
+    are 0 or 1); the current step is not in it, and a capability of 0 or less counts as 1e-8. The ratio P_k / P_j is
+    clamped to [0.1, 10], and 1 while nothing is known.
 
     Advantage for reader k, its own and its peers' samples alike: (r - mean over all samples of (P_k / P_j) r),
     divided by the standard deviation of the raw pooled rewards; 0 where they have no spread. `baseline_guard`: a
-    baseline above 1 (all capability ratios, no reward) falls back to the reader's own mean.
+    baseline above the highest or below the lowest of the pooled rewards (all capability ratios, no reward) falls back
+    to the reader's own mean.
     Own samples: sequence ratio, clip (3e-4, 4e-4). Peers': weight P_j / P_k, s_c stopgrad(s_c)^alpha A with
-    s = exp(mean log π - mean log β) clamped to [floor + floor_step m, 1], m = minibatch of the step.
+    s = exp(mean log π - mean log β) clamped to [floor + floor_step m, 1 + cap_tolerance], m = minibatch of the step.
+    Published is a cap of 1, at which half of the samples of an equal policy would lose their gradient to rounding; the
+    tolerance lets what differs by rounding pass (float32; bfloat16 needs about 1e-2).
 
     No peers on a prompt: GRPO on it with the sequence ratio.
     """
@@ -46,16 +51,25 @@ class Hacpo(SharingWrapper):
         floor_step: float = 0.025,
         clip_low: float = 3e-4,
         clip_high: float = 4e-4,
+        cap_tolerance: float = 1e-4,
+        capability: Literal["mean_reward", "positive_share"] = "mean_reward",
         baseline_guard: bool = True,
+        std: Std = True,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
         if alpha < 0 or not 0.0 <= floor <= 1.0:
             raise ConfigError(f"alpha must be at least 0 and floor lie in [0, 1], got {alpha} and {floor}")
+        if capability not in _CAPABILITIES:
+            raise ConfigError(f"capability must be one of {', '.join(_CAPABILITIES)}, got {capability!r}")
+        if cap_tolerance < 0:
+            raise ConfigError(f"cap_tolerance must be at least 0, got {cap_tolerance}: 0 is the published cap")
         self._own = PolicyGradient(clip_low, clip_high, ratio="sequence")
-        self._lent = CappedSequence(floor, floor_step, 1.0, alpha)
+        self._lent = CappedSequence(floor, floor_step, 1.0 + cap_tolerance, alpha)
+        self._capability_of = _CAPABILITIES[capability]
         self._guard = baseline_guard
-        self._shares: dict[str, dict[str, dict[int, float]]] = {}  # reader -> author -> round -> share
+        self._std = checked_std(std)
+        self._shares: dict[str, dict[str, dict[int, float]]] = {}  # reader -> author -> round -> capability
 
     def share(self, situation: Situation) -> Shared:
         pooled = pools(situation)
@@ -98,8 +112,8 @@ class Hacpo(SharingWrapper):
     def _lessons(self, pool: Pool, ratios: Mapping[str, float]) -> list[Lesson]:
         rewards = rewards_of(pool.all)
         raw = Moments.of(rewards)
-        baseline = self._baseline(pool, ratios) if raw.variance else raw.mean
-        scale = math.sqrt(raw.variance) + EPSILON
+        baseline = self._baseline(pool, ratios, rewards) if raw.variance else raw.mean
+        scale = raw.scale(self._std)
         own = [Lesson(e, (reward_of(e) - baseline) / scale, self._own) for e in pool.own]
         return own + [
             Lesson(
@@ -112,13 +126,14 @@ class Hacpo(SharingWrapper):
             for e in pool.lent
         ]
 
-    def _baseline(self, pool: Pool, ratios: Mapping[str, float]) -> float:
+    def _baseline(self, pool: Pool, ratios: Mapping[str, float], rewards: Sequence[float]) -> float:
         mine = rewards_of(pool.own)
         if not pool.peers:
             return Moments.of(mine).mean
         adjusted = [*mine, *(ratios[e.author] * reward_of(e) for e in pool.lent)]
         baseline = math.fsum(adjusted) / len(adjusted)
-        return Moments.of(mine).mean if self._guard and baseline > 1.0 else baseline
+        outside = not min(rewards) <= baseline <= max(rewards)
+        return Moments.of(mine).mean if self._guard and outside else baseline
 
     def _remember(self, situation: Situation, pooled: list[Pool]) -> None:
         rewards: dict[str, list[float]] = {}
@@ -127,6 +142,17 @@ class Hacpo(SharingWrapper):
                 rewards.setdefault(experience.author, []).append(reward_of(experience))
         for author, earned in rewards.items():
             steps = self._shares.setdefault(situation.reader, {}).setdefault(author, {})
-            steps[situation.round] = sum(r > 0 for r in earned) / len(earned)
+            steps[situation.round] = self._capability_of(earned)
             for old in sorted(steps)[: -(_WINDOW + 1)]:
                 del steps[old]
+
+
+def _mean_reward(earned: Sequence[float]) -> float:
+    return math.fsum(earned) / len(earned)
+
+
+def _positive_share(earned: Sequence[float]) -> float:
+    return sum(r > 0 for r in earned) / len(earned)
+
+
+_CAPABILITIES = {"mean_reward": _mean_reward, "positive_share": _positive_share}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.types import Group, Lesson, PolicyGradient
-from sharing.advantages import group_advantages
+from sharing.advantages import Std, checked_std, group_advantages
 from sharing.records import reward_of
 from sharing.situation import Common, Credit, Shared, Situation
 from sharing.wrapper import SharingWrapper
@@ -25,21 +25,21 @@ class Independent(SharingWrapper):
         self,
         env: Any,
         *,
-        std: bool = True,
+        std: Std = True,
         clip_low: float = 0.2,
         clip_high: float = 0.2,
         ratio: Literal["token", "sequence", "none"] = "token",
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
-        self._std = std
+        self._std = checked_std(std)
         self._loss = PolicyGradient(clip_low, clip_high, ratio)
 
     def share(self, situation: Situation) -> Shared:
         return Shared(own_lessons(situation.groups, self._loss, std=self._std), {})
 
 
-def own_lessons(groups: Sequence[Group], loss: PolicyGradient, *, std: bool) -> tuple[Lesson, ...]:
+def own_lessons(groups: Sequence[Group], loss: PolicyGradient, *, std: Std) -> tuple[Lesson, ...]:
     """GRPO's lessons on one's own groups."""
     return tuple(
         Lesson(experience, advantage, loss)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
 from mutual_env.types import AuthorPolicy, Lesson, PolicyGradient
-from sharing.advantages import group_advantages
+from sharing.advantages import Std, checked_std, group_advantages
 from sharing.pooling import Pool, pools, rewards_of, untraced
 from sharing.records import Kind
 from sharing.situation import Common, Credit, Shared, Situation
@@ -31,7 +31,7 @@ class PeerRolloutPooling(SharingWrapper):
         self,
         env: Any,
         *,
-        std: bool = True,
+        std: Std = True,
         clip_low: float = 0.2,
         clip_high: float = 0.2,
         ratio_cap: float = math.inf,
@@ -43,7 +43,7 @@ class PeerRolloutPooling(SharingWrapper):
             raise ConfigError(f"normalise must be 'union' or 'author', got {normalise!r}")
         if not ratio_cap > 0:
             raise ConfigError(f"ratio_cap must be above 0, got {ratio_cap}: .inf leaves the ratio as it is")
-        self._std = std
+        self._std = checked_std(std)
         self._own = PolicyGradient(clip_low, clip_high)
         self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap)
         self._by_author = normalise == "author"

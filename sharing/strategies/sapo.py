@@ -1,48 +1,81 @@
-"""SAPO: some own and some external rollouts an update, and no correction at all."""
+"""SAPO: some of the questions trained on are peers', and nothing is corrected."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 from mutual_env.errors import ConfigError
-from mutual_env.types import Lesson, PolicyGradient
-from sharing.advantages import group_advantages
-from sharing.pooling import drawn, pools, rewards_of, untraced
+from mutual_env.seeding import generator
+from mutual_env.types import Group, PolicyGradient
+from sharing.advantages import Std, checked_std
+from sharing.pooling import pools, rewards_of, untraced
 from sharing.records import Kind
 from sharing.situation import Common, Credit, Shared, Situation
+from sharing.strategies.independent import own_lessons
 from sharing.wrapper import SharingWrapper
 
 
 class Sapo(SharingWrapper):
-    """Of each prompt `local` own and `external` peers' rollouts, drawn uniformly (seeded by run, round, reader and
-    task), advantages normalised among them, ratio 1 for all: A ∇ log π.
+    """`local` own and `external` peers' questions, each with its whole group of completions, each group normalised by
+    itself, ratio 1 for all: A ∇ log π.
 
-    Where there are fewer, all are taken. external = 0: REINFORCE with the group's baseline on `local` own rollouts.
+    The counts are of questions: with local = external, half of the groups trained on are borrowed (the paper's 4/4).
+    `local=None`: all own questions of the round; `external=None`: as many as are local. Both are drawn uniformly
+    (seeded by run, round and reader), a peer's group on a question being one candidate; all where there are fewer.
+    `informative`: a peer's group without spread, which teaches nothing, is no candidate.
+
+    external = 0, or no peers: REINFORCE with the group's baseline on the local questions.
     """
 
     kinds: tuple[Kind, ...] = ("rollout",)
     credits: ClassVar[frozenset[Credit]] = frozenset({"own rollouts", "peers' rollouts"})
 
     def __init__(
-        self, env: Any, *, local: int = 4, external: int = 4, std: bool = True, **common: Unpack[Common]
+        self,
+        env: Any,
+        *,
+        local: int | None = None,
+        external: int | None = None,
+        informative: bool = True,
+        std: Std = True,
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
-        if local < 0 or external < 0 or local + external < 2:
-            raise ConfigError(f"local and external must give a group of at least 2, got {local} and {external}")
+        for name, count in (("local", local), ("external", external)):
+            if count is not None and count < 0:
+                raise ConfigError(f"{name} counts questions and must be at least 0, or null, got {count}")
+        if local == 0 and not external:
+            raise ConfigError(f"local and external must give at least 1 question, got {local} and {external}")
         self._local = local
         self._external = external
-        self._std = std
+        self._informative = informative
+        self._std = checked_std(std)
         self._loss = PolicyGradient(ratio="none")
 
     def share(self, situation: Situation) -> Shared:
-        lessons: list[Lesson] = []
-        external = 0
-        for pool in pools(situation):
-            task_id = pool.own[0].task.id
-            own = drawn(pool.own, self._local, situation, "sapo local", task_id)
-            lent = drawn(pool.lent, self._external, situation, "sapo external", task_id)
-            external += len(lent)
-            group = own + lent
-            advantages = group_advantages(rewards_of(group), std=self._std)
-            lessons.extend(Lesson(e, a, self._loss) for e, a in zip(group, advantages, strict=True))
-        return Shared(tuple(lessons), {"external": float(external), "untraced": untraced(situation)})
+        pooled = pools(situation)
+        own = _drawn([pool.own for pool in pooled], self._local, situation, "sapo local")
+        offered = [
+            group for pool in pooled for group in pool.peers.values() if not self._informative or has_spread(group)
+        ]
+        lent = _drawn(offered, len(own) if self._external is None else self._external, situation, "sapo external")
+        # Question by question, in the order of the round: one's own group, then what was lent on it.
+        at = {pool.own[0].task.id: place for place, pool in enumerate(pooled)}
+        groups = sorted([*own, *lent], key=lambda group: at[group[0].task.id])
+        metrics = {"local": float(len(own)), "external": float(len(lent)), "untraced": untraced(situation)}
+        return Shared(own_lessons(groups, self._loss, std=self._std), metrics)
+
+
+def has_spread(group: Group) -> bool:
+    """Whether its rewards differ, so that it teaches something by itself."""
+    rewards = rewards_of(group)
+    return min(rewards) != max(rewards)
+
+
+def _drawn(groups: Sequence[Group], count: int | None, situation: Situation, what: str) -> list[Group]:
+    """So many of the groups without replacement, uniformly, in their order; all where there are no more."""
+    if count is None or count >= len(groups):
+        return list(groups)
+    draw = generator(situation.seed, what, situation.round, situation.reader)
+    return [groups[i] for i in sorted(draw.choice(len(groups), size=count, replace=False))]

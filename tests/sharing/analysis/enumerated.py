@@ -13,9 +13,9 @@ from tests.sharing.analysis.simulation import SIMULATED, Rollouts, updates
 
 
 def options_for(context: Context) -> Options:
-    """Small SAPO subsets, and capabilities that differ."""
+    """Capabilities that differ."""
     agents = context.policies_AK.shape[0]
-    return Options(own_samples=2, peer_samples=2, capability=(0.5, 0.7, 0.3)[:agents])
+    return Options(capability=(0.5, 0.7, 0.3)[:agents])
 
 
 class FirstComes:

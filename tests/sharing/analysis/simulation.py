@@ -169,7 +169,7 @@ def hacpo(s: Rollouts, options: Options) -> Floats:
     mean, std = np.where(every.std(axis=1) > 0, mean, every.mean(axis=1)), every.std(axis=1)
     credit = standardised(s.rewards_DAG, mean[:, None, None], std[:, None, None])
     ratio = np.exp(s.reader_DAG - s.author_DAG)
-    inside = (ratio >= options.hacpo_floor) & (ratio <= 1.0)
+    inside = (ratio >= options.hacpo_floor) & (ratio <= options.hacpo_cap)
     borrowed = np.where(inside, ratio * ratio**options.hacpo_alpha, 0.0) / to_reader
     weights = np.where(by_reader(s), 1.0, borrowed) * credit
     return average(weights, np.ones(weights.shape, dtype=np.bool_))
@@ -191,17 +191,14 @@ def luffy(s: Rollouts, options: Options) -> Floats:
 
 
 def sapo(s: Rollouts, options: Options) -> Floats:
-    """The first I own samples, and a random J of the peers'."""
-    chosen = by_reader(s)
-    chosen[:, 0, options.own_samples :] = False
-    keys = np.where(by_reader(s), -1.0, s.generator.random(chosen.shape))
-    lent = min(options.peer_samples, keys[0, 1:].size)
-    border = np.sort(s.pooled(keys), axis=1)[:, -lent][:, None, None]
-    chosen |= keys >= border
-    count = chosen.sum(axis=(1, 2))[:, None, None]
-    mean = (s.rewards_DAG * chosen).sum(axis=(1, 2))[:, None, None] / count
-    std = np.sqrt((np.where(chosen, s.rewards_DAG - mean, 0.0) ** 2).sum(axis=(1, 2))[:, None, None] / count)
-    return average(standardised(s.rewards_DAG, mean, std), chosen)
+    """The reader's group, and that of one peer whose rewards differ; each centred and scaled by itself."""
+    has_spread = s.rewards_DAG.std(axis=2) > 0
+    has_spread[:, 0] = False
+    keys = np.where(has_spread, s.generator.random(s.rewards_DAG.shape)[:, :, 0], -1.0)
+    lent = np.zeros(keys.shape, dtype=np.bool_)
+    lent[np.arange(keys.shape[0]), keys.argmax(axis=1)] = True
+    chosen = by_reader(s) | (lent & has_spread)[:, :, None]
+    return average(own_advantage(s), chosen)
 
 
 def trrd(s: Rollouts, options: Options) -> Floats:

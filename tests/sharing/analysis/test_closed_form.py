@@ -84,9 +84,16 @@ def test_the_degenerate_options_are_grpo() -> None:
             np.testing.assert_allclose(same.variance_K, plain.variance_K, atol=1e-14, err_msg=name)
 
 
-def test_a_sapo_subset_of_three_agents_weighs_every_way_to_draw_it() -> None:
-    # With identical policies it does not matter who gives: I own and J peers' samples are a group of I + J.
+def test_a_lent_group_is_worth_as_much_as_an_own_one_between_equal_policies() -> None:
+    # With identical policies it does not matter who gives, and E u of a group is GRPO's. The own group counts G samples
+    # beside G of a lent one, or alone where no peer has spread: E u = E u_GRPO [P(none) + (1 - P(none)) / 2] of the own
+    # group, and half of E [u | spread] of the lent one. A group without spread gives 0, so E [u | spread] = E u / P(s).
     policy = softmax([0.3, -0.5, 0.9])
-    context = Context("same", np.stack([policy] * 3), np.array([True, False, False]), np.zeros(3))
-    options = Options(own_samples=2, peer_samples=3)
-    np.testing.assert_allclose(sapo(context, 4, options).mean_K, independent(context, 5, options).mean_K, atol=1e-14)
+    p = float(policy[0])
+    spread = 1.0 - p**4 - (1.0 - p) ** 4
+    for peers in (1, 2):
+        context = Context("same", np.stack([policy] * (1 + peers)), np.array([True, False, False]), np.zeros(3))
+        lends = 1.0 - (1.0 - spread) ** peers
+        expected = (1.0 - lends) + lends / 2 + lends / (2 * spread)
+        mean_K = independent(context, 4, Options()).mean_K
+        np.testing.assert_allclose(sapo(context, 4, Options()).mean_K, expected * mean_K, atol=1e-14)
