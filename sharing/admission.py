@@ -25,8 +25,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias, assert_never
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 
@@ -74,6 +74,19 @@ class Admitted:
     statistics: Mapping[str, Mapping[str, Statistics]]
     counts: Counter[str] = field(default_factory=Counter)
     versions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def seen_by(self, heard: Callable[[str], bool], shape: Callable[[Group], Group]) -> Admitted:
+        """The same of the authors that are heard, their rollouts' rewards as the reader's strategy sees rewards."""
+
+        def of_heard(by_author: Mapping[str, Any]) -> dict[str, Any]:
+            return {author: found for author, found in by_author.items() if heard(author)}
+
+        return replace(
+            self,
+            rollouts={t: {a: shape(g) for a, g in of_heard(x).items()} for t, x in self.rollouts.items()},
+            successes={task: of_heard(by_author) for task, by_author in self.successes.items()},
+            statistics={task: of_heard(by_author) for task, by_author in self.statistics.items()},
+        )
 
 
 def admit(

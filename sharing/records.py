@@ -11,7 +11,7 @@ run that is killed and resumed publishes its last round twice without anybody se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
@@ -74,6 +74,7 @@ class Success:
 
 
 Record: TypeAlias = Rollout | Statistics | Success
+Shape: TypeAlias = Callable[[Experience], Experience]
 
 
 class Stored(NamedTuple):
@@ -83,8 +84,16 @@ class Stored(NamedTuple):
     record: Record
 
 
-def records_of(group: Group, kinds: Sequence[Kind], verifier: str) -> list[Record]:
-    """The records of these kinds that an author publishes of its group. Experience without a verdict is left out."""
+def as_it_is(experience: Experience) -> Experience:
+    return experience
+
+
+def records_of(group: Group, kinds: Sequence[Kind], verifier: str, shape: Shape = as_it_is) -> list[Record]:
+    """The records of these kinds that an author publishes of its group. Experience without a verdict is left out.
+
+    Rollouts and successes hold the verifier's reward, which a reader can check; statistics, which nobody can check, are
+    of the rewards as their author's strategy sees them (`shape`).
+    """
     scored = [(i, e) for i, e in enumerate(group) if e.verdict.reward is not None]
     records: list[Record] = []
     for origin, members in groupby(scored, key=lambda item: _origin(item[1], verifier)):
@@ -94,7 +103,7 @@ def records_of(group: Group, kinds: Sequence[Kind], verifier: str) -> list[Recor
             if "success" in kinds and experience.verdict.correct:
                 records.append(_success(origin, index, experience))
     if "statistics" in kinds and scored:
-        records.append(_statistics(_origin(scored[0][1], verifier), [e for _, e in scored]))
+        records.append(_statistics(_origin(scored[0][1], verifier), [shape(e) for _, e in scored]))
     return records
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import ConfigError, UnknownNameError
 from sharing.exchange.protocol import Exchange
-from sharing.situation import Common
+from sharing.situation import INHERITED, Common
 from sharing.wrapper import SharingWrapper, credits_below
 
 OWN = {
@@ -67,14 +67,14 @@ def make(name: str, env: Any, *, exchange: Exchange | None = None, **options: An
     """The named strategy around an env.
 
     A strategy that adds to own lessons (SGT, a teacher) gets `Independent` below it where the env has none, and
-    options that are `Independent`'s go there.
+    options that are `Independent`'s go there, with those that say how rewards are seen.
     """
     cls = strategy(name)
     mine, below = options_of(cls), {}
     if cls.needs - credits_below(env).keys():
         independent = strategy("independent")
         theirs = options_of(independent)
-        below = {k: options.pop(k) for k in list(options) if k not in mine and k in theirs}
+        below = {k: options.pop(k) for k in list(options) if k in theirs and (k in INHERITED or k not in mine)}
         _refuse_unknown(name, options, {*mine, *theirs})
         env = independent(env, exchange=exchange, **below)
     _refuse_unknown(name, options, mine)

@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from mutual_env.types import AgentInfo, Group, Lesson, Metrics
 from sharing.admission import Limits, Verify
+from sharing.edges import PerEdge
 from sharing.exchange.protocol import Exchange
 from sharing.records import Kind, Statistics
+from sharing.shaping import SoftOverlong, Truncated
 
 Credit: TypeAlias = Literal["own rollouts", "peers' rollouts", "teacher"]
 Peers: TypeAlias = int | Sequence[str] | Mapping[str, Sequence[str]] | None
@@ -52,6 +54,10 @@ class Sampled:
     sent: tuple[Mapping[str, Mapping[str, int]], ...] = ()
 
 
+INHERITED = ("length_penalty", "truncated")
+"""The options of all strategies that one has from the strategy below it, unless told."""
+
+
 class Common(TypedDict, total=False):
     """The options that every strategy takes.
 
@@ -65,6 +71,12 @@ class Common(TypedDict, total=False):
     reverify       verify again, with this env's verifier, what was not published by this env
     verify         how to do that; default: the env's own `verify`
     limits         what is plausible in a stranger's record, as `Limits` or its fields
+    trust          the weight of what peers wrote, for all, each reader, or each reader and author (`sharing.edges`):
+                   lessons on a peer's experience are multiplied by it, its statistics count that often, and an author
+                   with trust 0 is not heard at all
+    length_penalty a soft overlong penalty, as `SoftOverlong` or its fields; default: that of the strategy below
+    truncated      "keep", or "mask": completions that were cut off are not trained on; default: that of the strategy
+                   below
     """
 
     exchange: Exchange | None
@@ -75,3 +87,6 @@ class Common(TypedDict, total=False):
     reverify: bool
     verify: Verify | None
     limits: Limits | Mapping[str, Any]
+    trust: PerEdge
+    length_penalty: SoftOverlong | Mapping[str, Any] | None
+    truncated: Truncated

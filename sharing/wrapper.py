@@ -12,17 +12,20 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Unpack, cast
 
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
-from mutual_env.types import JSON, AgentInfo, Group
+from mutual_env.types import JSON, AgentInfo, Group, Lesson
 from sharing.admission import Admitted, Limits, Standing, Verify, admit
 from sharing.codec import wire_size
+from sharing.edges import Edges, at_least_0
 from sharing.exchange.memory import InMemoryExchange
 from sharing.exchange.protocol import Exchange, Reading
-from sharing.records import KINDS, Kind, Record, records_of
+from sharing.records import KINDS, Kind, Record, as_it_is, records_of
+from sharing.shaping import SoftOverlong, checked_truncated, penalty_of, shaped, whole
 from sharing.situation import Common, Credit, Sampled, Shared, Situation
 from sharing.traffic import outcomes, traffic
 
@@ -52,6 +55,12 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         self._verify = _verify(env, common) if common.get("reverify", True) else None
         limits = common.get("limits", Limits())
         self._limits = limits if isinstance(limits, Limits) else Limits(**limits)
+        self._trust: Edges = Edges.of("trust", common.get("trust", 1.0), self.possible_agents, at_least_0)
+        self._penalty: SoftOverlong | None = penalty_of(common.get("length_penalty", below._penalty if below else None))
+        if self._penalty is not None:  # peers' statistics are of rewards under the penalty
+            low, high = self._limits.reward_range
+            self._limits = replace(self._limits, reward_range=(low - 1.0, high))
+        self._truncated: str = checked_truncated(common.get("truncated", below._truncated if below else "keep"))
         self._seed = 0
         self._seen: dict[str, tuple[int, int]] = {}
         self._published: frozenset[int] = frozenset()
@@ -128,10 +137,15 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         if not self._publishes:
             return {}
         verifier = verifier_id(self.env)
+        shape = as_it_is if self._penalty is None else self._penalty.shaped
         records: list[Record] = []
         sizes: dict[str, Counter[str]] = {}
         for agent in sorted(infos):
-            mine = [r for group in infos[agent]["groups"] for r in records_of(group, self._publishes, verifier)]
+            mine = [
+                record
+                for group in infos[agent]["groups"]
+                for record in records_of(group, self._publishes, verifier, shape)
+            ]
             sizes[agent] = Counter()
             for record in mine:
                 sizes[agent][record.kind] += wire_size(record)
@@ -143,8 +157,10 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
     def _teach(
         self, reader: str, info: AgentInfo, sent: Mapping[str, int], standing: Standing
     ) -> tuple[AgentInfo, Mapping[str, tuple[int, int]]]:
-        groups = tuple(tuple(e for e in group if e.verdict.reward is not None) for group in info["groups"])
-        reading, admitted = self._listen(reader, info["round"], groups, standing)
+        scored = (tuple(e for e in group if e.verdict.reward is not None) for group in info["groups"])
+        groups = tuple(shaped(group, self._penalty) for group in scored)
+        reading, heard = self._listen(reader, info["round"], groups, standing)
+        admitted = self._trusted(reader, heard)
         situation = Situation(
             reader,
             info["round"],
@@ -156,14 +172,39 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
             admitted.statistics,
         )
         shared = self.share(situation)
+        lessons = self._weighed(situation, shared.lessons)
         metrics = dict(info["metrics"])
         for key, value in (traffic(reading, admitted, sent, len(groups)) if self.kinds or sent else {}).items():
             metrics[f"share/{key}"] = metrics.get(f"share/{key}", 0.0) + value
-        metrics.update(outcomes(reader, groups, shared.lessons))
+        metrics.update(outcomes(reader, groups, lessons))
         for key, value in shared.metrics.items():
             metrics[f"share/{key}"] = value
-        taught: AgentInfo = {**info, "lessons": shared.lessons, "metrics": metrics}
+        if self._truncated == "mask":
+            metrics["share/masked"] = float(len(shared.lessons) - len(lessons))
+        taught: AgentInfo = {**info, "lessons": lessons, "metrics": metrics}
         return taught, admitted.versions
+
+    def _trusted(self, reader: str, admitted: Admitted) -> Admitted:
+        """What the reader hears: nothing of an author with trust 0, and peers' rewards under its own penalty."""
+        if self._trust.is_always(1.0) and self._penalty is None:
+            return admitted
+        return admitted.seen_by(
+            lambda author: self._trust.at(reader, author) > 0.0, lambda group: shaped(group, self._penalty)
+        )
+
+    def _weighed(self, situation: Situation, lessons: tuple[Lesson, ...]) -> tuple[Lesson, ...]:
+        """The lessons that this strategy gives, each peer's weighed by the trust in it; those from below are as they
+        came. What was cut off is left out where that is asked for."""
+        if not self._trust.is_always(1.0):
+            came = set(map(id, situation.lessons))
+            reader = situation.reader
+            lessons = tuple(
+                lesson
+                if id(lesson) in came or lesson.experience.author == reader
+                else replace(lesson, weight=lesson.weight * self._trust.at(reader, lesson.experience.author))
+                for lesson in lessons
+            )
+        return whole(lessons) if self._truncated == "mask" else lessons
 
     def _listen(
         self, reader: str, round_: int, groups: Sequence[Group], standing: Standing

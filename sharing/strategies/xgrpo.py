@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
-from mutual_env.errors import ConfigError
 from mutual_env.types import Group, Lesson, PolicyGradient
-from sharing.advantages import Moments
+from sharing.advantages import Moments, Std, checked_std
+from sharing.edges import Edges, PerReader, within_0_and_1
 from sharing.pooling import rewards_of
 from sharing.records import Kind, Statistics
 from sharing.situation import Common, Credit, Shared, Situation
@@ -21,7 +21,8 @@ class CrossPolicyAdvantageSharing(SharingWrapper):
     Each policy publishes (n, sum r, sum r^2) of each prompt. With the mixing weight η, the baseline is
     (1 - η) mean_own + η mean_peers, and the scale is the standard deviation of the likewise mixed distribution:
     the root of the mixed second moment minus the baseline squared. `eta=None`: each prompt's η is the peers' share
-    of all rollouts, so that every rollout counts the same.
+    of all rollouts, so that every rollout counts the same. Among the peers every rollout counts as often as its author
+    is trusted (`trust`). η may be one for all or one for each reader.
 
     η = 0, no peers, no statistics on a prompt: GRPO on it, to the last bit.
     """
@@ -33,21 +34,19 @@ class CrossPolicyAdvantageSharing(SharingWrapper):
         self,
         env: Any,
         *,
-        eta: float | None = None,
-        std: bool = True,
+        eta: PerReader | None = None,
+        std: Std = True,
         clip_low: float = 0.2,
         clip_high: float = 0.2,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
-        if eta is not None and not 0.0 <= eta <= 1.0:
-            raise ConfigError(f"eta must lie in [0, 1], or be null for the peers' share of all rollouts, got {eta}")
-        self._eta = eta
-        self._std = std
+        self._eta = None if eta is None else Edges.of("eta", eta, self.possible_agents, within_0_and_1, by_author=False)
+        self._std = checked_std(std)
         self._loss = PolicyGradient(clip_low, clip_high)
 
     def asks(self, groups: Sequence[Group]) -> Sequence[str]:
-        return () if self._eta == 0.0 else super().asks(groups)
+        return () if self._eta is not None and self._eta.is_always(0.0) else super().asks(groups)
 
     def share(self, situation: Situation) -> Shared:
         lessons: list[Lesson] = []
@@ -57,17 +56,20 @@ class CrossPolicyAdvantageSharing(SharingWrapper):
                 continue
             rewards = rewards_of(group)
             own = Moments.of(rewards)
-            mixed = self._mixed(own, list(situation.statistics.get(group[0].task.id, {}).values()))
+            mixed = self._mixed(situation.reader, own, situation.statistics.get(group[0].task.id, {}))
             shifts.append(abs(mixed.mean - own.mean))
             advantages = mixed.advantages(rewards, std=self._std)
             lessons.extend(Lesson(e, a, self._loss) for e, a in zip(group, advantages, strict=True))
         return Shared(tuple(lessons), {"baseline_shift": math.fsum(shifts) / max(len(shifts), 1)})
 
-    def _mixed(self, own: Moments, peers: Sequence[Statistics]) -> Moments:
+    def _mixed(self, reader: str, own: Moments, peers: Mapping[str, Statistics]) -> Moments:
         if not peers:
             return own
+        trusted = [(self._trust.at(reader, author), s) for author, s in peers.items()]
         pooled = Moments.of_sums(
-            sum(s.count for s in peers), math.fsum(s.reward_sum for s in peers), math.fsum(s.square_sum for s in peers)
+            math.fsum(t * s.count for t, s in trusted),
+            math.fsum(t * s.reward_sum for t, s in trusted),
+            math.fsum(t * s.square_sum for t, s in trusted),
         )
-        eta = pooled.count / (own.count + pooled.count) if self._eta is None else self._eta
-        return own.mixed(pooled, eta)
+        share = pooled.count / (own.count + pooled.count)
+        return own.mixed(pooled, share if self._eta is None else self._eta.at(reader))
