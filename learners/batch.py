@@ -10,10 +10,10 @@ import numpy as np
 
 from learners.corrections import Draft, Drop, Scores, correct, needs_old, teacher_of
 from learners.example import Example
-from learners.losses import scales
+from learners.losses import loss_of, scales
 from learners.protocol import Learner
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
-from mutual_env.types import AuthorPolicy, CompatibilityGate, CrossEntropy, Floats, Ids, Lesson, Metrics, Prompt
+from mutual_env.types import AuthorPolicy, CompatibilityGate, Floats, Ids, Lesson, Metrics, Prompt
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.translation.align import align
 from tokenizers_bridge.types import Translation, residual_metrics
@@ -187,7 +187,7 @@ def _gradient_share(examples: Sequence[Example], borrowed: Sequence[bool]) -> fl
 
 
 def _credit(example: Example) -> Floats:
-    return np.ones_like(example.advantages) if isinstance(example.loss, CrossEntropy) else np.abs(example.advantages)
+    return np.abs(example.advantages) if loss_of(example.loss).needs.advantage else np.ones_like(example.advantages)
 
 
 def _ratio_metrics(kept: Sequence[tuple[Draft, Scores]]) -> Metrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -77,17 +78,23 @@ def needs_old(draft: Draft) -> bool:
             return draft.author_logprobs is not None
         case TeacherMixture(alpha=alpha):
             return alpha != 1.0
-    return False
+        case OldPolicy() | AuthorMean() | TeacherDivergence():
+            return False
+        case other:
+            assert_never(other)
 
 
 def teacher_of(draft: Draft) -> str | None:
     """The teacher that must score this draft."""
     match draft.lesson.correction:
-        case TeacherMixture(teacher=name, alpha=alpha) if alpha != 1.0:
-            return name
-        case TeacherDivergence(teacher=name, coefficient=coefficient) if coefficient != 0.0:
-            return name
-    return None
+        case TeacherMixture(teacher=name, alpha=alpha):
+            return name if alpha != 1.0 else None
+        case TeacherDivergence(teacher=name, coefficient=coefficient):
+            return name if coefficient != 0.0 else None
+        case OldPolicy() | AuthorPolicy() | AuthorMean() | CompatibilityGate():
+            return None
+        case other:
+            assert_never(other)
 
 
 def correct(draft: Draft, scores: Scores) -> Example | Drop:
@@ -107,6 +114,8 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
             return _teacher_mixture(draft, scores, correction)
         case TeacherDivergence() as correction:
             return _teacher_divergence(draft, scores, correction)
+        case other:
+            assert_never(other)
 
 
 def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = None) -> Example:

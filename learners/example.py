@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mutual_env.errors import InvalidInputError, MisalignedError
-from mutual_env.types import Floats, Ids, Loss, PolicyGradient
+from mutual_env.types import Floats, Ids, LossSpec, PolicyGradient
 
 Mask = npt.NDArray[np.bool_]
 
@@ -29,7 +29,7 @@ class Example:
     response_ids: Ids
     mask: Mask
     advantages: Floats
-    loss: Loss = field(default_factory=PolicyGradient)
+    loss: LossSpec = field(default_factory=PolicyGradient)
     weight: float = 1.0
     order: int = 0
     anchor: Floats | None = None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from learners.checks import check_examples, check_finite, check_sequences
 from learners.example import Example
-from learners.losses import Aggregation, example_loss, minibatches, scales, teaches
-from learners.seeds import sample_seeds
+from learners.losses import Aggregation, example_loss
+from learners.sampling import Sample, asked_for
+from learners.update import Step, Stepped, UpdateOptions, update
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
 from mutual_env.seeding import generator
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
@@ -22,7 +23,7 @@ from tokenizers_bridge.protocol import Tokenizer
 PRINTABLE = "\n" + "".join(chr(code) for code in range(32, 127))
 FORMAT = "mutual-env tabular 1"
 
-Rows = npt.NDArray[np.int64]
+Table: TypeAlias = dict[tuple[int, ...], Floats]
 
 
 class TabularLearner:
@@ -49,10 +50,10 @@ class TabularLearner:
         learning_rate: float = 10.0,
         minibatches: int = 1,
         aggregation: Aggregation = "token_mean",
+        kl_coefficient: float = 0.0,
     ) -> None:
-        for option, value in (("max_new_tokens", max_new_tokens), ("minibatches", minibatches)):
-            if value < 1:
-                raise InvalidInputError(f"{option} of learner {name!r} must be at least 1, got {value}")
+        if max_new_tokens < 1:
+            raise InvalidInputError(f"max_new_tokens of learner {name!r} must be at least 1, got {max_new_tokens}")
         if not temperature > 0.0:
             raise InvalidInputError(f"temperature of learner {name!r} must be above 0, got {temperature}")
         self._name = name
@@ -61,10 +62,9 @@ class TabularLearner:
         self._context = context
         self._temperature = temperature
         self._learning_rate = learning_rate
-        self._minibatches = minibatches
-        self._aggregation: Aggregation = aggregation
+        self._options = UpdateOptions(minibatches, aggregation, kl_coefficient)
         self._initial = _initial_logits(tokenizer, alphabet, aversion)
-        self._table: dict[tuple[int, ...], Floats] = {}
+        self._table: Table = {}
         self._version = 0
 
     @property
@@ -81,10 +81,7 @@ class TabularLearner:
 
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
-        if n < 1:
-            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
-        seeds_PG = sample_seeds(seed, self._name, prompts, n)
-        rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
+        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
         return [tuple(self._sample(ids, s) for s in seeds) for ids, seeds in zip(rendered, seeds_PG, strict=True)]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
@@ -95,24 +92,42 @@ class TabularLearner:
     def update(self, examples: Sequence[Example]) -> Metrics:
         """One update: a step of gradient descent for each minibatch that has something to teach."""
         check_examples(examples, self._tokenizer.vocab_size)
-        steps = minibatches(examples, self._minibatches)
-        anchors = {
-            id(e): self._logprobs(e.prompt_ids, e.response_ids) if e.anchor is None else e.anchor for e in examples
-        }
-        losses: list[float] = []
-        norms: list[float] = []
-        for index, step in enumerate(steps):
-            if any(teaches(example) for example in step):
-                loss, norm = self._descend(step, anchors, index)
-                losses.append(loss)
-                norms.append(norm)
+        metrics = update(examples, self, self._options)
         self._version += 1
-        return {
-            "loss": float(np.mean(losses)) if losses else 0.0,
-            "gradient_norm": float(np.mean(norms)) if norms else 0.0,
-            "optimizer_steps": float(len(losses)),
-            "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
-        }
+        return metrics
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        return self._learning_rate
+
+    def current(self, examples: Sequence[Example]) -> list[Floats]:
+        """log π of every response token, now."""
+        return [self._logprobs(e.prompt_ids, e.response_ids) for e in examples]
+
+    def initial(self, examples: Sequence[Example]) -> list[Floats]:
+        """The same before any update."""
+        untaught: Table = {}
+        return [self._logprobs(e.prompt_ids, e.response_ids, untaught) for e in examples]
+
+    def step(self, step: Step) -> Stepped:
+        """One step of gradient descent."""
+        gradients: Table = {}
+        total = 0.0
+        seen: list[Floats] = []
+        for part in step.parts:
+            example = part.example
+            logprobs = self._logprobs(example.prompt_ids, example.response_ids)
+            anchor = logprobs if part.anchor is None else part.anchor
+            loss, slope = example_loss(example, logprobs, anchor, step.minibatch, part.kl_coefficient, part.reference)
+            total += part.scale * loss
+            seen.append(logprobs[example.mask])
+            self._accumulate(gradients, example, part.scale * slope)
+        norm = float(np.sqrt(sum(float(g @ g) for g in gradients.values())))
+        check_finite(self._name, total, norm)
+        for key, gradient in gradients.items():
+            self._table[key] = self._logits(key) - self._learning_rate * gradient
+        return Stepped(total, norm, tuple(seen))
 
     def save(self, directory: Path) -> None:
         table = np.array(list(self._table.values()), dtype=np.float64).reshape(len(self._table), self._initial.size)
@@ -156,8 +171,10 @@ class TabularLearner:
     def _logits(self, key: tuple[int, ...]) -> Floats:
         return self._table.get(key, self._initial)
 
-    def _logprobs(self, prompt_ids: Ids, response_ids: Ids) -> Floats:
-        rows = (_log_softmax(self._logits(self._key(prompt_ids, response_ids, t))) for t in range(response_ids.size))
+    def _logprobs(self, prompt_ids: Ids, response_ids: Ids, table: Table | None = None) -> Floats:
+        table = self._table if table is None else table
+        keys = (self._key(prompt_ids, response_ids, t) for t in range(response_ids.size))
+        rows = (_log_softmax(table.get(key, self._initial)) for key in keys)
         return np.array([row[token] for row, token in zip(rows, response_ids, strict=True)], dtype=np.float64)
 
     def _sample(self, prompt_ids: Ids, seed: int) -> Completion:
@@ -172,35 +189,16 @@ class TabularLearner:
             logprobs.append(float(row[token]))
             if token == self._tokenizer.stop_id:
                 break
-        stopped = ids[-1] == self._tokenizer.stop_id
-        return Completion(
-            self._tokenizer.decode(ids),
-            np.array(ids, dtype=np.int32),
-            np.array(logprobs),
-            "stop" if stopped else "length",
-            self._version,
-            self._tokenizer.fingerprint,
-        )
+        sample = Sample(np.array(ids, dtype=np.int32), np.array(logprobs))
+        return sample.completion(self._tokenizer, self._version)
 
-    def _descend(self, step: Sequence[Example], anchors: dict[int, Floats], index: int) -> tuple[float, float]:
-        gradients: dict[tuple[int, ...], Floats] = {}
-        total = 0.0
-        for example, scale in zip(step, scales(step, self._aggregation), strict=True):
-            if not teaches(example):
-                continue
-            logprobs = self._logprobs(example.prompt_ids, example.response_ids)
-            loss, slope = example_loss(example, logprobs, anchors[id(example)], index)
-            total += scale * loss
-            for t in np.flatnonzero(slope):
-                key = self._key(example.prompt_ids, example.response_ids, int(t))
-                row = -np.exp(_log_softmax(self._logits(key)))
-                row[example.response_ids[t]] += 1.0
-                gradients[key] = gradients.get(key, 0.0) + scale * slope[t] * row
-        norm = float(np.sqrt(sum(float(g @ g) for g in gradients.values())))
-        check_finite(self._name, total, norm)
-        for key, gradient in gradients.items():
-            self._table[key] = self._logits(key) - self._learning_rate * gradient
-        return total, norm
+    def _accumulate(self, gradients: Table, example: Example, slope: Floats) -> None:
+        """Add the gradient by the rows of the table, from the one by the log-probabilities."""
+        for t in np.flatnonzero(slope):
+            key = self._key(example.prompt_ids, example.response_ids, int(t))
+            row = -np.exp(_log_softmax(self._logits(key)))
+            row[example.response_ids[t]] += 1.0
+            gradients[key] = gradients.get(key, 0.0) + slope[t] * row
 
 
 def _toy_tokenizer(merges: Sequence[Sequence[str]]) -> Tokenizer:

@@ -5,6 +5,8 @@
     def test_my_learner_conforms():
         check_learner(lambda: MyLearner(name="mine", dtype="float32"))
 
+Losses have a check of their own: `check_loss(MyLoss(0.5))`.
+
 `make_learner` builds a fresh learner, the same each time, that computes in float32, samples at temperature 1 and takes
 one optimizer step an update.
 """
@@ -23,9 +25,12 @@ from typing import Any
 import numpy as np
 
 from learners.example import Example
+from learners.losses.testing import check_loss
 from learners.protocol import Learner
 from mutual_env.errors import ConformanceError, InvalidInputError
-from mutual_env.types import Completion, CrossEntropy, Floats, Ids, Loss, PolicyGradient, Prompt
+from mutual_env.types import Completion, CrossEntropy, Floats, Ids, LossSpec, PolicyGradient, Prompt
+
+__all__ = ["ConformanceError", "MakeLearner", "check_learner", "check_loss"]
 
 MakeLearner = Callable[[], Learner]
 
@@ -218,7 +223,7 @@ def _sampled(learner: Learner, prompts: Sequence[Prompt], n: int, *, seed: int) 
     return prompt_ids, [completion for group in groups for completion in group]
 
 
-def _examples(learner: Learner, prompts: Sequence[Prompt], loss: Loss, *, advantage: float) -> list[Example]:
+def _examples(learner: Learner, prompts: Sequence[Prompt], loss: LossSpec, *, advantage: float) -> list[Example]:
     prompt_ids, completions = _sampled(learner, prompts, 2, seed=7)
     return [
         Example(p, c.token_ids, np.ones(c.token_ids.size, np.bool_), np.full(c.token_ids.size, advantage), loss)

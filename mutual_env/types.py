@@ -9,7 +9,7 @@
     Experience    task + author + completion + verdict + round, and the turns before (mutual_env.env: step)
     Group         one author's experiences on one task
     Lesson        what one reader learns from one experience, and how strongly       (sharing)
-      Loss        the term it adds: PolicyGradient, CrossEntropy, ShapedProbability, CappedSequence
+      LossSpec    the term it adds: PolicyGradient, CrossEntropy, or any loss of `learners.losses` by its name
       Correction  what stands in for the author's absence: OldPolicy, AuthorPolicy, AuthorMean, CompatibilityGate,
                   TeacherMixture, TeacherDivergence
     Translation   a peer's completion in the reader's tokens                         (tokenizers_bridge.types)
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
@@ -31,6 +31,7 @@ import numpy.typing as npt
 from mutual_env.errors import InvalidInputError, MisalignedError
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+Scalar: TypeAlias = "bool | int | float | str | None"
 Metrics: TypeAlias = dict[str, float]
 Ids: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -198,12 +199,52 @@ Group: TypeAlias = tuple[Experience, ...]
 # -- what a lesson asks for -------------------------------------------------------------------------------------------
 
 
+class LossSpec:
+    """Which loss a lesson asks for: the name by which `learners.losses` finds it, and its options.
+
+    A subclass is a frozen dataclass of numbers and texts: it can be hashed, compared, sent elsewhere and written as
+    JSON, and it computes nothing, so that a strategy needs no tensor library to name it.
+    """
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def options(self) -> Mapping[str, Scalar]:
+        return {option.name: getattr(self, option.name) for option in fields(self)}  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, slots=True)
-class PolicyGradient:
+class NamedLoss(LossSpec):
+    """Any loss by its name: `NamedLoss.of("capped_sequence", floor=0.8)`."""
+
+    loss: str
+    given: tuple[tuple[str, Scalar], ...] = ()
+
+    @classmethod
+    def of(cls, name: str, **options: Scalar) -> NamedLoss:
+        return cls(name, tuple(sorted(options.items())))
+
+    @property
+    def name(self) -> str:
+        return self.loss
+
+    @property
+    def options(self) -> Mapping[str, Scalar]:
+        return dict(self.given)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyGradient(LossSpec):
     """-min(ρ A, clip(ρ, 1-clip_low, 1+clip_high) A), ρ = exp(log π - anchor), at most `ratio_cap`.
 
     `ratio`: per token; per sequence (length-normalised, as in GSPO); or none (ρ = 1, the plain gradient A ∇ log π).
     """
+
+    name = "policy_gradient"
 
     clip_low: float = 0.2
     clip_high: float = 0.2
@@ -212,29 +253,10 @@ class PolicyGradient:
 
 
 @dataclass(frozen=True, slots=True)
-class CrossEntropy:
+class CrossEntropy(LossSpec):
     """-log π; the coefficient is the lesson's weight, and the mean is over cross-entropy tokens alone."""
 
-
-@dataclass(frozen=True, slots=True)
-class ShapedProbability:
-    """-f(π) A with f(p) = p / (p + gamma): no ratio, no clip (LUFFY)."""
-
-    gamma: float = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class CappedSequence:
-    """-s_c stopgrad(s_c)^alpha A with s = exp(mean log π - mean anchor), s_c = clamp(s, floor + floor_step m, cap),
-    m = index of the minibatch within the update (HACPO, a peer's samples)."""
-
-    floor: float = 0.8
-    floor_step: float = 0.025
-    cap: float = 1.0
-    alpha: float = 1.0
-
-
-Loss: TypeAlias = PolicyGradient | CrossEntropy | ShapedProbability | CappedSequence
+    name = "cross_entropy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +313,7 @@ class Lesson:
 
     experience: Experience
     advantage: float
-    loss: Loss = field(default_factory=PolicyGradient)
+    loss: LossSpec = field(default_factory=PolicyGradient)
     correction: Correction = field(default_factory=OldPolicy)
     weight: float = 1.0
     order: int = 0

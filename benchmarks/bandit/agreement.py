@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.bandit.shipped import SHIPPED, shipped, shipped_update
 from mutual_env.seeding import generator
 from mutual_env.types import Floats
 from sharing.analysis.bandit import Context
 from sharing.analysis.closed_form import STRATEGIES, Options
 from sharing.analysis.outcomes import Moments
 from sharing.analysis.plane import Point
-from sharing.analysis.shipped import SHIPPED, shipped, shipped_update
 
 ROUNDING = 1e-12
 """What is constant may differ by this."""

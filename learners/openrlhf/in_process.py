@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from learners.example import Example
-from learners.openrlhf.library import Actor
 from learners.openrlhf.make_actor import make_actor
 from learners.openrlhf.trainer import ActorTrainer
 from learners.protocol import Learner
 from learners.registry import takes
+from learners.torch.initial import InitialPolicy
 from learners.torch.learner import TorchLearner
 from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.optimizer import Optimizer
@@ -48,15 +47,13 @@ class OptimizerSteps:
 
 
 class InProcessTrainer:
-    """Trains a model as OpenRLHF's `Actor`, with OpenRLHF's losses."""
+    """Trains a model as OpenRLHF's `Actor`."""
 
     def __init__(self, model: LanguageModel, optimizer: Optimizer, options: TorchOptions, name: str) -> None:
-        self._model = model
         self._name = name
-        self._options = options
         self._actor = make_actor(model)
-        self._frozen = _frozen_copy(self._actor) if options.kl_coefficient != 0.0 and not model.lora else None
-        self._trainer = ActorTrainer(self._actor, OptimizerSteps(optimizer), options, model.device)
+        initial = InitialPolicy(self._actor, model, options.kl_coefficient)
+        self._trainer = ActorTrainer(self._actor, initial, OptimizerSteps(optimizer), options, model.device)
 
     @property
     def max_sequence(self) -> None:
@@ -66,27 +63,12 @@ class InProcessTrainer:
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π of each response token at temperature 1."""
         with memory_errors(self._name):
-            return self._trainer.score(self._actor, list(zip(prompt_ids, response_ids, strict=True)))
+            return self._trainer.score(list(zip(prompt_ids, response_ids, strict=True)))
 
     def update(self, examples: Sequence[Example]) -> Metrics:
         """The optimizer steps that these examples ask for."""
         with memory_errors(self._name):
-            return self._trainer.update(examples, self._references)
-
-    def _references(self, examples: Sequence[Example]) -> dict[int, Floats]:
-        """Of the initial policy: a frozen copy, or the model with its adapters off."""
-        if self._options.kl_coefficient == 0.0:
-            return {}
-        if self._frozen is not None:
-            return self._trainer.known(self._frozen, examples)
-        with self._model.adapted.disable_adapter():
-            return self._trainer.known(self._actor, examples)
-
-
-def _frozen_copy(actor: Actor) -> Actor:
-    frozen = copy.deepcopy(actor)
-    frozen.requires_grad_(False)
-    return frozen
+            return self._trainer.update(examples)
 
 
 @takes(TorchOptions)

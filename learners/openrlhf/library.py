@@ -62,8 +62,7 @@ import peft  # noqa: E402, F401
 import transformers  # noqa: E402, F401
 
 with stand_ins(FLASH_ATTENTION):
-    from openrlhf.models import Actor, PolicyLoss, SFTLoss, aggregate_loss
-    from openrlhf.models.utils import compute_approx_kl
+    from openrlhf.models import Actor
     from openrlhf.trainer.ppo_utils.experience import Experience, make_experience_batch
 
 __all__ = [
@@ -71,10 +70,6 @@ __all__ = [
     "VLLM",
     "Actor",
     "Experience",
-    "PolicyLoss",
-    "SFTLoss",
-    "aggregate_loss",
-    "compute_approx_kl",
     "make_experience_batch",
     "stand_ins",
 ]

@@ -1,32 +1,24 @@
-"""One update of an OpenRLHF `Actor`: examples to optimizer steps."""
+"""One update of an OpenRLHF `Actor`: its forward and backward, for `learners.update`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from learners.example import Example
-from learners.losses import minibatches, scales, teaches
-from learners.openrlhf.batch import (
-    PerExample,
-    per_action,
-    row_batches,
-    scoring_experience,
-    training_experience,
-    training_terms,
-)
+from learners.openrlhf.batch import row_batches, scoring_experience, training_experience
 from learners.openrlhf.library import Actor, Experience
-from learners.openrlhf.losses import total_loss
 from learners.openrlhf.ranks import Alone, Ranks
+from learners.torch.initial import InitialPolicy
+from learners.torch.losses import terms_of, total_loss
 from learners.torch.options import TorchOptions
+from learners.update import Part, Step, Stepped, update
 from mutual_env.errors import TrainingError
-from mutual_env.types import CappedSequence, Floats, Ids, Loss, Metrics, PolicyGradient
-
-KnownBy: TypeAlias = Callable[[Sequence[Example]], PerExample]
+from mutual_env.types import Floats, Ids, Metrics
 
 
 class Steps(Protocol):
@@ -45,28 +37,81 @@ class Steps(Protocol):
         """Apply what was accumulated; the norm of the gradient. What is not finite raises, and touches no weight."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Micro:
-    """One forward and backward: some examples of a step, and their scales."""
-
-    members: tuple[Example, ...]
-    scale: Floats
-
-
 class ActorTrainer:
     """Scores and trains one actor, alone or as one of several data-parallel ranks."""
 
     def __init__(
-        self, actor: Actor, steps: Steps, options: TorchOptions, device: torch.device, ranks: Ranks | None = None
+        self,
+        actor: Actor,
+        initial: InitialPolicy[Actor],
+        steps: Steps,
+        options: TorchOptions,
+        device: torch.device,
+        ranks: Ranks | None = None,
     ) -> None:
         self._actor = actor
+        self._initial = initial
         self._steps = steps
         self._options = options
         self._device = device
         self._ranks = ranks or Alone()
 
-    def score(self, actor: Actor, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
-        """log π of each response token at temperature 1, by this actor or a frozen one."""
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        return self._steps.learning_rate
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        """The optimizer steps that these examples ask for: none, if they teach nothing."""
+        return update(examples, self, self._options)
+
+    def score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
+        """log π of each response token at temperature 1."""
+        return self._score(self._actor, pairs)
+
+    def current(self, examples: Sequence[Example]) -> list[Floats]:
+        """log π of every response token, now."""
+        return self._score(self._actor, [(e.prompt_ids, e.response_ids) for e in examples])
+
+    def initial(self, examples: Sequence[Example]) -> list[Floats]:
+        """The same under the policy that training began with."""
+        with self._initial.within(self._actor) as actor:
+            return self._score(actor, [(e.prompt_ids, e.response_ids) for e in examples])
+
+    def step(self, step: Step) -> Stepped:
+        """One optimizer step."""
+        self._steps.zero_grad()
+        lengths = [part.example.prompt_ids.size + part.example.response_ids.size for part in step.parts]
+        micros = list(row_batches(lengths, self._options.micro_batch_tokens))
+        mine = self._ranks.mine(micros)
+        total = 0.0
+        found: dict[int, Floats] = {}
+        for position, rows in enumerate(mine):
+            parts = [step.parts[row] for row in rows] if rows else [_idle(step.parts[micros[0][0]])]
+            loss, logprobs = self._loss(parts, step.minibatch)
+            self._steps.backward(loss, last=position + 1 == len(mine))
+            total += float(loss.detach())
+            found.update(zip(rows or (), logprobs, strict=False))
+        loss_of_all = self._ranks.total(total)
+        merged = self._ranks.merged(found)
+        return Stepped(loss_of_all, self._apply(loss_of_all), tuple(merged[row] for row in range(len(step.parts))))
+
+    def _loss(self, parts: Sequence[Part], minibatch: int) -> tuple[torch.Tensor, list[Floats]]:
+        """The scaled loss of one micro-batch, and the log-probabilities of each part's masked tokens."""
+        experience = training_experience([part.example for part in parts]).to_device(self._device)
+        masked = self._logprobs(self._actor, experience)[experience.action_mask.bool()]
+        counts = [int(part.example.mask.sum()) for part in parts]
+        values = np.split(masked.detach().double().cpu().numpy(), np.cumsum(counts)[:-1])
+        return total_loss(masked, terms_of(parts, minibatch, self._device)), values
+
+    def _apply(self, loss: float) -> float:
+        try:
+            return self._steps.step(loss)
+        except TrainingError:
+            self._steps.zero_grad()
+            raise
+
+    def _score(self, actor: Actor, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
         found: dict[int, Floats] = {}
         batches = list(row_batches([p.size + r.size for p, r in pairs], self._options.micro_batch_tokens))
         for rows in self._ranks.mine(batches):
@@ -80,54 +125,6 @@ class ActorTrainer:
         merged = self._ranks.merged(found)
         return [merged[row] for row in range(len(pairs))]
 
-    def update(self, examples: Sequence[Example], references_of: KnownBy) -> Metrics:
-        """The optimizer steps that these examples ask for: none, if they teach nothing."""
-        parts = minibatches(examples, self._options.minibatches)
-        coefficient = self._options.kl_coefficient
-        learning_rate = self._steps.learning_rate
-        anchors = self.known(self._actor, later_anchors(parts, coefficient))
-        references = references_of([example for example in examples if teaches(example, coefficient)])
-        losses: list[float] = []
-        norms: list[float] = []
-        for index, part in enumerate(parts):
-            if any(teaches(example, coefficient) for example in part):
-                micros = micro_batches(part, self._options)
-                losses.append(self.accumulate(micros, index, anchors, references))
-                norms.append(self.apply(losses[-1]))
-        return {
-            "loss": float(np.mean(losses)) if losses else 0.0,
-            "gradient_norm": float(np.mean(norms)) if norms else 0.0,
-            "learning_rate": learning_rate,
-            "optimizer_steps": float(len(losses)),
-            "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
-        }
-
-    def accumulate(self, micros: Sequence[Micro], index: int, anchors: PerExample, references: PerExample) -> float:
-        """The loss of one optimizer step, its gradients accumulated."""
-        self._steps.zero_grad()
-        total = 0.0
-        mine = [micro or idle(micros[0]) for micro in self._ranks.mine(micros)]
-        for position, micro in enumerate(mine):
-            experience = training_experience(micro.members, anchors).to_device(self._device)
-            frozen = per_action(micro.members, references).to(self._device) if references else None
-            terms = training_terms(experience, micro.members, micro.scale, index, frozen, self._options.kl_coefficient)
-            loss = total_loss(self._logprobs(self._actor, experience), terms)
-            self._steps.backward(loss, last=position + 1 == len(mine))
-            total += float(loss.detach())
-        return self._ranks.total(total)
-
-    def apply(self, loss: float) -> float:
-        try:
-            return self._steps.step(loss)
-        except TrainingError:
-            self._steps.zero_grad()
-            raise
-
-    def known(self, actor: Actor, examples: Sequence[Example]) -> dict[int, Floats]:
-        """This actor's log-probabilities, by example."""
-        scores = self.score(actor, [(e.prompt_ids, e.response_ids) for e in examples])
-        return {id(example): values for example, values in zip(examples, scores, strict=True)}
-
     def _logprobs(self, actor: Actor, experience: Experience) -> torch.Tensor:
         logprobs: torch.Tensor = actor(
             experience.sequences, experience.action_mask, attention_mask=experience.attention_mask
@@ -135,25 +132,6 @@ class ActorTrainer:
         return logprobs
 
 
-def micro_batches(step: Sequence[Example], options: TorchOptions) -> list[Micro]:
-    """The forwards of one optimizer step; examples that teach nothing count in its denominators, and cost nothing."""
-    scale = scales(step, options.aggregation)
-    chosen = [i for i, example in enumerate(step) if teaches(example, options.kl_coefficient)]
-    lengths = [step[i].prompt_ids.size + step[i].response_ids.size for i in chosen]
-    picks = ([chosen[row] for row in rows] for rows in row_batches(lengths, options.micro_batch_tokens))
-    return [Micro(tuple(step[i] for i in pick), scale[pick]) for pick in picks]
-
-
-def idle(micro: Micro) -> Micro:
+def _idle(part: Part) -> Part:
     """A forward and backward that adds nothing, for a rank that must keep step with the others."""
-    return Micro(micro.members[:1], np.zeros(1))
-
-
-def later_anchors(parts: Sequence[Sequence[Example]], kl_coefficient: float) -> list[Example]:
-    """The examples that need log π_old from before the first step: in the first, the policy is still the old one."""
-    later = (example for part in parts[1:] for example in part)
-    return [e for e in later if e.anchor is None and _has_ratio(e.loss) and teaches(e, kl_coefficient)]
-
-
-def _has_ratio(loss: Loss) -> bool:
-    return isinstance(loss, CappedSequence) or (isinstance(loss, PolicyGradient) and loss.ratio != "none")
+    return replace(part, scale=0.0)

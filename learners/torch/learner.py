@@ -13,13 +13,13 @@ from learners.checks import check_examples, check_sequences
 from learners.example import Example
 from learners.protocol import Learner
 from learners.registry import takes
-from learners.seeds import sample_seeds
+from learners.sampling import asked_for
 from learners.torch import storage
 from learners.torch.export import write_adapter, write_model
 from learners.torch.model import PROBE, LanguageModel, load_pretrained, release_freed_memory
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
-from learners.torch.sampler import Sampling, sample_groups
+from learners.torch.sampler import sample_groups
 from learners.torch.trainer import Trainer, memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, TrainingError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
@@ -66,14 +66,7 @@ class TorchLearner:
                 f"{name}: the tokenizer's stop token {tokenizer.stop_id} is outside the model's vocabulary of "
                 f"{self._model.head.size}: give the tokenizer that belongs to the model"
             )
-        self.sampling = Sampling(
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            top_k=options.top_k,
-            max_rows=options.max_rows,
-            stop_id=tokenizer.stop_id,
-        )
+        self.sampling = options.sampling(tokenizer.stop_id)
         self._version = 0
         self._torn = False  # an update failed between two of its optimizer steps: the weights are no version's
 
@@ -107,15 +100,12 @@ class TorchLearner:
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
         self._require_version()
-        if n < 1:
-            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
-        rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
+        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
         check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
         self._require_room(rendered)
         self._model.require_parts()
-        seeds_PG = sample_seeds(seed, self._name, prompts, n)
         with memory_errors(self._name):
-            groups = sample_groups(self._model, rendered, seeds_PG, self.sampling)
+            groups = sample_groups(self._model, rendered, seeds_PG, self.sampling, self._options.max_rows)
         return [tuple(sample.completion(self._tokenizer, self._version) for sample in group) for group in groups]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:

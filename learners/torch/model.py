@@ -134,6 +134,10 @@ class LanguageModel:
             return self._lean.step(positions)
         return lambda tokens, places, layout: self.hidden(tokens[:, None], places[:, None], layout)[:, 0]
 
+    def requires_grad_(self, requires_grad: bool = True) -> None:
+        """Whether the weights are trained."""
+        self.base.requires_grad_(requires_grad)
+
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.adapted.named_parameters() if p.requires_grad}
 

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-from learners.losses import Aggregation
+from learners.sampling import Sampling
+from learners.update import UpdateOptions
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
 
 @dataclass(frozen=True, slots=True)
-class TorchOptions:
+class TorchOptions(UpdateOptions):
     """How a torch learner samples and trains.
 
     Sampling: `max_new_tokens`, `temperature`, `top_p`, `top_k` (0: all), `max_rows` (samples decoded side by side).
     Optimizer: AdamW with `learning_rate`, `weight_decay`, `beta1`, `beta2`; `schedule` over `total_steps` optimizer
     steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping).
-    Update: `minibatches` optimizer steps per update, `aggregation`, `kl_coefficient` to the frozen initial policy.
+    Update: those of `UpdateOptions`.
     Memory: `micro_batch_tokens` (padded tokens of one forward), `logits_chunk_mib`, `gradient_checkpointing`,
     `share_prompts` (examples of one prompt are trained with the prompt computed once, where that saves work).
     LoRA: `lora_rank` (0: all parameters are trained), `lora_alpha`, `lora_targets` ("all-linear" or names, separated by
@@ -40,9 +41,6 @@ class TorchOptions:
     warmup_steps: int = 0
     total_steps: int = 0
     max_gradient_norm: float = 1.0
-    minibatches: int = 1
-    aggregation: Aggregation = "token_mean"
-    kl_coefficient: float = 0.0
     micro_batch_tokens: int = 4096
     logits_chunk_mib: int = 128
     gradient_checkpointing: bool = False
@@ -53,11 +51,12 @@ class TorchOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        UpdateOptions.__post_init__(self)
         hints = get_type_hints(type(self))
-        for name in ("dtype", "schedule", "aggregation"):
+        for name in ("dtype", "schedule"):
             if getattr(self, name) not in get_args(hints[name]):
                 raise InvalidInputError(f"{name} must be one of {get_args(hints[name])}, got {getattr(self, name)!r}")
-        for name in ("max_new_tokens", "max_rows", "minibatches", "micro_batch_tokens", "logits_chunk_mib"):
+        for name in ("max_new_tokens", "max_rows", "micro_batch_tokens", "logits_chunk_mib"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
         for name in (
@@ -66,7 +65,6 @@ class TorchOptions:
             "total_steps",
             "lora_rank",
             "weight_decay",
-            "kl_coefficient",
             "max_gradient_norm",
         ):
             if getattr(self, name) < 0:
@@ -81,6 +79,10 @@ class TorchOptions:
             raise InvalidInputError(
                 f"schedule 'cosine' needs total_steps above warmup_steps ({self.warmup_steps}), got {self.total_steps}"
             )
+
+    def sampling(self, stop_id: int) -> Sampling:
+        """The distribution that a policy with this stop token samples from."""
+        return Sampling(stop_id, self.max_new_tokens, self.temperature, self.top_p, self.top_k)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> TorchOptions:

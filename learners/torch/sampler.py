@@ -5,66 +5,40 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from learners.sampling import Sample, Sampling
 from learners.torch.attention import OneByOne, Prefill, layouts
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step
 from learners.torch.model import LanguageModel
 from mutual_env.errors import TrainingError
-from mutual_env.types import Completion, Floats, Ids
-from tokenizers_bridge.protocol import Tokenizer
+from mutual_env.types import Ids
 
 BLOCK = 256  # of a large vocabulary: sampling looks for the block first, then inside it
 DROP_SHARE = 16  # finished rows leave once they are one in so many
 PREFILL_TOKENS = 2048  # padded prompt tokens of one forward
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """The distribution that is sampled from, and how far."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    max_rows: int
-    stop_id: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """The sampled ids, the stop token included, and their log-probabilities under the distribution sampled from."""
-
-    token_ids: Ids
-    logprobs: Floats
-
-    def completion(self, tokenizer: Tokenizer, version: int) -> Completion:
-        """What a policy of this tokenizer and version says it wrote: it stopped by itself if the stop token came."""
-        stopped = bool(self.token_ids.size) and int(self.token_ids[-1]) == tokenizer.stop_id
-        return Completion(
-            text=tokenizer.decode(self.token_ids),
-            token_ids=self.token_ids,
-            logprobs=self.logprobs,
-            finish_reason="stop" if stopped else "length",
-            policy_version=version,
-            tokenizer=tokenizer.fingerprint,
-        )
-
-
 def sample_groups(
-    model: LanguageModel, prompts: Sequence[Ids], seeds_PG: Sequence[Sequence[int]], sampling: Sampling
+    model: LanguageModel,
+    prompts: Sequence[Ids],
+    seeds_PG: Sequence[Sequence[int]],
+    sampling: Sampling,
+    max_rows: int,
 ) -> list[tuple[Sample, ...]]:
-    """A group for each prompt, one sample for each of its seeds: the same sample whatever else is in the call."""
+    """A group for each prompt, one sample for each of its seeds: the same sample whatever else is in the call.
+
+    At most `max_rows` samples are decoded side by side, whole groups of them.
+    """
     groups: list[tuple[Sample, ...]] = [()] * len(prompts)
     if not prompts:
         return groups
-    per_pass = max(1, sampling.max_rows // max(1, len(seeds_PG[0])))
+    per_pass = max(1, max_rows // max(1, len(seeds_PG[0])))
     by_length = sorted(range(len(prompts)), key=lambda i: prompts[i].size)
     with torch.inference_mode(), layouts(model.config):
         step = model.decoding(max(prompt.size for prompt in prompts) + sampling.max_new_tokens)

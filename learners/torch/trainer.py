@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from learners.example import Example
-from learners.losses import minibatches, scales, teaches
 from learners.torch.attention import layouts
 from learners.torch.head import backward_through_head, chunk_size, target_logprobs
-from learners.torch.losses import Terms
+from learners.torch.initial import InitialPolicy
+from learners.torch.losses import Terms, terms_of
 from learners.torch.model import LanguageModel
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.packing import Cost, Item, MicroBatch, micro_batches
+from learners.update import Step, Stepped, update
 from mutual_env.errors import TrainingError
-from mutual_env.types import CappedSequence, Floats, Ids, Loss, Metrics, PolicyGradient
-
-PerExample = Mapping[int, Floats]
-
-
-@dataclass(frozen=True, slots=True)
-class StepStats:
-    """Of one optimizer step."""
-
-    loss: float
-    gradient_norm: float
-    clipped_tokens: int
-    computed_tokens: int
+from mutual_env.types import Floats, Ids, Metrics
 
 
 class Trainer:
@@ -47,7 +34,12 @@ class Trainer:
         self._chunk = chunk_size(model.head, options.logits_chunk_mib)
         self._cost = _cost(model) if options.share_prompts else None
         self._embedding = None if model.lora else _with_sparse_gradient(model)
-        self._frozen = _frozen_copy(model) if options.kl_coefficient != 0.0 and not model.lora else None
+        self._initial = InitialPolicy(model, model, options.kl_coefficient)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        return self._optimizer.learning_rate
 
     @property
     def max_sequence(self) -> int:
@@ -61,49 +53,37 @@ class Trainer:
 
     def update(self, examples: Sequence[Example]) -> Metrics:
         """The optimizer steps that these examples ask for: none, if they teach nothing."""
-        steps = minibatches(examples, self._options.minibatches)
-        coefficient = self._options.kl_coefficient
-        learning_rate = self._optimizer.learning_rate
-        stats: list[StepStats] = []
         with memory_errors(self._name):
-            anchors = self._anchors(steps)
-            references = self._references(examples)
-            for index, step in enumerate(steps):
-                if any(teaches(example, coefficient) for example in step):
-                    stats.append(self._step(step, index, anchors, references))
-        trained = sum(int(example.mask.sum()) for example in examples)
-        return {
-            "loss": float(np.mean([s.loss for s in stats])) if stats else 0.0,
-            "gradient_norm": float(np.mean([s.gradient_norm for s in stats])) if stats else 0.0,
-            "learning_rate": learning_rate,
-            "optimizer_steps": float(len(stats)),
-            "trained_tokens": float(trained),
-            "clip_share": sum(s.clipped_tokens for s in stats) / max(sum(s.computed_tokens for s in stats), 1),
-        }
+            return update(examples, self, self._options)
 
-    def _step(self, step: Sequence[Example], index: int, anchors: PerExample, references: PerExample) -> StepStats:
-        scale = scales(step, self._options.aggregation)
-        chosen = [i for i, example in enumerate(step) if teaches(example, self._options.kl_coefficient)]
-        items = [Item(e.prompt_ids, e.response_ids, np.flatnonzero(e.mask)) for e in (step[i] for i in chosen)]
+    def current(self, examples: Sequence[Example]) -> list[Floats]:
+        """log π of every response token, now."""
+        return self._score(self._model, _items(examples))
+
+    def initial(self, examples: Sequence[Example]) -> list[Floats]:
+        """The same under the policy that training began with."""
+        with self._initial.within(self._model) as model:
+            return self._score(model, _items(examples))
+
+    def step(self, step: Step) -> Stepped:
+        """One optimizer step."""
+        items = [Item(p.example.prompt_ids, p.example.response_ids, np.flatnonzero(p.example.mask)) for p in step.parts]
         loss = torch.zeros((), device=self._model.device)
-        clipped = torch.zeros((), dtype=torch.int64, device=self._model.device)
-        tokens = 0
+        seen: list[tuple[MicroBatch, torch.Tensor]] = []
         self._optimizer.zero_grad()
         if self._embedding is not None:
             self._embedding.grad = torch.zeros_like(self._embedding)
         for micro in self._micro_batches(items):
-            members = [step[chosen[m]] for m in micro.members]
-            terms = self._terms(members, scale[[chosen[m] for m in micro.members]], index, anchors, references)
+            terms = terms_of([step.parts[m] for m in micro.members], step.minibatch, self._model.device)
             part, logprobs = self._backward(micro, terms)
             loss += part
-            clipped += _clipped(logprobs, terms)
-            tokens += logprobs.numel()
+            seen.append((micro, logprobs))
         try:
             norm = self._optimizer.step(float(loss))
         except TrainingError:
             self._optimizer.zero_grad()
             raise
-        return StepStats(float(loss), norm, int(clipped), tokens)
+        return Stepped(float(loss), norm, tuple(_by_member(seen, len(step.parts))))
 
     def _backward(self, micro: MicroBatch, terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
         """Accumulate the gradients of one micro-batch."""
@@ -114,80 +94,18 @@ class Trainer:
             hidden.backward(result.hidden)
         return result.loss, result.logprobs
 
-    def _terms(
-        self, members: Sequence[Example], scale: Floats, index: int, anchors: PerExample, references: PerExample
-    ) -> Terms:
-        losses: tuple[Loss, ...] = tuple(dict.fromkeys(example.loss for example in members))
-        counts = [int(example.mask.sum()) for example in members]
-
-        def spread(values: Sequence[float] | Floats) -> torch.Tensor:
-            return self._tensor(np.repeat(np.asarray(values, dtype=np.float64), counts))
-
-        def gathered(arrays: Sequence[Floats | None]) -> torch.Tensor:
-            pairs = zip(arrays, members, strict=True)
-            return self._tensor(
-                np.concatenate([np.full(int(e.mask.sum()), np.nan) if a is None else a[e.mask] for a, e in pairs])
-            )
-
-        pulls: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if any(e.reference is not None and e.kl_weight != 0.0 for e in members):
-            weights = spread([0.0 if e.reference is None else e.kl_weight for e in members])
-            pulls.append((gathered([e.reference for e in members]), weights))
-        if self._options.kl_coefficient != 0.0:
-            weights = spread([self._options.kl_coefficient] * len(members))
-            pulls.append((gathered([references[id(e)] for e in members]), weights))
-        return Terms(
-            owners=self._indices(np.repeat(np.arange(len(members)), counts)),
-            scale=spread(scale),
-            advantages=gathered([e.advantages for e in members]),
-            anchor=gathered([anchors.get(id(e)) if e.anchor is None else e.anchor for e in members]),
-            pulls=tuple(pulls),
-            losses=losses,
-            kinds=self._indices(np.repeat([losses.index(e.loss) for e in members], counts)),
-            minibatch=index,
-        )
-
-    def _anchors(self, steps: Sequence[Sequence[Example]]) -> PerExample:
-        """log π_old where a step after the first needs it: at the first, the policy is still the old one."""
-        asking = [
-            example
-            for step in steps[1:]
-            for example in step
-            if example.anchor is None and _has_ratio(example.loss) and teaches(example, self._options.kl_coefficient)
-        ]
-        return self._known(self._model, asking)
-
-    def _references(self, examples: Sequence[Example]) -> PerExample:
-        if self._options.kl_coefficient == 0.0:
-            return {}
-        asking = [example for example in examples if teaches(example, self._options.kl_coefficient)]
-        if self._frozen is not None:
-            return self._known(self._frozen, asking)
-        with self._model.adapted.disable_adapter():
-            return self._known(self._model, asking)
-
-    def _known(self, model: LanguageModel, examples: Sequence[Example]) -> PerExample:
-        items = [Item(e.prompt_ids, e.response_ids, np.arange(len(e.response_ids))) for e in examples]
-        return {id(e): values for e, values in zip(examples, self._score(model, items), strict=True)}
-
     def _score(self, model: LanguageModel, items: Sequence[Item]) -> list[Floats]:
         scores: list[Floats] = [np.empty(0) for _ in items]
         with torch.inference_mode(), layouts(model.config):
             for micro in self._micro_batches(items):
                 hidden = model.hidden(micro.ids, micro.positions, micro.layout)[micro.rows, micro.columns]
-                values = target_logprobs(model.head, hidden, micro.targets, self._chunk).double().cpu().numpy()
-                for member, part in zip(micro.members, np.split(values, np.cumsum(micro.counts)[:-1]), strict=True):
+                values = target_logprobs(model.head, hidden, micro.targets, self._chunk)
+                for member, part in _members(micro, values):
                     scores[member] = part
         return scores
 
     def _micro_batches(self, items: Sequence[Item]) -> Iterator[MicroBatch]:
         return micro_batches(items, self._options.micro_batch_tokens, self._cost, self._model.device)
-
-    def _tensor(self, values: Floats) -> torch.Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(self._model.device)
-
-    def _indices(self, values: np.typing.NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(values).to(self._model.device)
 
 
 @contextmanager
@@ -210,20 +128,23 @@ def _out_of_memory(learner: str) -> TrainingError:
     )
 
 
-def _has_ratio(loss: Loss) -> bool:
-    return isinstance(loss, CappedSequence) or (isinstance(loss, PolicyGradient) and loss.ratio != "none")
+def _items(examples: Sequence[Example]) -> list[Item]:
+    """Examples of which every response token is wanted."""
+    return [Item(e.prompt_ids, e.response_ids, np.arange(len(e.response_ids))) for e in examples]
 
 
-def _clipped(logprobs: torch.Tensor, terms: Terms) -> torch.Tensor:
-    """How many tokens' token-level ratio is outside its clip on the side where that stops the gradient."""
-    count = torch.zeros((), dtype=torch.int64, device=logprobs.device)
-    for kind, loss in enumerate(terms.losses):
-        if isinstance(loss, PolicyGradient) and loss.ratio == "token":
-            ratio = torch.where(terms.anchor.isnan(), 0.0, logprobs - terms.anchor).exp()
-            high = (ratio > 1.0 + loss.clip_high) & (terms.advantages > 0)
-            low = (ratio < 1.0 - loss.clip_low) & (terms.advantages < 0)
-            count += ((high | low) & (terms.kinds == kind)).sum()
-    return count
+def _by_member(seen: Sequence[tuple[MicroBatch, torch.Tensor]], count: int) -> list[Floats]:
+    values: list[Floats] = [np.empty(0)] * count
+    for micro, logprobs in seen:
+        for member, part in _members(micro, logprobs):
+            values[member] = part
+    return values
+
+
+def _members(micro: MicroBatch, values: torch.Tensor) -> Iterator[tuple[int, Floats]]:
+    """What belongs to each item of a micro-batch."""
+    parts = np.split(values.double().cpu().numpy(), np.cumsum(micro.counts)[:-1])
+    return zip(micro.members, parts, strict=True)
 
 
 def _cost(model: LanguageModel) -> Cost:
@@ -242,9 +163,3 @@ def _with_sparse_gradient(model: LanguageModel) -> torch.Tensor | None:
     embedding.sparse = True
     weight: torch.Tensor = embedding.weight
     return weight
-
-
-def _frozen_copy(model: LanguageModel) -> LanguageModel:
-    frozen = copy.deepcopy(model)
-    frozen.base.requires_grad_(False)
-    return frozen

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from mutual_env.errors import InvalidInputError
-from mutual_env.types import Floats, Ids
+from learners.sampling import Sample, Sampling
+from mutual_env.types import Ids
 
 if TYPE_CHECKING:
     import torch
@@ -15,49 +14,21 @@ if TYPE_CHECKING:
 Weights: TypeAlias = "Iterable[tuple[str, torch.Tensor]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """The distribution that is sampled from, and how far. `top_k` 0: all tokens."""
+def request(sampling: Sampling, seed: int) -> dict[str, object]:
+    """What one request says, in the words that `SamplingParams` and the server's completions share.
 
-    stop_id: int
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InvalidInputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if not self.temperature > 0.0:
-            raise InvalidInputError(f"temperature must be above 0, got {self.temperature}: use top_k=1 for argmax")
-        if not 0.0 < self.top_p <= 1.0:
-            raise InvalidInputError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if self.top_k < 0:
-            raise InvalidInputError(f"top_k must not be negative, got {self.top_k}")
-
-    def parameters(self, seed: int) -> dict[str, object]:
-        """What one request says, in the words that `SamplingParams` and the server's completions share.
-
-        Only the policy's own stop token ends a sample: the model directory's idea of an end is ignored.
-        """
-        return {
-            "seed": seed,
-            "max_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k or -1,
-            "stop_token_ids": [self.stop_id],
-            "ignore_eos": True,
-            "logprobs": 0,
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """The sampled ids, the stop token included, and their log-probabilities under the distribution sampled from."""
-
-    token_ids: Ids
-    logprobs: Floats
+    Only the policy's own stop token ends a sample: the model directory's idea of an end is ignored.
+    """
+    return {
+        "seed": seed,
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "stop_token_ids": [sampling.stop_id],
+        "ignore_eos": True,
+        "logprobs": 0,
+    }
 
 
 class SamplingEngine(Protocol):

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from learners.vllm.engine import Sample, Sampling, Transport, Weights
+from learners.sampling import Sample, Sampling
+from learners.vllm.engine import Transport, Weights, request
 from mutual_env.errors import DeadlineExceededError, MissingExtraError, TrainingError
 from mutual_env.types import Ids
 
@@ -55,7 +56,7 @@ class LocalEngine:
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
         requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
-        parameters = [self._parameters(**sampling.parameters(seed), detokenize=False) for seed in seeds]
+        parameters = [self._parameters(**request(sampling, seed), detokenize=False) for seed in seeds]
         results = self._call("sampling", lambda: self._llm.generate(requests, parameters, use_tqdm=False))
         return [_sample(result.outputs[0]) for result in results]
 

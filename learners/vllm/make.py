@@ -8,8 +8,9 @@ from typing import Any
 
 from learners import registry
 from learners.registry import takes
+from learners.sampling import Sampling
 from learners.torch.options import TorchOptions
-from learners.vllm.engine import Sampling, SamplingEngine
+from learners.vllm.engine import SamplingEngine
 from learners.vllm.local import LocalEngine
 from learners.vllm.sampled import VllmSampled
 from learners.vllm.server import ServerEngine

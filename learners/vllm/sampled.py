@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from learners.example import Example
 from learners.protocol import Learner
-from learners.seeds import sample_seeds
-from learners.vllm.engine import Sample, Sampling, SamplingEngine, Weights
+from learners.sampling import Sampling, asked_for
+from learners.vllm.engine import SamplingEngine, Weights
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
@@ -58,13 +58,10 @@ class VllmSampled:
 
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""
-        if n < 1:
-            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
-        seeds_PG = sample_seeds(seed, self.name, prompts, n)
-        prompt_ids = [self.tokenizer.render_prompt(prompt) for prompt in prompts]
+        prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self.tokenizer)
         flat = [ids for ids in prompt_ids for _ in range(n)]
         samples = self._engine.sample(flat, [s for seeds in seeds_PG for s in seeds], self._sampling)
-        completions = [self._completion(sample) for sample in samples]
+        completions = [sample.completion(self.tokenizer, self.version) for sample in samples]
         return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompts))]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
@@ -93,14 +90,3 @@ class VllmSampled:
     def close(self) -> None:
         self._engine.close()
         self._learner.close()
-
-    def _completion(self, sample: Sample) -> Completion:
-        stopped = sample.token_ids.size > 0 and int(sample.token_ids[-1]) == self._sampling.stop_id
-        return Completion(
-            self.tokenizer.decode(sample.token_ids),
-            sample.token_ids,
-            sample.logprobs,
-            "stop" if stopped else "length",
-            self.version,
-            self.tokenizer.fingerprint,
-        )

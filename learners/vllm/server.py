@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from learners.vllm.engine import Sample, Sampling, Transport, Weights
+from learners.sampling import Sample, Sampling
+from learners.vllm.engine import Transport, Weights, request
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
 from mutual_env.types import Ids
 
@@ -49,7 +50,7 @@ class ServerEngine:
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
         futures = [
-            self._threads.submit(self._complete, prompt, sampling.parameters(seed))
+            self._threads.submit(self._complete, prompt, request(sampling, seed))
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         try:

@@ -3,8 +3,6 @@
     bandit         contexts (prompts), arms (responses), softmax policies; disagreement and residual as numbers
     outcomes       what a group of samples can turn out as, by exact enumeration, and the moments of an update over it
     closed_form    the expected update of each strategy, one short function with its formula
-    lessons        the update that Lessons ask of a softmax policy over arms
-    shipped        the shipped strategies on the bandit, through their real wrappers
     plane          the sweep, and the coordinates of each strategy
     claims         what is claimed of the probes, as numbers
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
-from mutual_env.types import JSON, AuthorMean, CappedSequence, Lesson, PolicyGradient
+from mutual_env.types import JSON, AuthorMean, Lesson, NamedLoss, PolicyGradient
 from sharing.advantages import Moments, Std, checked_std
 from sharing.pooling import Pool, pools, rewards_of, untraced
 from sharing.records import Kind, reward_of
@@ -65,7 +65,8 @@ class Hacpo(SharingWrapper):
         if cap_tolerance < 0:
             raise ConfigError(f"cap_tolerance must be at least 0, got {cap_tolerance}: 0 is the published cap")
         self._own = PolicyGradient(clip_low, clip_high, ratio="sequence")
-        self._lent = CappedSequence(floor, floor_step, 1.0 + cap_tolerance, alpha)
+        cap = 1.0 + cap_tolerance
+        self._lent = NamedLoss.of("capped_sequence", floor=floor, floor_step=floor_step, cap=cap, alpha=alpha)
         self._capability_of = _CAPABILITIES[capability]
         self._guard = baseline_guard
         self._std = checked_std(std)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 from mutual_env.errors import ConfigError
-from mutual_env.types import Lesson, PolicyGradient, ShapedProbability
+from mutual_env.types import Lesson, NamedLoss, PolicyGradient
 from sharing.advantages import group_advantages
 from sharing.pooling import drawn, pools, rewards_of, untraced
 from sharing.records import Kind
@@ -38,7 +38,7 @@ class Luffy(SharingWrapper):
         if not gamma > 0 or (external is not None and external < 0):
             raise ConfigError(f"gamma must be above 0 and external at least 0, got {gamma} and {external}")
         self._own = PolicyGradient(clip_low, clip_high)
-        self._lent = ShapedProbability(gamma)
+        self._lent = NamedLoss.of("shaped_probability", gamma=gamma)
         self._external = external
 
     def share(self, situation: Situation) -> Shared:

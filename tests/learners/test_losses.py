@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.example import Example
-from learners.losses import example_loss, kl_k3, minibatches, scales, teaches
+from learners.losses import CappedSequence, ShapedProbability, example_loss, kl_k3, scales
 from learners.torch.losses import Terms, total_loss
+from learners.update import minibatches, teaches
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import CappedSequence, CrossEntropy, Floats, Loss, PolicyGradient, ShapedProbability
+from mutual_env.types import CrossEntropy, Floats, LossSpec, PolicyGradient
 
-LOSSES: list[Loss] = [
+LOSSES: list[LossSpec] = [
     PolicyGradient(),
     PolicyGradient(clip_low=0.1, clip_high=0.28, ratio_cap=1.15),
     PolicyGradient(ratio="sequence", clip_low=3e-4, clip_high=4e-4),
@@ -30,7 +31,7 @@ LOSSES: list[Loss] = [
 ]
 
 
-def example(loss: Loss, advantages: list[float], mask: list[bool] | None = None, **changes: object) -> Example:
+def example(loss: LossSpec, advantages: list[float], mask: list[bool] | None = None, **changes: object) -> Example:
     size = len(advantages)
     base = Example(
         np.array([1], np.int32),
@@ -127,7 +128,7 @@ def test_what_teaches() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(loss=st.sampled_from(LOSSES), seed=st.integers(0, 10**6), size=st.integers(1, 6), minibatch=st.integers(0, 3))
-def test_slopes_are_those_of_finite_differences(loss: Loss, seed: int, size: int, minibatch: int) -> None:
+def test_slopes_are_those_of_finite_differences(loss: LossSpec, seed: int, size: int, minibatch: int) -> None:
     lesson, logprobs, anchor, reference = draw(loss, seed, size)
     if isinstance(loss, CappedSequence):
         loss = replace(loss, alpha=0.0)  # s · stopgrad(s)^alpha is no function whose slope a difference could show
@@ -151,7 +152,7 @@ def test_slopes_are_those_of_finite_differences(loss: Loss, seed: int, size: int
     seed=st.integers(0, 10**6),
     minibatch=st.integers(0, 3),
 )
-def test_tensors_agree_with_the_reference(losses: list[Loss], seed: int, minibatch: int) -> None:
+def test_tensors_agree_with_the_reference(losses: list[LossSpec], seed: int, minibatch: int) -> None:
     drawn = [draw(loss, seed + i, 1 + (seed + i) % 5) for i, loss in enumerate(losses)]
     lessons = [d[0] for d in drawn]
     scale = scales(lessons)
@@ -189,7 +190,7 @@ def test_tensors_agree_with_the_reference(losses: list[Loss], seed: int, minibat
     assert leaf.grad.numpy() == pytest.approx(np.concatenate(slopes), rel=1e-9, abs=1e-12)
 
 
-def draw(loss: Loss, seed: int, size: int) -> tuple[Example, Floats, Floats, Floats]:
+def draw(loss: LossSpec, seed: int, size: int) -> tuple[Example, Floats, Floats, Floats]:
     """A lesson, log-probabilities near their anchor, and a reference; some tokens masked, some without a reference."""
     numbers = np.random.default_rng(seed)
     logprobs = np.log(numbers.uniform(0.05, 0.95, size))

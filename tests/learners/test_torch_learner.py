@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from learners import make, registry
 from learners.example import Example
-from learners.losses import scales
+from learners.losses import CappedSequence, ShapedProbability, scales
+from learners.sampling import Sampling
 from learners.tabular import TabularLearner
 from learners.torch.decoding import COPIED
 from learners.torch.head import backward_through_head, target_logprobs
@@ -28,10 +29,10 @@ from learners.torch.model import Head
 from learners.torch.optimizer import schedule_factor
 from learners.torch.options import TorchOptions
 from learners.torch.packing import Cost, Item, micro_batches
-from learners.torch.sampler import Sampling, pick
+from learners.torch.sampler import pick
 from learners.torch.trainer import memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError, TrainingError, UnknownNameError
-from mutual_env.types import CappedSequence, CrossEntropy, Loss, PolicyGradient, ShapedProbability
+from mutual_env.types import CrossEntropy, LossSpec, PolicyGradient
 from tests.learners.tiny_policies import TOKENIZER, gemma, learner, llama, neox
 
 pytestmark = pytest.mark.torch
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.torch
 PROMPTS = ["1+2=", "12+34=", "abc"]
 
 
-def examples_of(policy: TorchLearner, loss: Loss, n: int = 3) -> list[Example]:
+def examples_of(policy: TorchLearner, loss: LossSpec, n: int = 3) -> list[Example]:
     """Samples of its own with advantages of both signs, some tokens masked."""
     examples = []
     for prompt, group in zip(PROMPTS, policy.act(PROMPTS, n, seed=4), strict=True):
@@ -157,7 +158,7 @@ def test_what_could_not_be_trained_on_is_not_sampled() -> None:
 
 @pytest.mark.parametrize("loss", [PolicyGradient(), PolicyGradient(ratio="sequence"), CappedSequence()])
 @pytest.mark.parametrize("softcap", [None, 3.0])
-def test_chunks_of_the_vocabulary_change_nothing(loss: Loss, softcap: float | None) -> None:
+def test_chunks_of_the_vocabulary_change_nothing(loss: LossSpec, softcap: float | None) -> None:
     torch.manual_seed(0)
     weight, hidden = torch.randn(50, 8), torch.randn(11, 8)
     targets = torch.randint(0, 50, (11,))
@@ -238,7 +239,7 @@ def test_small_steps_survive_bfloat16() -> None:
 @pytest.mark.parametrize(
     "loss", [PolicyGradient(ratio="sequence"), ShapedProbability(), CappedSequence(), CrossEntropy()]
 )
-def test_every_loss_trains(loss: Loss) -> None:
+def test_every_loss_trains(loss: LossSpec) -> None:
     policy = learner(llama())
     examples = [dataclasses.replace(e, advantages=np.ones_like(e.advantages)) for e in examples_of(policy, loss)]
     asked = [e.prompt_ids for e in examples], [e.response_ids for e in examples]
@@ -313,7 +314,7 @@ def test_broken_weights_are_noticed_when_sampling() -> None:
 
 
 def sampling(**changes: Any) -> Sampling:
-    return dataclasses.replace(Sampling(8, 1.0, 1.0, 0, 64, stop_id=1), **changes)
+    return dataclasses.replace(Sampling(1, max_new_tokens=8), **changes)
 
 
 def test_tokens_are_drawn_with_their_probabilities() -> None:

@@ -14,12 +14,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from learners import registry
 from learners.example import Example
-from learners.losses import example_loss
+from learners.losses import CappedSequence, ShapedProbability, example_loss
 from learners.testing import check_learner
 from learners.tiny import make_model
 from learners.torch.learner import TorchLearner
 from mutual_env.errors import InvalidInputError, TrainingError, UnknownNameError
-from mutual_env.types import CappedSequence, CrossEntropy, Loss, PolicyGradient, ShapedProbability
+from mutual_env.types import CrossEntropy, LossSpec, NamedLoss, PolicyGradient
+from tests.learners.outside_loss import install
 from tokenizers_bridge import CharTokenizer
 
 pytestmark = pytest.mark.openrlhf
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.openrlhf
 TOKENIZER = CharTokenizer("0123456789+= abcdefgh")
 PROMPTS = ("1+2=", "3+4=", "12+34=")
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, LossSpec] = {
     "token ratio": PolicyGradient(),
     "token ratio, wide clip": PolicyGradient(clip_low=0.5, clip_high=3.0),
     "token ratio, capped": PolicyGradient(clip_low=0.2, clip_high=math.inf, ratio_cap=1.5),
@@ -51,7 +52,7 @@ def build(name: str, **options: Any) -> TorchLearner:
     return learner
 
 
-def examples_of(learner: TorchLearner, loss: Loss, *, anchored: bool = True) -> list[Example]:
+def examples_of(learner: TorchLearner, loss: LossSpec, *, anchored: bool = True) -> list[Example]:
     """Twelve examples of uneven length with holes in their masks, uneven weights and anchors near and far."""
     numbers = np.random.default_rng(3)
     examples = []
@@ -164,6 +165,35 @@ def test_the_loss_is_that_of_the_reference_implementation() -> None:
     assert loss == pytest.approx(expected / example.mask.sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["token ratio", "token ratio, wide clip", "no ratio", "cross entropy"])
+def test_where_openrlhf_has_the_same_loss_it_has_the_same_value_and_slope(kind: str) -> None:
+    # OpenRLHF's own classes as oracles: PolicyLoss, SFTLoss and its k3, divided by our denominator in place of theirs.
+    from openrlhf.models import PolicyLoss, SFTLoss
+    from openrlhf.models.utils import compute_approx_kl
+
+    loss, numbers = LOSSES[kind], np.random.default_rng(5)
+    logprobs = torch.from_numpy(np.log(numbers.uniform(0.05, 0.95, (3, 6)))).requires_grad_()
+    anchor = logprobs.detach() - torch.from_numpy(numbers.normal(0.0, 0.4, (3, 6)))
+    advantages, mask = torch.from_numpy(numbers.normal(size=(3, 6))), torch.from_numpy(numbers.random((3, 6)) < 0.7)
+    if isinstance(loss, PolicyGradient):
+        against = logprobs.detach() if loss.ratio == "none" else anchor
+        theirs = PolicyLoss(loss.clip_low, loss.clip_high)(
+            logprobs, against, advantages, action_mask=mask.double(), batch_num_tokens=1.0
+        )[0]
+    else:
+        theirs = SFTLoss()(logprobs, mask.double(), batch_num_tokens=1.0)
+    theirs = theirs + 0.3 * (compute_approx_kl(logprobs, anchor, kl_estimator="k3") * mask).sum()
+    (gradient,) = torch.autograd.grad(theirs, logprobs)
+    value, slope = 0.0, np.zeros((3, 6))
+    for row in range(3):
+        at = [t[row].detach().numpy() for t in (logprobs, anchor, advantages, mask)]
+        example = Example(np.ones(1, np.int32), np.ones(6, np.int32), at[3], at[2], loss)
+        one, slope[row] = example_loss(replace(example, reference=at[1], kl_weight=0.3), at[0], at[1])
+        value += one
+    assert float(theirs.detach()) == pytest.approx(value, abs=1e-5)  # its KL is in float32
+    np.testing.assert_allclose(slope, gradient.numpy(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 4}, {"aggregation": "sequence_mean"}])
 def test_the_openrlhf_learner_conforms(options: dict[str, Any]) -> None:
     def make(**changes: Any) -> Callable[[], TorchLearner]:
@@ -209,6 +239,28 @@ def test_a_checkpoint_of_one_backend_loads_into_the_other(tmp_path: Any) -> None
     ours.load(tmp_path)
     assert ours.version == 1
     assert ours.act(PROMPTS, 2, seed=1) == theirs.act(PROMPTS, 2, seed=1)
+
+
+def test_a_loss_from_outside_gives_the_same_here(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(install(tmp_path)))
+    ours, theirs = build("torch"), build("openrlhf")
+    examples = examples_of(ours, NamedLoss.of("tempered", power=0.7))
+    assert_same(loss_and_gradients(ours, examples), loss_and_gradients(theirs, examples))
+
+
+@pytest.mark.parametrize("name", ["torch", "openrlhf"])
+def test_the_share_of_clipped_tokens_is_reported_alike(name: str) -> None:
+    learner = build(name)
+    examples = examples_of(learner, PolicyGradient())
+    scores = learner.score([e.prompt_ids for e in examples], [e.response_ids for e in examples])
+    clipped = tokens = 0
+    for example, logprobs in zip(examples, scores, strict=True):
+        anchor = logprobs if example.anchor is None else example.anchor
+        ratio, credit = np.exp(logprobs - anchor)[example.mask], example.advantages[example.mask]
+        clipped += int((((ratio > 1.2) & (credit > 0)) | ((ratio < 0.8) & (credit < 0))).sum())
+        tokens += ratio.size
+    assert learner.update(examples)["clip_share"] == pytest.approx(clipped / tokens)
+    assert clipped > 5
 
 
 def test_options_that_do_not_apply_are_refused_by_name() -> None:

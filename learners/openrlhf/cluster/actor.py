@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,15 @@ from learners.example import Example
 from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy, DeepspeedSteps
 from learners.openrlhf.cluster.library import PolicyModelActor
 from learners.openrlhf.cluster.state import ClusterState
-from learners.openrlhf.library import Actor
 from learners.openrlhf.make_actor import make_actor
 from learners.openrlhf.ranks import ProcessGroup
 from learners.openrlhf.trainer import ActorTrainer
+from learners.sampling import Sample, Sampling
 from learners.torch import storage
+from learners.torch.initial import InitialPolicy
 from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.options import TorchOptions
-from learners.torch.sampler import Sample, Sampling, sample_groups
+from learners.torch.sampler import sample_groups
 from learners.torch.trainer import memory_errors
 from mutual_env.errors import ConfigError
 from mutual_env.types import Floats, Ids, Metrics
@@ -41,8 +41,8 @@ class PolicySpec:
 
 
 class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
-    """Set up by OpenRLHF and DeepSpeed; the model is loaded without running its directory's code, the losses are those
-    of `learners.openrlhf.losses`, and checkpoints are safetensors where OpenRLHF's are pickles.
+    """Set up by OpenRLHF and DeepSpeed; the model is loaded without running its directory's code, the losses are
+    ours, and checkpoints are safetensors where OpenRLHF's are pickles.
 
     Every method is called on all ranks at once, with the same arguments.
     """
@@ -56,10 +56,10 @@ class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
         with memory_errors(spec.name):
             self._model = LanguageModel(load_pretrained(Path(spec.path)), spec.vocab_size, spec.options, spec.probe)
             actor = make_actor(self._model)
-            self._frozen = self._frozen_copy(actor)
+            initial = InitialPolicy(actor, self._model, spec.options.kl_coefficient, self.strategy.prepare)
             self._steps = DeepspeedSteps(strategy, actor, spec.options)
         self.actor = self._steps.actor
-        self._trainer = ActorTrainer(self.actor, self._steps, spec.options, device, self._ranks)
+        self._trainer = ActorTrainer(self.actor, initial, self._steps, spec.options, device, self._ranks)
         return self._model.head.size
 
     def sample(
@@ -71,16 +71,17 @@ class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
         self._model.require_parts()
         mine = [index for index in self._ranks.mine(range(len(prompts))) if index is not None]
         with memory_errors(self._spec.name):
-            groups = sample_groups(self._model, [prompts[i] for i in mine], [seeds_PG[i] for i in mine], sampling)
+            asked, seeds = [prompts[i] for i in mine], [seeds_PG[i] for i in mine]
+            groups = sample_groups(self._model, asked, seeds, sampling, self._spec.options.max_rows)
         return dict(zip(mine, groups, strict=True))
 
     def score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
         with memory_errors(self._spec.name):
-            return self._trainer.score(self.actor, pairs)
+            return self._trainer.score(pairs)
 
     def update(self, examples: Sequence[Example]) -> Metrics:
         with memory_errors(self._spec.name):
-            return self._trainer.update(examples, self._references)
+            return self._trainer.update(examples)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight on the CPU, adapters merged in; from the first rank, the others return nothing."""
@@ -101,19 +102,3 @@ class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
         state = ClusterState(self._model, self._steps)
         target = state.writer()
         return storage.load(Path(directory), target, target, self._spec.tokenizer)  # type: ignore[arg-type]
-
-    def _frozen_copy(self, actor: Actor) -> Actor | None:
-        if self._spec.options.kl_coefficient == 0.0 or self._model.lora:
-            return None
-        frozen = copy.deepcopy(actor)
-        frozen.requires_grad_(False)
-        return self.strategy.prepare(frozen)
-
-    def _references(self, examples: Sequence[Example]) -> dict[int, Floats]:
-        """Of the initial policy: a frozen copy, or the model with its adapters off."""
-        if self._spec.options.kl_coefficient == 0.0:
-            return {}
-        if self._frozen is not None:
-            return self._trainer.known(self._frozen, examples)
-        with self._model.adapted.disable_adapter():
-            return self._trainer.known(self.actor, examples)

@@ -17,11 +17,10 @@ from learners.openrlhf.cluster.actor import PolicySpec, SharingPolicyActor
 from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy
 from learners.openrlhf.cluster.library import RayActorGroup
 from learners.registry import takes
-from learners.seeds import sample_seeds
+from learners.sampling import Sample, asked_for
 from learners.torch.learner import probe_of
 from learners.torch.options import TorchOptions
-from learners.torch.sampler import Sample, Sampling
-from mutual_env.errors import DeadlineExceededError, InvalidInputError
+from mutual_env.errors import DeadlineExceededError
 from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
@@ -75,12 +74,10 @@ class RayOpenRlhfLearner:
 
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
-        if n < 1:
-            raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
-        rendered = [self._tokenizer.render_prompt(prompt) for prompt in prompts]
+        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
         check_sequences(rendered, [ids[:0] for ids in rendered], self._head_size)
-        seeds_PG = sample_seeds(seed, self._name, prompts, n)
-        shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, self._sampling())
+        sampling = self._options.sampling(self._tokenizer.stop_id)
+        shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, sampling)
         groups = {index: group for share in shares for index, group in share.items()}
         return [
             tuple(sample.completion(self._tokenizer, self._version) for sample in groups[i])
@@ -140,17 +137,6 @@ class RayOpenRlhfLearner:
             probe=tuple(int(i) for i in probe_of(self._tokenizer)),
         )
         return ClusterStrategy(self._options, self._cluster), spec
-
-    def _sampling(self) -> Sampling:
-        options = self._options
-        return Sampling(
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            top_k=options.top_k,
-            max_rows=options.max_rows,
-            stop_id=self._tokenizer.stop_id,
-        )
 
     def _first(self, method: str, *arguments: Any) -> Any:
         """Run a method on all actors; what the first returns."""

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks.bandit.shipped import SHIPPED, arm_of, shipped, shipped_lessons, update_of
 from learners.corrections import Draft, Drop, Scores, correct
 from learners.example import Example
 from learners.losses import example_loss, scales
 from mutual_env.seeding import generator
 from mutual_env.types import Floats, Lesson, TeacherDivergence, TeacherMixture
 from sharing.analysis.bandit import Bools, Context, contexts
-from sharing.analysis.shipped import SHIPPED, arm_of, shipped, shipped_lessons, update_of
 from tests.sharing.analysis.simulation import draw
 
 

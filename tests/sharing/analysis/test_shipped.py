@@ -6,11 +6,11 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks.bandit.shipped import SHIPPED, shipped, shipped_lessons, shipped_update, update_of
 from mutual_env.seeding import generator
 from mutual_env.types import Floats
 from sharing.analysis.bandit import Context, contexts
 from sharing.analysis.closed_form import STRATEGIES, Options
-from sharing.analysis.shipped import SHIPPED, shipped, shipped_lessons, shipped_update, update_of
 from tests.sharing.analysis.enumerated import tiny
 from tests.sharing.analysis.simulation import SIMULATED, draw, updates
 

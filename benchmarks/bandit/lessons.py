@@ -10,18 +10,15 @@ from typing import assert_never
 
 import numpy as np
 
+from learners.losses import Arrays, loss_of
 from mutual_env.types import (
     AuthorMean,
     AuthorPolicy,
-    CappedSequence,
     CompatibilityGate,
-    CrossEntropy,
     Experience,
     Floats,
     Lesson,
     OldPolicy,
-    PolicyGradient,
-    ShapedProbability,
     TeacherDivergence,
     TeacherMixture,
 )
@@ -47,7 +44,7 @@ def lesson_update(
         arm, author = arm_of(lesson.experience), agents[lesson.experience.author]
         slope = _slope(lesson, context, agents, arm, author, is_aligned(lesson.experience))
         if slope is not None:
-            kind = isinstance(lesson.loss, CrossEntropy)
+            kind = loss_of(lesson.loss).needs.denominator == "own"
             sums[kind] += slope * context.scores_KK[arm]
             counts[kind] += 1
     return sums[True] / max(counts[True], 1) + sums[False] / max(counts[False], 1)
@@ -79,25 +76,8 @@ def _slope(
             pull = coefficient * (math.exp(float(log_A[agents[name]]) - old) - 1.0)
         case OldPolicy() | TeacherMixture() | TeacherDivergence():
             pass  # against the old policy; of what is not aligned a teacher has no opinion
-        case _:
-            assert_never(lesson.correction)
-    return weight * _loss_slope(lesson, old, math.exp(old - anchor)) + pull
-
-
-def _loss_slope(lesson: Lesson, log_pi: float, ratio: float) -> float:
-    """-d term / d log π at advantage A and ratio ρ."""
-    a = lesson.advantage
-    match lesson.loss:
-        case CrossEntropy():
-            return 1.0
-        case ShapedProbability(gamma=gamma):
-            return gamma * math.exp(log_pi) / (math.exp(log_pi) + gamma) ** 2 * a
-        case CappedSequence(floor=floor, cap=cap, alpha=alpha):
-            return ratio ** (1.0 + alpha) * a if floor <= ratio <= cap else 0.0
-        case PolicyGradient(ratio="none"):
-            return a
-        case PolicyGradient(clip_low=low, clip_high=high, ratio_cap=ratio_cap):
-            clipped_away = (a > 0 and ratio > 1.0 + high) or (a < 0 and ratio < 1.0 - low)
-            return 0.0 if clipped_away or ratio > ratio_cap else ratio * a
-        case _:
-            assert_never(lesson.loss)
+        case other:
+            assert_never(other)
+    at = Arrays(np.array([old]), np.array([anchor]), np.array([lesson.advantage]))
+    _, slope = loss_of(lesson.loss).slope(at)
+    return pull - weight * float(slope[0])

@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium.spaces import MultiDiscrete
 from pettingzoo import ParallelEnv
 
+from benchmarks.bandit.lessons import lesson_update
 from mutual_env.types import AgentInfo, Completion, Experience, Floats, Group, Lesson, Task, Verdict
 from sharing.analysis.bandit import Bools, Context
-from sharing.analysis.lessons import lesson_update
 from sharing.analysis.outcomes import Counts
 from sharing.registry import make
 from sharing.wrapper import SharingWrapper

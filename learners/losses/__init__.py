@@ -1,0 +1,28 @@
+"""What an update can minimise: one file a loss, with its term in torch, its slope in NumPy and what it needs."""
+
+from learners.losses.capped_sequence import CappedSequence
+from learners.losses.cross_entropy import CrossEntropyLoss
+from learners.losses.objective import Aggregation, example_loss, kl_k3, scales
+from learners.losses.policy_gradient import PolicyGradientLoss
+from learners.losses.protocol import MAX_LOG_RATIO, Arrays, Loss, Needs, Tensors
+from learners.losses.registry import loss_of, names, register
+from learners.losses.shaped_probability import ShapedProbability
+
+__all__ = [
+    "MAX_LOG_RATIO",
+    "Aggregation",
+    "Arrays",
+    "CappedSequence",
+    "CrossEntropyLoss",
+    "Loss",
+    "Needs",
+    "PolicyGradientLoss",
+    "ShapedProbability",
+    "Tensors",
+    "example_loss",
+    "kl_k3",
+    "loss_of",
+    "names",
+    "register",
+    "scales",
+]

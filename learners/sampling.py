@@ -1,0 +1,61 @@
+"""What `act` is asked for and what it answers, whatever samples: our own sampler, vLLM, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from learners.seeds import sample_seeds
+from mutual_env.errors import InvalidInputError
+from mutual_env.types import Completion, Floats, Ids, Prompt
+from tokenizers_bridge.protocol import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The distribution that is sampled from, and how far. `top_k` 0: all tokens."""
+
+    stop_id: int
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InvalidInputError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not self.temperature > 0.0:
+            raise InvalidInputError(f"temperature must be above 0, got {self.temperature}: use top_k=1 for argmax")
+        if not 0.0 < self.top_p <= 1.0:
+            raise InvalidInputError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.top_k < 0:
+            raise InvalidInputError(f"top_k must not be negative, got {self.top_k}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """The sampled ids, the stop token included, and their log-probabilities under the distribution sampled from."""
+
+    token_ids: Ids
+    logprobs: Floats
+
+    def completion(self, tokenizer: Tokenizer, version: int) -> Completion:
+        """What a policy of this tokenizer and version says it wrote: it stopped by itself if the stop token came."""
+        stopped = bool(self.token_ids.size) and int(self.token_ids[-1]) == tokenizer.stop_id
+        return Completion(
+            text=tokenizer.decode(self.token_ids),
+            token_ids=self.token_ids,
+            logprobs=self.logprobs,
+            finish_reason="stop" if stopped else "length",
+            policy_version=version,
+            tokenizer=tokenizer.fingerprint,
+        )
+
+
+def asked_for(
+    prompts: Sequence[Prompt], n: int, seed: int, name: str, tokenizer: Tokenizer
+) -> tuple[list[Ids], list[tuple[int, ...]]]:
+    """The prompts in a policy's tokens, and the seeds of the n samples of each."""
+    if n < 1:
+        raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
+    return [tokenizer.render_prompt(prompt) for prompt in prompts], sample_seeds(seed, name, prompts, n)
