@@ -34,9 +34,11 @@ trackers: [acme-lines]
 """
 CHECKS = """
 import learners, mutual_env, sharing
-from learners.testing import check_learner
+from learners.losses import loss_of
+from learners.testing import check_learner, check_loss
 from mutual_env import Task
 from mutual_env.testing import check_env, check_verifier
+from mutual_env.types import NamedLoss
 from pathlib import Path
 from sharing.exchange import registry as exchanges
 from sharing.exchange.testing import check_exchange
@@ -51,6 +53,7 @@ six = Task("t", "d3=", "6")
 check_verifier("acme-parity", right=[(six, "8")], wrong=[(six, "7"), (six, "seven")])
 check_strategy(lambda env, **common: sharing.make("acme-best-peer", env, **common))
 check_learner(lambda: learners.make("acme", name="a", max_new_tokens=4, learning_rate=5.0), prompts=("1", "2", "3"))
+check_loss(loss_of(NamedLoss.of("acme-surprise", focus=1.5)))
 check_exchange(lambda: exchanges.make("acme-ledger", Path("ledger")))
 print("all checks pass")
 """
