@@ -19,7 +19,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 from mutual_env.types import Completion, Experience, FinishReason, Group
 
 SCHEMA_VERSION = 1
-"""Of the records' bytes and of the exchange file. It rises when a reader of the old one could misread the new one."""
+"""Of the records' bytes. It rises when a reader of the old one could misread the new one."""
 
 Kind: TypeAlias = Literal["rollout", "statistics", "success"]
 KINDS: tuple[Kind, ...] = ("rollout", "statistics", "success")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
@@ -14,7 +13,7 @@ from sharing.exchange.protocol import Reading, nearest_round
 from sharing.records import Kind, Record, Stored
 
 _Topic: TypeAlias = tuple[str, Kind]  # task
-_Rounds: TypeAlias = dict[int, list[Stored]]  # one author's records on one topic, in the order of their index
+_Rounds: TypeAlias = dict[int, dict[int, Stored]]  # one author's records on one topic, by round and index
 
 
 class InMemoryExchange:
@@ -63,7 +62,7 @@ class InMemoryExchange:
                     rounds = by_author[author]
                     chosen = nearest_round(_within(rounds, round, max_staleness), round, max_staleness)
                     if chosen is not None:
-                        found.extend(rounds[chosen])
+                        found.extend(rounds[chosen][index] for index in sorted(rounds[chosen]))
                     else:
                         outside += any(done <= round for done in rounds)
         return Reading(tuple(found), outside)
@@ -73,7 +72,7 @@ class InMemoryExchange:
             batches = [
                 batch for authors in self._topics.values() for rounds in authors.values() for batch in rounds.values()
             ]
-            stored = list(itertools.chain.from_iterable(batches))
+            stored = [stored for batch in batches for stored in batch.values()]
         return (s.record for s in sorted(stored, key=lambda s: s.id))
 
     def close(self) -> None:
@@ -84,17 +83,11 @@ class InMemoryExchange:
         topic = (origin.task_id, record.kind)
         stored = Stored(next(self._ids), record)
         rounds = self._topics.setdefault(topic, {}).setdefault(origin.author, {})
-        batch = rounds.get(origin.round)
-        if batch is None:
-            rounds[origin.round] = [stored]
-            if self._keep_rounds is not None:
-                held = self._published.pop(origin.round, set())
-                held.add((topic, origin.author))
-                self._published[origin.round] = held  # dictionaries keep order: last published, last in line
-        elif record.index > batch[-1].record.index:
-            batch.append(stored)
-        else:
-            _place(batch, stored)
+        if self._keep_rounds is not None and origin.round not in rounds:
+            held = self._published.pop(origin.round, set())
+            held.add((topic, origin.author))
+            self._published[origin.round] = held  # dictionaries keep order: last published, last in line
+        rounds.setdefault(origin.round, {})[record.index] = stored
         return stored.id
 
     def _forget(self, keep: int) -> None:
@@ -114,11 +107,3 @@ def _within(rounds: _Rounds, at: int, max_staleness: int | None) -> Collection[i
     if max_staleness is None or max_staleness >= len(rounds):
         return rounds
     return [done for done in range(at - max_staleness, at + 1) if done in rounds]
-
-
-def _place(batch: list[Stored], stored: Stored) -> None:
-    """Among records in the order of their index, in the place of one with the same."""
-    index = stored.record.index
-    at = bisect_left(batch, index, key=lambda s: s.record.index)
-    same = at < len(batch) and batch[at].record.index == index
-    batch[at : at + same] = [stored]

@@ -5,30 +5,32 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
-from mutual_env.errors import DeadlineExceededError, StorageError
+from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, StorageError
 from sharing.codec import decode, encode
 from sharing.exchange.protocol import Reading
-from sharing.records import KINDS, SCHEMA_VERSION, Kind, Record, Stored
+from sharing.exchange.sqlite_file import (
+    FILE_VERSION,
+    MAX_BODY,
+    check_before_opening,
+    check_opened,
+    check_schema,
+    create,
+    harden,
+    holders,
+    is_blank,
+    migrate,
+    size_of,
+)
+from sharing.records import KINDS, Kind, Record, Stored
 
-_APPLICATION_ID: Final = 0x4D555458  # "MUTX" in the file's header tells an exchange from any other database
-_HEADER_BYTES: Final = 100
-_CHECKED_WHOLE: Final = 256 * 2**20  # larger files are not read through when they are opened
-_SCHEMA: Final = (
-    "CREATE TABLE record (id INTEGER PRIMARY KEY, task_id TEXT NOT NULL, kind INTEGER NOT NULL, author TEXT NOT NULL,"
-    " round INTEGER NOT NULL, idx INTEGER NOT NULL, body BLOB NOT NULL)",
-    "CREATE UNIQUE INDEX record_key ON record (task_id, kind, author, round, idx)",
-    f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
-_INSERT: Final = (
-    "INSERT OR REPLACE INTO record (id, task_id, kind, author, round, idx, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT: Final = "INSERT OR REPLACE INTO record (task_id, kind, author, round, idx, body) VALUES (?, ?, ?, ?, ?, ?)"
 # Each author's nearest accepted rounds on a task, both NULL where none is accepted, as `nearest_round` has it.
 _ROUNDS: Final = """
 SELECT task_id, kind, author,
@@ -41,22 +43,42 @@ GROUP BY task_id, kind, author
 HAVING :any OR min(round) <= :at
 """
 _BY_AUTHOR: Final = "AND author IN (SELECT value FROM json_each(:authors))"
-_BODIES: Final = "SELECT id, body FROM record WHERE task_id = ? AND kind = ? AND author = ? AND round = ? ORDER BY idx"
+# The length of a body is known without reading it, so a huge one costs nothing.
+_BODY: Final = f"CASE WHEN length(body) <= {MAX_BODY} THEN body END"
+_ROWS: Final = f"""
+SELECT id, idx, {_BODY} FROM record WHERE task_id = ? AND kind = ? AND author = ? AND round = ? ORDER BY idx
+"""
+_PAGE: Final = f"""
+SELECT id, task_id, kind, author, round, idx, {_BODY} FROM record WHERE id > ? ORDER BY id LIMIT 1000
+"""
+
+_SMALLEST: Final = -(2**63)
 
 
 class SQLiteExchange:
     """One file in write-ahead mode: each `publish` is one transaction, on the disk when it returns.
 
     Any number of processes may read while others write; writers take turns, and wait at most `timeout` seconds for
-    theirs. `readonly` opens a stored exchange without changing it. A file that is torn, somebody else's or newer than
-    this code is refused by name and left as it is.
+    theirs. A reader that stands still keeps the write-ahead log from being emptied: beyond `wal_bytes`, `publish` waits
+    for it, and gives up likewise. `readonly` opens a stored exchange without changing it.
+
+    A file that is torn, somebody else's or newer than this code is refused by name and left as it is; one of an
+    earlier release is brought up to date. A row that is no record, or another than its columns say, is counted and not
+    read.
     """
 
-    def __init__(self, path: str | Path, *, readonly: bool = False, timeout: float = 30.0) -> None:
+    def __init__(
+        self, path: str | Path, *, readonly: bool = False, timeout: float = 30.0, wal_bytes: int = 256 * 2**20
+    ) -> None:
+        if not 0.0 <= timeout <= 86_400.0 or wal_bytes < 1:
+            raise ConfigError(
+                f"timeout must lie between 0 and 86400 seconds and wal_bytes be at least 1, got {timeout}, {wal_bytes}"
+            )
         self.path = Path(path)
         self._timeout = timeout
+        self._wal_bytes = wal_bytes
         self._lock = Lock()
-        if not _check_file(self.path) and readonly:
+        if not check_before_opening(self.path) and readonly:
             raise StorageError(f"{self.path}: there is no exchange to read")
         mode = "ro" if readonly else "rwc"
         with self._errors_named():
@@ -68,8 +90,9 @@ class SQLiteExchange:
                 check_same_thread=False,
             )
         try:
-            with self._guard():
-                self._open(readonly)
+            with self._lock, self._errors_named():
+                self._version = self._open(readonly)
+                self._schema = self._schema_number()
         except BaseException:
             self._connection.close()
             raise
@@ -79,11 +102,16 @@ class SQLiteExchange:
             (r.origin.task_id, KINDS.index(r.kind), r.origin.author, r.origin.round, r.index, encode(r))
             for r in records
         ]
-        with self._guard(), self._transaction():
-            (last,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM record").fetchone()
-            ids = range(last + 1, last + 1 + len(rows))
-            self._connection.executemany(_INSERT, ((i, *row) for i, row in zip(ids, rows, strict=True)))
-        return tuple(ids)
+        for row in rows:
+            if len(row[-1]) > MAX_BODY:
+                raise InvalidInputError(
+                    f"a record by {row[2]!r} has {len(row[-1])} bytes: at most {MAX_BODY} are stored"
+                )
+        with self._guard():
+            self._wait_for_log()
+            with self._transaction():
+                ids = [self._connection.execute(_INSERT, row).lastrowid for row in rows]
+        return tuple(id_ for id_ in ids if id_ is not None)
 
     def read(
         self,
@@ -102,65 +130,105 @@ class SQLiteExchange:
             "authors": json.dumps(None if authors is None else list(authors)),
             "reader": reader,
             "at": round,
-            "oldest": -(2**63) if max_staleness is None else round - max_staleness,
+            "oldest": _SMALLEST if max_staleness is None else max(round - max_staleness, _SMALLEST),
             "any": max_staleness is None,
         }
-        found: dict[tuple[str, int], list[tuple[str, int]]] = {}
-        outside = 0
-        bodies: list[tuple[int, bytes]] = []
-        with self._guard():
-            query = _ROUNDS.format(authors="" if authors is None else _BY_AUTHOR)
-            for task_id, kind, author, past, later in self._connection.execute(query, question):
-                chosen = later if past is None else past
-                if chosen is None:
-                    outside += 1
-                else:
-                    found.setdefault((task_id, kind), []).append((author, chosen))
-            for key in itertools.product(task_ids, codes):
-                for author_round in sorted(found.get(key, ())):
-                    bodies.extend(self._connection.execute(_BODIES, (*key, *author_round)))
-        records, unreadable = _decoded(bodies)
-        return Reading(records, outside, unreadable)
+        query = _ROUNDS.format(authors="" if authors is None else _BY_AUTHOR)
+        records: list[Stored] = []
+        unreadable = 0
+        with self._guard(), self._snapshot():
+            found, outside, strange = self._rounds(query, question)
+            for topic in itertools.product(task_ids, codes):
+                for author, chosen in sorted(found.get(topic, ())):
+                    for id_, index, body in self._connection.execute(_ROWS, (*topic, author, chosen)):
+                        stored = _record_of(id_, body, (*topic, author, chosen, index))
+                        if stored is None:
+                            unreadable += 1
+                        else:
+                            records.append(stored)
+        return Reading(tuple(records), outside, unreadable + strange)
 
     def scan(self) -> Iterator[Record]:
-        last = 0
+        last, unreadable = 0, 0
         while True:
             with self._guard():
-                rows = self._connection.execute(
-                    "SELECT id, body FROM record WHERE id > ? ORDER BY id LIMIT 1000", (last,)
-                ).fetchall()
+                rows = self._connection.execute(_PAGE, (last,)).fetchall()
             if not rows:
-                return
-            for last, body in rows:  # noqa: B007  # `last` is where the next page starts
-                yield decode(body)
+                break
+            last = rows[-1][0]
+            for id_, task_id, kind, author, round_, index, body in rows:
+                stored = _record_of(id_, body, (_text(task_id), kind, _text(author), round_, index))
+                unreadable += stored is None
+                if stored is not None:
+                    yield stored.record
+        if unreadable:
+            warnings.warn(f"{self.path}: {unreadable} rows are no records and were left out", stacklevel=2)
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
 
-    def _open(self, readonly: bool) -> None:
-        """Make the tables where the file is empty, else see that they are ours; then write ahead."""
+    def _rounds(self, query: str, question: dict[str, Any]) -> tuple[dict[tuple[str, int], list[Any]], int, int]:
+        """The chosen round of each author by task and kind; how many authors have only older ones; and how many are
+        named by no text."""
+        found: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        outside = strange = 0
+        for task_id, kind, author, past, later in self._connection.execute(query, question):
+            name, chosen = _text(author), later if past is None else past
+            if chosen is None:
+                outside += 1
+            elif name is None or not isinstance(chosen, int):
+                strange += 1
+            else:
+                found.setdefault((_text(task_id) or "", kind), []).append((name, chosen))
+        return found, outside, strange
+
+    def _open(self, readonly: bool) -> int:
+        """Make the table where the file is empty, else see that it is ours; then write ahead. Returns its version."""
         execute = self._connection.execute
+        self._connection.text_factory = bytes  # what somebody else wrote need not be Unicode
+        harden(self._connection)
         if not readonly:
             execute("PRAGMA synchronous = FULL")
             execute("PRAGMA cache_size = -65536")
+            execute(f"PRAGMA journal_size_limit = {self._wal_bytes}")
             # Created in rollback mode, so that the mark of an exchange is in the file itself before anything else is.
-            if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            if is_blank(self._connection):
                 with self._transaction():
-                    if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                        for statement in _SCHEMA:
-                            execute(statement)
-        _check_mark(
-            self.path,
-            execute("PRAGMA application_id").fetchone()[0],
-            execute("PRAGMA user_version").fetchone()[0],
-        )
-        if self.path.stat().st_size <= _CHECKED_WHOLE:
-            (said,) = execute("PRAGMA quick_check(1)").fetchone()
-            if said != "ok":
-                raise StorageError(f"{self.path} is torn ({said}): restore it from a copy; nothing was changed")
+                    if is_blank(self._connection):
+                        create(self._connection)
+        version = check_opened(self._connection, self.path)
         if not readonly:
             execute("PRAGMA journal_mode = WAL")
+            if version < FILE_VERSION:
+                version = self._migrate()
+        return version
+
+    def _migrate(self) -> int:
+        with self._transaction():
+            version = check_opened(self._connection, self.path)  # another process may have been faster
+            lost = migrate(self._connection) if version < FILE_VERSION else 0
+        if lost:
+            warnings.warn(
+                f"{self.path}: {lost} rows were no records and were left out when it was brought up to date",
+                stacklevel=4,
+            )
+        return FILE_VERSION
+
+    def _wait_for_log(self) -> None:
+        """While the write-ahead log is too large: empty it, which no reader may be in the way of."""
+        if size_of(self.path, "-wal") <= self._wal_bytes:
+            return
+        (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise DeadlineExceededError(
+                f"{self.path}: a reader has kept the write-ahead log from being emptied, and it has more than "
+                f"{self._wal_bytes} bytes. {self._who()}"
+            )
+
+    def _schema_number(self) -> int:
+        """What SQLite raises whenever the tables change, whoever changes them."""
+        return int(self._connection.execute("PRAGMA schema_version").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -173,9 +241,23 @@ class SQLiteExchange:
         self._connection.execute("COMMIT")
 
     @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """One state of the file for several reads."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    @contextmanager
     def _guard(self) -> Iterator[None]:
-        """One thread at a time on the connection, and SQLite's errors in this project's words."""
+        """One thread at a time on the connection, a file that holds what it held, and SQLite's errors in this project's
+        words."""
         with self._lock, self._errors_named():
+            number = self._schema_number()
+            if number != self._schema:
+                check_schema(self._connection, self.path, self._version)
+                self._schema = number
             yield
 
     @contextmanager
@@ -187,58 +269,35 @@ class SQLiteExchange:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise DeadlineExceededError(
-                    f"{self.path}: another process has been writing for {self._timeout} s; is one hanging?"
+                    f"{self.path}: another process has been writing for {self._timeout} s, or holds a lock. "
+                    f"{self._who()}"
                 ) from error
             raise StorageError(f"{self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise StorageError(f"{self.path} is torn ({error}): restore it from a copy") from error
 
-
-def _check_file(path: Path) -> bool:
-    """Look at the file before SQLite may touch it. Returns whether there is anything in it."""
-    if not path.is_file() or path.stat().st_size == 0:
-        if path.exists() and not path.is_file():
-            raise StorageError(f"{path} is not a file")
-        return False
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if not header.startswith(b"SQLite format 3\0"):
-        raise StorageError(f"{path} is no exchange: it starts with {header[:16]!r}; choose another path")
-    if _sibling(path, "-journal"):
-        return True  # its creation was interrupted: SQLite rolls that back first
-    if len(header) < _HEADER_BYTES:
-        raise StorageError(f"{path} is torn: it ends inside its header; restore it from a copy")
-    _check_mark(path, int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big"))
-    page = int.from_bytes(header[16:18], "big")
-    expected = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
-    if path.stat().st_size < expected and not _sibling(path, "-wal"):
-        raise StorageError(
-            f"{path} is torn: {path.stat().st_size} bytes of {expected}; restore it from a copy, nothing was changed"
-        )
-    return True
+    def _who(self) -> str:
+        named = holders(self.path)
+        found = f"Locks are held by {named}" if named else "Find out who has the file open (`lsof`)"
+        return f"{found}: end what hangs there, and go on with the run; what was published is safe"
 
 
-def _sibling(path: Path, suffix: str) -> bool:
-    sibling = path.with_name(path.name + suffix)
-    return sibling.exists() and sibling.stat().st_size > 0
+def _record_of(id_: object, body: object, said: tuple[object, ...]) -> Stored | None:
+    """The record in a row; None where there is none, or another than the columns say, by which it was found."""
+    if not (isinstance(body, bytes) and isinstance(id_, int) and id_ > 0):
+        return None
+    try:
+        record = decode(body)
+    except StorageError:
+        return None
+    origin = record.origin
+    key = (origin.task_id, KINDS.index(record.kind), origin.author, origin.round, record.index)
+    return Stored(id_, record) if key == said else None
 
 
-def _check_mark(path: Path, application: int, version: int) -> None:
-    if application != _APPLICATION_ID:
-        raise StorageError(f"{path} is another program's database, no exchange; choose another path")
-    if version > SCHEMA_VERSION:
-        raise StorageError(
-            f"{path} has schema {version}, newer than this code's {SCHEMA_VERSION}: use the release that wrote it"
-        )
-
-
-def _decoded(bodies: Iterable[tuple[int, bytes]]) -> tuple[tuple[Stored, ...], int]:
-    """The records, and how many bodies are none: a stranger's garbage must not stop a reader."""
-    records: list[Stored] = []
-    unreadable = 0
-    for id_, body in bodies:
-        try:
-            records.append(Stored(id_, decode(body)))
-        except StorageError:
-            unreadable += 1
-    return tuple(records), unreadable
+def _text(value: object) -> str | None:
+    """A column's text; None where it is none."""
+    try:
+        return value.decode() if isinstance(value, bytes) else None
+    except UnicodeDecodeError:
+        return None
