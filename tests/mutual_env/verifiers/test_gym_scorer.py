@@ -11,7 +11,9 @@ import pytest
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.types import Task
 from mutual_env.verifiers import VerifierPool, make
-from mutual_env.verifiers.gym_scorer import LITERAL_SCORERS, SYMBOLIC_SCORERS, is_plain_formula
+from mutual_env.verifiers.formula_values import check_names
+from mutual_env.verifiers.formulas import NotAFormulaError, parse
+from mutual_env.verifiers.gym_rules import RULES
 
 MakePool = Callable[..., VerifierPool]
 ZERO_ON_THEIR_OWN_ANSWER = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
@@ -115,7 +117,7 @@ INJECTIONS = [
 def test_no_answer_is_run_as_a_program(pool: MakePool, tmp_path: Path) -> None:
     target = tmp_path / "injected"
     texts = [text.format(path=str(target), bare=target) for text in INJECTIONS]
-    items = [(task(name), text) for name in sorted(LITERAL_SCORERS | SYMBOLIC_SCORERS) for text in texts]
+    items = [(task(name), text) for name in sorted(RULES) for text in texts]
     verdicts = pool(2).verify("reasoning_gym", items)
     assert not target.exists()
     paid = {
@@ -124,16 +126,35 @@ def test_no_answer_is_run_as_a_program(pool: MakePool, tmp_path: Path) -> None:
     assert paid == {}
 
 
+def is_formula(text: str) -> bool:
+    try:
+        check_names(parse(text), {})
+    except NotAFormulaError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     "formula",
-    ["(1 + 2)*3", "x**2/2 + C", "-sin(3*x)/3", "2*x*(x+1)", "exp(x)*log(x, 2)", "1.5e3", "5!", "x^2", "6 × 4"],
+    [
+        "(1 + 2)*3",
+        "x**2/2 + C",
+        "-sin(3*x)/3",
+        "2*x*(x+1)",
+        "exp(x)*log(x, 2)",
+        "1.5e3",
+        "5!",
+        "x^2",
+        "f(x)!!",
+        "3*Integral(x, x)",
+    ],
 )
 def test_a_formula_is_plain(formula: str) -> None:
-    assert is_plain_formula(formula)
+    assert is_formula(formula)
 
 
 @pytest.mark.parametrize(
     "text", [*INJECTIONS, "x.y", "(1).real", "a[0]", "{1}", "1;2", "a=1", "1\\\n2", "open(x)", "__x__", "ℯval(x)"]
 )
 def test_anything_else_is_not(text: str) -> None:
-    assert not is_plain_formula(text) or text in ("[oracle_answer]",)
+    assert not is_formula(text)
