@@ -11,7 +11,7 @@ import builtins
 import functools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from mutual_env.verifiers.formulas import (
     Call,
@@ -96,6 +96,8 @@ def value_of(tree: Node, symbols: Mapping[str, Any]) -> Any:
             return _called_value(tree, symbols)
         case Several():
             raise NoValueError("several formulas are not one value")
+        case _:
+            assert_never(tree)
 
 
 def _chained(tree: Chain, symbols: Mapping[str, Any]) -> Any:
@@ -161,6 +163,8 @@ def _parts(node: Node) -> tuple[Node, ...]:
             return node.arguments if isinstance(node.callee, Name) else (node.callee, *node.arguments)
         case Several():
             return node.items
+        case _:
+            assert_never(node)
 
 
 @functools.cache
