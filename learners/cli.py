@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Protocol
 
 from mutual_env.catalogue import Catalogue
-from mutual_env.errors import MutualEnvError
+from mutual_env.errors import InvalidInputError, MutualEnvError, UnknownNameError
 
 
 class Command(Protocol):
@@ -37,13 +37,15 @@ _COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 an error with a remedy, 2 unusable arguments, 130 interrupted."""
+    """The exit code: 0 done; 1 what was begun has failed; 2 the arguments, the configuration or a path must be
+    corrected, and nothing was begun; 130 interrupted."""
     args = _parse(_parser(), arguments)
     try:
         code: int = args.run(args)
     except MutualEnvError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError)) and not getattr(args, "running", False)
+        return 2 if asked_wrongly else 1
     except KeyboardInterrupt:
         print(
             "interrupted: a run goes on from its last checkpoint with `mutual-env train --resume RUN`", file=sys.stderr

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,6 +51,22 @@ def check(directory: Path, manifest: str, *, alone: bool = True) -> dict[str, An
     for name, entry in files.items():
         _check_file(directory, name, entry)
     return content
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that is either as it was or as it is to be. A link that lies at `path` is replaced, not followed."""
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        aside.unlink(missing_ok=True)  # of a writer that was killed
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror}; free space or choose another place") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@
     │   ├── MisalignedError                  parallel arrays of different lengths
     │   ├── DatasetRowError                  a malformed row; names the file and the line
     │   └── ConfigError                      a run configuration that cannot work
+    │       └── WrongPathError (StorageError) a path where something else is, or nothing, or that cannot be written
     ├── IdentityMismatchError (ValueError)   tokens or weights offered to a tokenizer or policy they do not belong to
     ├── VerificationError (RuntimeError)     too much of a round could not be scored, or a verifier broke its contract
     ├── StorageError (OSError)               a file that is torn, foreign, newer than this code, or cannot be written
@@ -80,6 +81,10 @@ class VerificationError(MutualEnvError, RuntimeError):
 
 class StorageError(MutualEnvError, OSError):
     """A file that is torn, foreign, newer than this code, or cannot be written."""
+
+
+class WrongPathError(ConfigError, StorageError):
+    """A path at which there is something else, or nothing, or where nothing can be written."""
 
 
 class TrainingError(MutualEnvError, RuntimeError):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from learners.report import write_run_report
@@ -14,8 +15,10 @@ from learners.report.progress import RunProgress
 from learners.run.build import check
 from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
 from learners.run.directory import RunDirectory
+from learners.run.trackers import TrackedRun
 from learners.run.training import Result, resume, train
 from mutual_env.errors import ConfigError
+from mutual_env.types import Metrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--resume {args.resume} goes on with that run's own configuration: leave out {args.config}"
             )
-        return _finish(_resume(args.resume, args.quiet), args.quiet)
+        return _finish(_resume(args.resume, args), args.quiet)
     config = _config(args)
     check(config)
     if args.dry_run:
@@ -48,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     path = Path(config.output) / config.name
     if args.go_on and RunDirectory(path).info.exists():
-        return _finish(_resume(path, args.quiet), args.quiet)
+        return _finish(_resume(path, args), args.quiet)
     with RunProgress(config, quiet=args.quiet) as progress:
-        return _finish(train(config, replace=args.replace, listeners=[progress]), args.quiet)
+        return _finish(train(config, replace=args.replace, listeners=[progress, _Begun(args)]), args.quiet)
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
@@ -70,10 +73,26 @@ def _config(args: argparse.Namespace) -> RunConfig:
     return arm_config(suite, args.arm, suite.seeds[0] if args.seed is None else args.seed)
 
 
-def _resume(path: Path, quiet: bool) -> Result:
+def _resume(path: Path, args: argparse.Namespace) -> Result:
     config = load_run(RunDirectory.open(path).config)
-    with RunProgress(config, quiet=quiet) as progress:
-        return resume(path, listeners=[progress])
+    with RunProgress(config, quiet=args.quiet) as progress:
+        return resume(path, listeners=[progress, _Begun(args)])
+
+
+class _Begun:
+    """Tells the exit code that what goes wrong from now on is no mistake of the command line."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+
+    def started(self, run: TrackedRun) -> None:
+        self._args.running = True
+
+    def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
+        pass
+
+    def finished(self, status: str) -> None:
+        pass
 
 
 def _finish(result: Result, quiet: bool) -> int:

@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from learners.sealed import write_whole
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1a; --soft: #6b6a64; --paper: #fcfcfa; --rule: #e4e2da;
   --c0: #2a6fc9; --c1: #d9622b; --c2: #16915f; --c3: #7a4fc0; --c4: #b58400; --c5: #c23a6b; }
@@ -41,15 +43,14 @@ code { font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; } .goo
 def write_page(path: Path, title: str, lead: str, sections: Iterable[str]) -> Path:
     """`sections` are HTML; `title` and `lead` are text."""
     body = "\n".join(section for section in sections if section)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(
+    write_whole(
+        path,
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
         f'<body><h1>{html.escape(title)}</h1><p class="lead">{html.escape(lead)}</p>\n{body}\n</body></html>\n',
-        encoding="utf-8",
     )
-    return aside.replace(path)
+    return path
 
 
 def section(heading: str, *content: str) -> str:

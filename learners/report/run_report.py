@@ -23,7 +23,7 @@ SHOWN_ROUNDS = 6  # of the samples, spread over the run
 def write_run_report(path: Path) -> Path:
     run = read_run(path)
     directory = RunDirectory(path)
-    status = f"{run.info['status']}, {run.rounds} rounds in {run.seconds:.1f} s, seed {run.info['seed']}"
+    status = f"{directory.status()}, {run.rounds} rounds in {run.seconds:.1f} s, seed {run.info['seed']}"
     sections = [
         section("Held-out accuracy", charts(_by_metric(run.evaluations, HELD_OUT, bounds=(0.0, 1.0)))),
         section("Training", charts(_by_metric(run.metrics)), _constants(run.metrics)),

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from learners.run.names import check_name, check_path
 from mutual_env.errors import ConfigError
 from sharing.exchange import registry as exchanges
 
@@ -138,7 +139,12 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> SuiteConfig:
     if not config.arms or not config.seeds:
         missing = "arms" if not config.arms else "seeds"
         raise ConfigError(f"{path}: `{missing}` is empty: a suite compares at least one arm over at least one seed")
+    check_path("name", config.name)
+    twice = [seed for seed in config.seeds if config.seeds.count(seed) > 1]
+    if twice:
+        raise ConfigError(f"{path}: seed {twice[0]} stands twice in `seeds`: its runs would be one and the same")
     for arm in config.arms:
+        check_name("the arm", str(arm))
         check_run(arm_config(config, arm, config.seeds[0]))
     return config
 
@@ -185,6 +191,12 @@ def check_run(config: RunConfig) -> None:
     """What types alone cannot say."""
     if not config.policies:
         raise ConfigError("policies is empty: name at least one, e.g. policies.policy_0.learner=tabular")
+    check_path("name", config.name)
+    for kind, names in (("the policy", config.policies), ("the teacher", config.teachers)):
+        for name in names:
+            check_name(kind, str(name))
+    if "\0" in config.output:
+        raise ConfigError(f"output {config.output!r} holds a NUL character: no path does")
     for name, value, least in (
         ("rounds", config.rounds, 0),
         ("env.group_size", config.env.group_size, 1),

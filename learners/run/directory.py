@@ -12,23 +12,36 @@ report.html      written at the end, and by `mutual-env report`
 
 from __future__ import annotations
 
-import fcntl
+import difflib
 import json
 import math
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from learners.run import lock
 from learners.run.checkpoint import Checkpoints
-from mutual_env.errors import ConfigError, StorageError
+from learners.run.lock import Lock
+from learners.sealed import read_json, write_whole
+from mutual_env.errors import ConfigError, StorageError, WrongPathError
 from mutual_env.types import JSON
 
+FILES = (
+    "config.yaml",
+    "run.json",
+    "metrics.jsonl",
+    "timings.jsonl",
+    "samples.jsonl",
+    "exchange.sqlite",
+    "checkpoints",
+)
 _PACKAGES = (
     "mutual-env",
     "numpy",
@@ -84,47 +97,69 @@ class RunDirectory:
     def create(cls, path: Path, config_yaml: str, info: Mapping[str, JSON]) -> RunDirectory:
         """A new directory; one that already holds a run is refused, because nothing of it may be lost."""
         run = cls(path)
-        if run.info.exists():
-            raise ConfigError(
-                f"{path} already holds a run: go on with it (--resume {path}), replace it (--replace), "
-                "or give this one another `name`"
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        run.config.write_text(config_yaml)
-        run.write_info({**info, "versions": versions(), "status": "running"})
+        with run.locked(make=True):
+            run.begin(config_yaml, info)
+            run.set_status("running")
         return run
+
+    def begin(self, config_yaml: str, info: Mapping[str, JSON], *, replace: bool = False) -> None:
+        """Under the lock: make place for a new run. What a run left here that did not come to a single round is
+        removed; one that did, only by `replace`."""
+        if self.info.exists() or self.info.is_symlink():
+            if not replace and self._did_something():
+                raise ConfigError(
+                    f"{self.path} already holds a run: go on with it (--resume {self.path}), replace it (--replace), "
+                    "or give this one another `name`"
+                )
+            self.clear()
+        strange = sorted(name for name in FILES if (self.path / name).exists() or (self.path / name).is_symlink())
+        if strange:
+            raise ConfigError(f"{self.path} holds no run, but a {strange[0]}: give this run another `name`")
+        write_whole(self.info, _as_text({**info, "versions": versions(), "status": "starting"}))
+        write_whole(self.config, config_yaml)
+
+    def clear(self) -> None:
+        """Under the lock: remove all that the directory holds."""
+        for path in sorted(self.path.iterdir(), key=lambda path: path == self.info):  # run.json last: it says whose
+            if path.name != lock.NAME:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def _did_something(self) -> bool:
+        """Whether there is a round, or an end, that nobody may lose unasked."""
+        try:
+            status = self.read_info().get("status")
+        except StorageError:
+            return True
+        rounds = any("metrics" in line for line in read_lines(self.metrics))
+        return rounds or status == "finished" or any((self.path / "checkpoints").glob("round_*"))
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         run = cls(path)
         for needed in (run.info, run.config):
             if not needed.is_file():
-                raise StorageError(f"{path} is not a run directory: it has no {needed.name}")
+                raise WrongPathError(f"{path} is not a run directory: it has no {needed.name}{_nearest(path)}")
         return run
 
     def read_info(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.info.read_text())
-        return content
-
-    def write_info(self, info: Mapping[str, JSON]) -> None:
-        aside = self.info.with_suffix(".tmp")
-        aside.write_text(json.dumps(info, indent=1) + "\n")
-        aside.replace(self.info)
+        return read_json(self.info)
 
     def set_status(self, status: str) -> None:
-        self.write_info({**self.read_info(), "status": status})
+        write_whole(self.info, _as_text({**self.read_info(), "status": status}))
+
+    def status(self) -> str:
+        """What run.json says, unless its process could not say how it ended."""
+        said = str(self.read_info().get("status", "unknown"))
+        return "killed" if said in ("starting", "running") and not lock.is_locked(self.path) else said
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One process writes to a run at a time; the lock dies with the process that holds it."""
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StorageError(
-                    f"{self.path} is being written by another process: wait for it, or stop it"
-                ) from error
-            yield
+    def locked(self, *, make: bool = False) -> Iterator[Lock]:
+        """One process writes to a run at a time, and to nothing outside of it."""
+        with lock.locked(self.path, make=make) as held:
+            for name in FILES:
+                if (self.path / name).is_symlink():
+                    raise StorageError(f"{self.path / name} is a link: a run keeps its files itself; put it back")
+            yield held
 
 
 class JsonLines:
@@ -134,13 +169,19 @@ class JsonLines:
         self._file: BinaryIO = path.open("ab")
 
     def append(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_finite(record), allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(_finite(record), allow_nan=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(self._file.name, error) from error
 
     def position(self) -> int:
         """How long the file is, once that much of it is on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self._file.name, error) from error
         return self._file.tell()
 
     def cut(self, position: int) -> None:
@@ -151,7 +192,8 @@ class JsonLines:
         self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written was said when it was tried
+            self._file.close()
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -176,6 +218,24 @@ def versions() -> dict[str, JSON]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _nearest(path: Path) -> str:
+    """The run that was meant, perhaps."""
+    with suppress(OSError, ValueError):
+        if not path.parent.is_dir() or path.exists():
+            return ""
+        near = difflib.get_close_matches(path.name, [p.parent.name for p in path.parent.glob("*/run.json")], n=1)
+        return f"; did you mean {path.parent / near[0]}?" if near else ""
+    return ""
+
+
+def _unwritable(path: str, error: OSError) -> StorageError:
+    return StorageError(f"{path} cannot be written: {error.strerror}; free space, and go on with --resume")
+
+
+def _as_text(info: Mapping[str, JSON]) -> str:
+    return json.dumps(info, indent=1) + "\n"
 
 
 def _finite(value: Any) -> Any:

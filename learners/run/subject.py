@@ -13,7 +13,7 @@ from learners.run.build import make_learner
 from learners.run.checkpoint import STATE, Checkpoint, Checkpoints, load
 from learners.run.config import PolicyConfig, RunConfig, arm_config, changed, is_suite, load_run, load_suite
 from learners.run.directory import RunDirectory
-from mutual_env.errors import ConfigError, StorageError, UnknownNameError
+from mutual_env.errors import ConfigError, UnknownNameError, WrongPathError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def find(path: Path, overrides: Sequence[str] = (), *, round: int | None = None,
     if (path / "config.json").is_file():
         return _of_model(path, overrides, like)
     there = "holds none of these" if path.is_dir() else "does not exist"
-    raise StorageError(
+    raise WrongPathError(
         f"{path} {there}: give a run's directory (run.json), a checkpoint of one, or a model's (config.json)"
     )
 

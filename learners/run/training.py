@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,11 @@ from learners.run.asynchronous import RoundResult, rounds_at_own_pace
 from learners.run.build import Parts, build
 from learners.run.config import RunConfig, as_mapping, load_run, to_yaml
 from learners.run.directory import JsonLines, RunDirectory
+from learners.run.lock import Lock
 from learners.run.loop import evaluate
 from learners.run.places import Places, read_places
 from learners.run.trackers import TrackedRun, Tracker, Trackers
-from mutual_env.errors import WorkerLostError
+from mutual_env.errors import StorageError, WorkerLostError
 from mutual_env.metrics import HELD_OUT
 from mutual_env.types import JSON, AgentInfo
 
@@ -38,46 +38,60 @@ class Result:
 def train(config: RunConfig, *, replace: bool = False, listeners: Sequence[Tracker] = ()) -> Result:
     """Run from the start. `replace` removes an earlier run of the same name first. `listeners` are told how it goes,
     beside the trackers that the configuration names."""
-    path = Path(config.output) / config.name
-    if replace and RunDirectory(path).info.exists():
-        shutil.rmtree(path)
-    directory = RunDirectory.create(path, to_yaml(config), {"name": config.name, "seed": config.seed})
-    return _run(config, directory, listeners)
+    read_places(config)  # what makes no sense removes nothing
+    directory = RunDirectory(Path(config.output) / config.name)
+    with directory.locked(make=True) as lock:
+        directory.begin(to_yaml(config), {"name": config.name, "seed": config.seed}, replace=replace)
+        with _tidy(directory):
+            return _run(config, directory, lock, listeners)
 
 
 def resume(path: Path, *, listeners: Sequence[Tracker] = ()) -> Result:
     """Go on from the last whole checkpoint, as if nothing had happened."""
     directory = RunDirectory.open(path)
-    return _run(load_run(directory.config), directory, listeners)
+    with directory.locked() as lock:
+        return _run(load_run(directory.config), directory, lock, listeners)
 
 
-def _run(config: RunConfig, directory: RunDirectory, listeners: Sequence[Tracker]) -> Result:
+@contextmanager
+def _tidy(directory: RunDirectory) -> Iterator[None]:
+    """A run that cannot even start leaves nothing in the way of the corrected one."""
+    try:
+        yield
+    except BaseException:
+        if directory.read_info().get("status") == "starting":
+            directory.clear()
+        raise
+
+
+def _run(config: RunConfig, directory: RunDirectory, lock: Lock, listeners: Sequence[Tracker]) -> Result:
     places = read_places(config)
-    with directory.locked(), ExitStack() as stack:
+    with ExitStack() as stack:
         files = Files.open(directory, stack)
         parts = build(config, places, directory.exchange, stack)
         told = Trackers([*listeners, *map(trackers.make, config.trackers)])
-        run = _Run(config, places, directory, files, parts, told)
+        run = _Run(config, places, directory, lock, files, parts, told)
         stack.callback(run.close)
         refused = run.restore()
+        directory.set_status("running")
         try:
             told.started(_tracked(config, directory, run.done))
             run.go()
         except BaseException:
-            _end(directory, told, f"stopped after {run.done} rounds")
+            with suppress(StorageError):  # a full disk, say: the error that ended the run is the one to see
+                lock.check()
+                directory.set_status(f"stopped after {run.done} rounds")
+            told.finished(f"stopped after {run.done} rounds")
             raise
-        _end(directory, told, "finished")
+        lock.check()
+        directory.set_status("finished")
+        told.finished("finished")
         return Result(directory.path, run.done, tuple(refused))
 
 
 def _tracked(config: RunConfig, directory: RunDirectory, done: int) -> TrackedRun:
     names = tuple(config.policies)
     return TrackedRun(config.name, directory.path, as_mapping(config), names, config.rounds, done)
-
-
-def _end(directory: RunDirectory, told: Trackers, status: str) -> None:
-    directory.set_status(status)
-    told.finished(status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +119,17 @@ class _Run:
     """How far a run has come, and what each further round leaves behind."""
 
     def __init__(
-        self, config: RunConfig, places: Places, directory: RunDirectory, files: Files, parts: Parts, told: Trackers
+        self,
+        config: RunConfig,
+        places: Places,
+        directory: RunDirectory,
+        lock: Lock,
+        files: Files,
+        parts: Parts,
+        told: Trackers,
     ) -> None:
         self.done = 0
-        self._config, self._places = config, places
+        self._config, self._places, self._lock = config, places, lock
         self._checkpoints = directory.checkpoints(config.checkpoint.keep)
         self._files = files
         self._parts = parts
@@ -217,6 +238,7 @@ class _Run:
         return sorted(set(self._config.policies) - set(self._parts.learners))
 
     def _save(self) -> None:
+        self._lock.check()
         sharing = [loop.env.state_dict() for loop in self._parts.loops]
         state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
         saves = {name: learner.save for name, learner in self._parts.learners.items()}

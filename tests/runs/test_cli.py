@@ -53,7 +53,7 @@ def test_a_suite_runs_every_arm_over_every_seed_and_compares_them(
 
 def test_a_suite_of_another_configuration_is_not_written_over(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", str(suite), "base.rounds=1", "seeds=[0]"]) == 0
-    assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]"]) == 1
+    assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]"]) == 2
     assert "holds a suite of another configuration: give --replace" in capsys.readouterr().err
     assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]", "--replace"]) == 0
 
@@ -92,10 +92,10 @@ def test_a_dry_run_prints_what_it_would_run_and_writes_nothing(
         (["report", "nowhere"], "is not a run directory"),
     ],
 )
-def test_a_mistake_is_answered_with_a_sentence_and_exit_code_1(
+def test_a_mistake_is_answered_with_a_sentence_and_exit_code_2(
     suite: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([word.replace("{suite}", str(suite)) for word in arguments]) == 1
+    assert main([word.replace("{suite}", str(suite)) for word in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert sentence in error
