@@ -61,8 +61,29 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("share/reverified", "Peers' texts that the reader's own verifier scored again."),
             Metric("share/corrected", "Peers' texts whose claimed verdict the reader's own replaced."),
             Metric("share/unverified", "Claims of peers that were taken without verification."),
-            Metric("share/failed", "SGT: prompts on which all own samples are wrong."),
-            Metric("share/rescued", "SGT: failed prompts for which a peer had a verified success."),
+            Metric("share/failed", "Rescues: prompts on which all own samples are wrong."),
+            Metric("share/rescued", "Rescues: failed prompts for which there was a verified success to imitate."),
+            Metric("share/rescued_from_memory", "Memory: rescues by a success of an earlier round."),
+            Metric(
+                "share/rescued_by_own", "Memory: rescues, replayed ones too, by an own success of an earlier round."
+            ),
+            Metric("share/replayed", "Memory: rescues of tasks that are not in this round."),
+            Metric("share/remembered", "Memory: tasks of which there is a success."),
+            Metric("share/returned", "Memory: tasks that were rescued before and came up again."),
+            Metric("share/retained", "Memory: of these, tasks that a sample of the reader's own solved."),
+            Metric("share/retention", "Memory: the share of all returns so far that were solved so."),
+            Metric("share/placebos", "Placebo: successes imitated that are no help with what failed."),
+            Metric("share/placebos_missing", "Placebo: rescues of SGT's for which there was none."),
+            Metric("share/frozen", "Frozen peers: 1 for a policy that does not learn."),
+            Metric("share/vote/peers", "Co-RL: prompts on which a peer voted; on the others the reader did."),
+            Metric("share/vote/cast", "Co-RL: prompts on which there was a majority."),
+            Metric("share/vote/right", "Co-RL: share of the majorities that the verifier calls right."),
+            Metric(
+                "share/vote/accuracy_sum", "Co-RL: the reader's accuracy and its voters' together, mean over prompts."
+            ),
+            Metric(
+                "share/vote/converges", "Co-RL: share of prompts on which that sum is above 1: voting leads to right."
+            ),
             Metric("share/baseline_shift", "XGRPO: mean distance of the shared baseline from the reader's own mean."),
             Metric("share/candidates", "GRAFT: prompts on which a peer's group could replace the reader's."),
             Metric("share/grafted", "GRAFT: prompts on which it did."),

@@ -16,13 +16,17 @@ from sharing.situation import Sampled, Shared, Situation
 from sharing.wrapper import SharingWrapper, ring
 
 if TYPE_CHECKING:  # when it runs, `__getattr__` finds them where the registry says
+    from sharing.strategies.corl import CoRL
+    from sharing.strategies.frozen import FrozenPeers
     from sharing.strategies.ftis import FilteredTruncatedSampling
     from sharing.strategies.graft import Graft
     from sharing.strategies.hacpo import Hacpo
     from sharing.strategies.independent import Independent
     from sharing.strategies.kdrl import KnowledgeDistillationRL
     from sharing.strategies.luffy import Luffy
+    from sharing.strategies.memory import RescueMemory
     from sharing.strategies.offline import OfflineDistillation
+    from sharing.strategies.placebo import PlaceboRescue
     from sharing.strategies.prp import PeerRolloutPooling
     from sharing.strategies.sapo import Sapo
     from sharing.strategies.sgt import SuccessGatedTransfer
@@ -31,9 +35,11 @@ if TYPE_CHECKING:  # when it runs, `__getattr__` finds them where the registry s
 
 __all__ = [
     "KINDS",
+    "CoRL",
     "CrossPolicyAdvantageSharing",
     "Exchange",
     "FilteredTruncatedSampling",
+    "FrozenPeers",
     "Graft",
     "Hacpo",
     "InMemoryExchange",
@@ -45,10 +51,12 @@ __all__ = [
     "OfflineDistillation",
     "Origin",
     "PeerRolloutPooling",
+    "PlaceboRescue",
     "RayExchange",
     "Reading",
     "Record",
     "ReplayExchange",
+    "RescueMemory",
     "Rollout",
     "SQLiteExchange",
     "Sampled",

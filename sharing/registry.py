@@ -24,6 +24,10 @@ OWN = {
     "trrd": "sharing.strategies.trrd:TrustRegionRatioDistillation",
     "kdrl": "sharing.strategies.kdrl:KnowledgeDistillationRL",
     "offline": "sharing.strategies.offline:OfflineDistillation",
+    "memory": "sharing.strategies.memory:RescueMemory",
+    "corl": "sharing.strategies.corl:CoRL",
+    "placebo": "sharing.strategies.placebo:PlaceboRescue",
+    "frozen": "sharing.strategies.frozen:FrozenPeers",
 }
 _CATALOGUE: Catalogue[type[SharingWrapper]] = Catalogue("strategy", "mutual_env.strategies", OWN)
 _ALIASES = {
@@ -35,6 +39,10 @@ _ALIASES = {
     "rlad": "trrd",
     "kd-rl": "kdrl",
     "offline_distillation": "offline",
+    "rescue_memory": "memory",
+    "co-rl": "corl",
+    "placebo_rescue": "placebo",
+    "frozen_peers": "frozen",
 }
 
 

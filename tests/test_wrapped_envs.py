@@ -13,13 +13,13 @@ from pettingzoo.utils.conversions import parallel_to_aec
 
 import mutual_env
 import sharing
-from mutual_env.errors import ConfigError
 from mutual_env.testing import check_wrapper, fuzz_actions
 
 TEACHER = {"teacher": "policy_2"}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "independent": {}, "prp": {}, "xgrpo": {}, "sgt": {}, "graft": {}, "hacpo": {}, "ftis": {}, "luffy": {}, "sapo": {},
-    "trrd": TEACHER, "kdrl": TEACHER, "offline": TEACHER,
+    "trrd": TEACHER, "kdrl": TEACHER, "offline": TEACHER, "memory": {}, "corl": {}, "placebo": {},
+    "frozen": {"agents": ["policy_1"]},
 }  # fmt: skip
 
 
@@ -38,10 +38,7 @@ def strict() -> Iterator[None]:
 
 
 def strategy_of(name: str) -> type:
-    try:
-        return type(sharing.make(name, arithmetic()))
-    except ConfigError:  # it needs a teacher
-        return type(sharing.make(name, arithmetic(), **TEACHER))
+    return sharing.registry.strategy(name)
 
 
 def test_every_strategy_of_ours_is_looked_at() -> None:

@@ -37,6 +37,10 @@ CASES = {
     "trrd": TEACHER,
     "kdrl": TEACHER,
     "offline": ["sharing.options={teacher: bob, publish: [rollout]}"],
+    "memory": [],
+    "corl": [],
+    "placebo": [],
+    "frozen": ["sharing.options={agents: [bob]}"],
 }
 
 

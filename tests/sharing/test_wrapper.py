@@ -204,7 +204,7 @@ def test_state_goes_through_json_and_back() -> None:
     assert again.state_dict() == env.state_dict()
 
 
-OURS = ["independent", "prp", "xgrpo", "sgt", "graft", "hacpo", "ftis", "luffy", "sapo", "trrd", "kdrl", "offline"]
+OURS = sorted(sharing.registry.OWN)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -15,6 +15,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "trrd": {"teacher": "policy_1"},
     "kdrl": {"teacher": "policy_1"},
     "offline": {"teacher": "policy_1"},
+    "frozen": {"agents": ["policy_1"]},
 }
 """Options that a strategy cannot do without."""
 

@@ -1,0 +1,124 @@
+"""Successes to imitate: which of several, and how strongly. What SGT, the memory and the placebo have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mutual_env.seeding import generator
+from mutual_env.types import (
+    JSON,
+    CompatibilityGate,
+    Completion,
+    CrossEntropy,
+    Experience,
+    Group,
+    Lesson,
+    Message,
+    Prompt,
+    Task,
+    Verdict,
+)
+from sharing.edges import Edges, PerEdge, at_least_0
+from sharing.records import Kind, reward_of
+from sharing.situation import Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Imitation:
+    """A success as cross-entropy with `weight` λ, that of the edge it came over.
+
+    `compatible`: the weight is multiplied by min(1, s), s = exp(mean log π_old - mean log β), so that what the reader
+    finds unlikely is imitated less; this needs the author's log-probabilities, and so its rollouts instead of its
+    successes.
+    """
+
+    weight: Edges
+    compatible: bool = False
+
+    @classmethod
+    def of(cls, weight: PerEdge, readers: Collection[str], *, compatible: bool) -> Imitation:
+        return cls(Edges.of("weight", weight, readers, at_least_0), compatible)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The records that it is made of."""
+        return ("rollout",) if self.compatible else ("success",)
+
+    @property
+    def is_off(self) -> bool:
+        return self.weight.is_always(0.0)
+
+    def offered(self, situation: Situation, task_id: str) -> Group:
+        """Peers' verified successes on a task that this reader would imitate, author after author."""
+        if self.compatible:
+            by_author = situation.rollouts.get(task_id, {})
+            found = [e for a in sorted(by_author) for e in by_author[a] if e.verdict.correct and e.completion.has_trace]
+        else:
+            by_author = situation.successes.get(task_id, {})
+            found = [e for a in sorted(by_author) for e in by_author[a]]
+        return tuple(e for e in found if self.weight.at(situation.reader, e.author) > 0.0)
+
+    def lesson(self, reader: str, experience: Experience, factor: float = 1.0) -> Lesson:
+        weight = factor * self.weight.at(reader, experience.author)
+        if self.compatible:
+            return Lesson(experience, 1.0, CrossEntropy(), CompatibilityGate(floor=0.0), weight=weight)
+        return Lesson(experience, 1.0, CrossEntropy(), weight=weight)
+
+
+def failed(group: Group) -> bool:
+    """Something was tried and nothing of it was right."""
+    return bool(group) and not any(e.verdict.correct for e in group)
+
+
+def drawn_one(offered: Sequence[Experience], situation: Situation, what: str, task_id: str) -> Experience:
+    """One of them, uniformly, seeded by run, round, reader and task."""
+    draw = generator(situation.seed, what, situation.round, situation.reader, task_id)
+    return offered[int(draw.integers(len(offered)))]
+
+
+def as_json(experience: Experience) -> JSON:
+    """What must be kept of a success to imitate it in a later round, exactly."""
+    task, completion = experience.task, experience.completion
+    said: JSON = (
+        task.prompt
+        if isinstance(task.prompt, str)
+        else [{"role": message["role"], "content": message["content"]} for message in task.prompt]
+    )
+    return {
+        "task": {"id": task.id, "prompt": said, "answer": task.answer, "metadata": dict(task.metadata)},
+        "author": experience.author,
+        "round": experience.round,
+        "reward": reward_of(experience),
+        "text": completion.text,
+        "token_ids": completion.token_ids.tolist(),
+        "logprobs": completion.logprobs.tolist(),
+        "finish_reason": completion.finish_reason,
+        "policy_version": completion.policy_version,
+        "tokenizer": completion.tokenizer,
+    }
+
+
+def from_json(kept: Mapping[str, Any]) -> Experience:
+    task, prompt = kept["task"], kept["task"]["prompt"]
+    said: Prompt = (
+        prompt if isinstance(prompt, str) else tuple(Message(role=m["role"], content=m["content"]) for m in prompt)
+    )
+    completion = Completion(
+        kept["text"],
+        np.array(kept["token_ids"], np.int32),
+        np.array(kept["logprobs"], np.float64),
+        kept["finish_reason"],
+        kept["policy_version"],
+        kept["tokenizer"],
+    )
+    return Experience(
+        Task(task["id"], said, task["answer"], task["metadata"]),
+        kept["author"],
+        completion,
+        Verdict.scored(kept["reward"], correct=True),
+        kept["round"],
+    )
