@@ -11,7 +11,7 @@ import numpy as np
 from learners.corrections import Draft, Drop, Scores, correct, needs_old, teacher_of
 from learners.example import Example
 from learners.losses import loss_of, scales
-from learners.protocol import Learner
+from learners.protocol import Learner, longest_sequence
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
 from mutual_env.types import AuthorPolicy, CompatibilityGate, Floats, Ids, Lesson, Metrics, Prompt
 from tokenizers_bridge.bridge import TokenizerBridge
@@ -39,8 +39,26 @@ def build_batch(
     the bridge. Where corrections need the reader's own log-probabilities, all of them are asked for in one `score`;
     a teacher's likewise. A lesson that cannot be used is dropped and counted, under the reason.
     """
-    prompts = _Prompts(learner)
     dropped: Counter[str] = Counter()
+    drafts, translations = _drafts(lessons, learner, bridge, dropped)
+    scores = _scores(drafts, learner, bridge, teachers or {})
+    examples: list[Example] = []
+    kept: list[tuple[Draft, Scores]] = []
+    for draft, known in zip(drafts, scores, strict=True):
+        outcome = _corrected(draft, known)
+        if isinstance(outcome, Drop):
+            dropped[outcome.reason] += 1
+        else:
+            examples.append(outcome)
+            kept.append((draft, known))
+    return Batch(tuple(examples), _metrics(lessons, examples, kept, drafts, scores, translations, dropped))
+
+
+def _drafts(
+    lessons: Sequence[Lesson], learner: Learner, bridge: TokenizerBridge, dropped: Counter[str]
+) -> tuple[list[Draft], Sequence[Translation]]:
+    """The lessons in the reader's tokens, and what the bridge made of those that are peers'."""
+    prompts, longest = _Prompts(learner), longest_sequence(learner)
     peers = [lesson for lesson in lessons if lesson.experience.author != learner.name]
     translations = bridge.translate([lesson.experience.completion for lesson in peers], learner.tokenizer)
     translated = iter(translations)
@@ -50,21 +68,28 @@ def build_batch(
             drafts.append(_own(lesson, learner, prompts))
             continue
         translation = next(translated)
+        prompt_ids = prompts.of(lesson.experience.task.prompt)
         if translation.action == "reject":
             dropped[f"translation_{translation.verdict.replace('-', '_')}"] += 1
+        elif _is_too_long(prompt_ids, translation.token_ids, longest):
+            dropped["too_long"] += 1
         else:
-            drafts.append(Draft.borrowed(lesson, prompts.of(lesson.experience.task.prompt), translation))
-    scores = _scores(drafts, learner, bridge, teachers or {})
-    examples: list[Example] = []
-    kept: list[tuple[Draft, Scores]] = []
-    for draft, known in zip(drafts, scores, strict=True):
-        outcome = correct(draft, known)
-        if isinstance(outcome, Drop):
-            dropped[outcome.reason] += 1
-        else:
-            examples.append(outcome)
-            kept.append((draft, known))
-    return Batch(tuple(examples), _metrics(lessons, examples, kept, drafts, scores, translations, dropped))
+            drafts.append(Draft.borrowed(lesson, prompt_ids, translation))
+    return drafts, translations
+
+
+def _corrected(draft: Draft, scores: Scores) -> Example | Drop:
+    """No record of a peer ends an update, whatever is in it; what is wrong with one's own must be heard."""
+    try:
+        return correct(draft, scores)
+    except InvalidInputError:
+        if not draft.is_borrowed:
+            raise
+        return Drop("unusable")
+
+
+def _is_too_long(prompt_ids: Ids, response_ids: Ids, longest: int | None) -> bool:
+    return longest is not None and prompt_ids.size + response_ids.size > longest
 
 
 class _Prompts:
@@ -126,7 +151,8 @@ def _taught(
     prompts = _Prompts(teacher)
     asked: list[tuple[int, Draft, Ids]] = []
     for index, draft, ids in zip(indices, drafts, _in_tokens_of(drafts, learner, bridge, teacher), strict=True):
-        if ids.size:
+        prompt_ids = prompts.of(draft.lesson.experience.task.prompt)
+        if ids.size and not _is_too_long(prompt_ids, ids, longest_sequence(teacher)):
             asked.append((index, draft, ids))
     if not asked:
         return taught

@@ -23,6 +23,10 @@ from mutual_env.types import (
 )
 from tokenizers_bridge.types import Translation
 
+PLAUSIBLE_LOG_RATIO = 20.0
+"""How much likelier a reader may find a peer's sample than its author claims to. Under the author's own distribution
+the ratio of any other to it has a mean of at most 1, so an honest author exceeds e^20 once in e^20 samples."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
@@ -101,6 +105,8 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
     """Apply the correction that the lesson names."""
     if draft.response_ids.size == 0:
         return Drop("empty")
+    if draft.is_borrowed and _log_ratio(draft, scores) > PLAUSIBLE_LOG_RATIO:
+        return Drop("implausible_logprobs")
     match draft.lesson.correction:
         case OldPolicy():
             return _example(draft)
@@ -116,6 +122,14 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
             return _teacher_divergence(draft, scores, correction)
         case other:
             assert_never(other)
+
+
+def _log_ratio(draft: Draft, scores: Scores) -> float:
+    """Of the whole sample, the reader's to what its author claims, where both are known and can be compared."""
+    if scores.old is None or draft.author_logprobs is None:
+        return 0.0
+    compared = draft.exact & np.isfinite(draft.author_logprobs)
+    return float((scores.old - draft.author_logprobs)[compared].sum())
 
 
 def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = None) -> Example:
@@ -188,4 +202,5 @@ def _divergence(log_ratio: npt.NDArray[np.float64]) -> float:
 
 
 def _mean(values: Floats) -> float:
-    return float(values.mean()) if values.size else 0.0
+    with np.errstate(over="ignore"):  # a peer may claim anything; no example may hold what is not finite
+        return float(values.mean()) if values.size else 0.0

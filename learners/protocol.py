@@ -46,3 +46,17 @@ class Learner(Protocol):
 
     def close(self) -> None:
         """Release what is held. Safe to call twice."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """What a learner may say beside: how much it can train on at once."""
+
+    @property
+    def max_sequence(self) -> int | None:
+        """Prompt and response tokens of the longest sequence that `score` and `update` take; None: any."""
+
+
+def longest_sequence(learner: Learner) -> int | None:
+    """What a learner says of that; None where it says nothing."""
+    return learner.max_sequence if isinstance(learner, Bounded) else None

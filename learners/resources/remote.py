@@ -72,7 +72,7 @@ class RemoteLearner:
         self._version = 0
         self._failures = 0
         self._lost = ""
-        self._name, self._tokenizer = self._ask("hello")
+        self._name, self._tokenizer, self._longest = self._ask("hello")
 
     @property
     def name(self) -> str:
@@ -87,6 +87,11 @@ class RemoteLearner:
     def tokenizer(self) -> Tokenizer:
         tokenizer: Tokenizer = self._tokenizer
         return tokenizer
+
+    @property
+    def max_sequence(self) -> int | None:
+        longest: int | None = self._longest
+        return longest
 
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         groups: list[tuple[Completion, ...]] = self._ask("act", prompts, n, seed=seed)

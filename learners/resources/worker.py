@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from learners.example import Example
-from learners.protocol import Learner
+from learners.protocol import Learner, longest_sequence
 from mutual_env.types import Metrics
 
 Files: TypeAlias = Mapping[str, bytes]
@@ -86,7 +86,8 @@ class LearnerWorker:
         if again and self._answered is not None and self._answered[0] == call.version:
             return Done(self._answered[1], self._learner.version)
         if call.method == "hello":
-            return Done((self._learner.name, self._learner.tokenizer), self._learner.version)
+            says = (self._learner.name, self._learner.tokenizer, longest_sequence(self._learner))
+            return Done(says, self._learner.version)
         if self._learner.version != call.version:
             return Stale(self._learner.version)
         if call.method == "files":

@@ -94,8 +94,11 @@ class TorchLearner:
 
     @property
     def max_sequence(self) -> int | None:
-        """Prompt and response tokens of the longest example that `update` takes; None: there is no such bound."""
-        return self._trainer.max_sequence
+        """Prompt and response tokens of the longest example that `update` takes: what the trainer's memory and the
+        model's positions leave room for. None: there is no such bound."""
+        positions = getattr(self._model.base.config.get_text_config(), "max_position_embeddings", None)
+        bounds = [bound for bound in (self._trainer.max_sequence, positions) if bound is not None]
+        return min(bounds, default=None)
 
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
@@ -160,7 +163,8 @@ class TorchLearner:
         """What is sampled must be small enough to be trained on: said before a round is sampled, not after it."""
         longest = max((ids.size for ids in prompts), default=0)
         sequence = longest + self._options.max_new_tokens
-        if self.max_sequence is not None and sequence > self.max_sequence:
+        room = self._trainer.max_sequence
+        if room is not None and sequence > room:
             raise InvalidInputError(
                 f"{self._name}: a prompt of {longest} tokens and a response of up to {self._options.max_new_tokens} "
                 f"(max_new_tokens) do not fit micro_batch_tokens={self._options.micro_batch_tokens}: "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from learners.example import Example
-from learners.protocol import Learner
+from learners.protocol import Learner, longest_sequence
 from learners.sampling import Sampling, asked_for
 from learners.vllm.engine import SamplingEngine, Weights
 from mutual_env.errors import InvalidInputError
@@ -55,6 +55,10 @@ class VllmSampled:
     @property
     def tokenizer(self) -> Tokenizer:
         return self._learner.tokenizer
+
+    @property
+    def max_sequence(self) -> int | None:
+        return longest_sequence(self._learner)
 
     def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""

@@ -259,3 +259,59 @@ def test_learners_are_made_by_name_and_registered_from_outside() -> None:
     assert {"mine", "mine_too", "tabular", "torch"} <= set(learners.names())
     with pytest.raises(InvalidInputError, match="module:attribute"):
         register("bad", "learners.tabular")
+
+
+# -- what a peer merely claims, and what a reader cannot train on -----------------------------------------------------
+
+
+class Short(Counting):
+    """Trains on sequences of up to eight tokens."""
+
+    max_sequence = 8
+
+
+def test_a_peers_text_that_the_reader_cannot_train_on_is_dropped_and_counted() -> None:
+    # "1+2=" is bos and four characters: there is room for two, and the stop token.
+    policy = Short(CHARS, "reader")
+    lessons = [Lesson(written("peer", text, CHARS), 1.0, CrossEntropy()) for text in ("12", "123")]
+    batch = batch_of(policy, *lessons)
+    assert [example.response_ids.size for example in batch.examples] == [3]
+    assert batch.metrics["batch/dropped_too_long"] == 1.0
+    scored = Lesson(written("peer", "123", CHARS), 1.0, correction=AuthorPolicy())
+    assert batch_of(policy, scored).examples == ()
+    assert policy.asked == []  # nor is it scored
+
+
+def test_the_readers_own_sample_is_trained_on_or_refused_by_the_learner_itself() -> None:
+    assert len(batch_of(Short(CHARS, "reader"), Lesson(written("reader", "12345", CHARS), 1.0)).examples) == 1
+
+
+def test_a_teacher_is_not_asked_about_what_it_cannot_score() -> None:
+    teacher = Short(CHARS, "teacher")
+    lesson = Lesson(written("reader", "12345", CHARS), 1.0, correction=TeacherMixture("teacher", 0.5))
+    batch = batch_of(reader(), lesson, teacher=teacher)
+    assert teacher.asked == []
+    assert batch.metrics["batch/teacher_aligned_share"] == 0.0
+
+
+def test_a_claim_that_no_honest_author_could_make_is_dropped_and_counted() -> None:
+    # The reader's six tokens have log-probabilities near -2.4 each (ten digits and the stop token). Of two claims, one
+    # makes the sample less than e^20 times as likely for the reader as for its author, the other more.
+    policy = reader()
+    for claimed, kept in ((-5.0, 1), (-7.0, 0)):
+        lesson = Lesson(written("peer", "12345", CHARS, [claimed] * 6), -1.0, correction=AuthorPolicy())
+        batch = batch_of(policy, lesson)
+        assert len(batch.examples) == kept
+        assert batch.metrics.get("batch/dropped_implausible_logprobs", 0.0) == 1.0 - kept
+    gate = Lesson(written("peer", "12345", CHARS, [-7.0] * 6), 1.0, correction=CompatibilityGate())
+    assert batch_of(policy, gate).metrics["batch/dropped_implausible_logprobs"] == 1.0
+
+
+def test_what_cannot_be_an_example_is_dropped_where_it_is_a_peers_and_raises_where_it_is_ones_own() -> None:
+    # The mean of these overflows, which no example may hold.
+    wild = [-1e308] * 6
+    batch = batch_of(reader(), Lesson(written("peer", "12345", CHARS, wild), 1.0, correction=AuthorMean()))
+    assert batch.examples == ()
+    assert batch.metrics["batch/dropped_unusable"] == 1.0
+    with pytest.raises(InvalidInputError, match="anchor must be finite"):
+        batch_of(reader(), Lesson(written("reader", "12345", CHARS, wild), 1.0, correction=AuthorMean()))
