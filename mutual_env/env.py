@@ -179,7 +179,9 @@ def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdic
 
     `accuracy` and `reward/mean` are over what was kept, and 0 if nothing was; `solved` is the share of tasks with at
     least one correct completion; `verify/<status>` counts verdicts as they came, `verify/unscored` those without a
-    reward; `length/tokens` is there where completions have a trace.
+    reward. Where completions have a trace there is `length/tokens`, `length/truncated`, the share of those that were
+    cut off, and `entropy`, minus the mean log-probability of the sampled tokens: an unbiased estimate of the entropy a
+    token has under what was sampled from.
     """
     correct_PG = [[e.verdict.correct for e in group] for group in groups]
     statuses = [v.status for v in verdicts]
@@ -192,9 +194,14 @@ def summarize(groups: Sequence[Group], completions: Sequence[Completion], verdic
     }
     for status in _STATUSES:
         metrics[f"verify/{status}"] = float(statuses.count(status))
-    lengths = [c.token_ids.size for c in completions if c.tokenizer]
-    if lengths:
-        metrics["length/tokens"] = _mean(lengths)
+    traced = [c for c in completions if c.tokenizer]
+    tokens = sum(c.token_ids.size for c in traced)
+    if traced:
+        metrics["length/tokens"] = tokens / len(traced)
+        metrics["length/truncated"] = _mean([c.finish_reason == "length" for c in traced])
+    surprise = -math.fsum(float(c.logprobs.sum()) for c in traced)
+    if tokens and math.isfinite(surprise):
+        metrics["entropy"] = surprise / tokens
     return metrics
 
 

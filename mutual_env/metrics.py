@@ -41,6 +41,10 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("solved", "Share of prompts with at least one correct sample."),
             Metric("length/chars", "Mean length of a sample, in characters."),
             Metric("length/tokens", "Mean length of a sample, in tokens of its policy."),
+            Metric("length/truncated", "Share of the samples that were cut off."),
+            Metric(
+                "entropy", "Minus the mean log-probability of sampled tokens: what a token's entropy is, estimated."
+            ),
             Metric("verify/unscored", "How many samples got no reward, because their verification did not end."),
             Metric("verify/{status}", "How many verdicts had this status, before unscored samples were dropped."),
         ),
