@@ -1,8 +1,4 @@
-"""What a worker process may use, and how it gives up the rest.
-
-This bounds accidents and careless attacks. It is no sandbox: a worker runs as the user, and reads what the user can
-read.
-"""
+"""What a worker process may use, and how it gives up the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mutual_env.errors import InvalidInputError
-from mutual_env.verifiers.pool import kernel
+from mutual_env.verifiers.pool import kernel, landlock, readable, seccomp
 
 _THREADS = 64
 
@@ -27,6 +23,7 @@ class Limits:
     open_files  descriptors
     processes   processes it may start; 0: none (threads are not processes)
     network     whether it may open sockets
+    readable    files and directories that it may read, beside Python, its libraries and the verifiers' own modules
     """
 
     memory_mb: int = 1024
@@ -34,6 +31,7 @@ class Limits:
     open_files: int = 64
     processes: int = 0
     network: bool = False
+    readable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("memory_mb", 64), ("file_mb", 0), ("open_files", 16), ("processes", 0)):
@@ -42,25 +40,45 @@ class Limits:
                 raise InvalidInputError(
                     f"VerifierPool.{name} must be a whole number of at least {least}, got {value!r}"
                 )
+        object.__setattr__(self, "readable", tuple(self.readable))
+        if not all(isinstance(path, str) and os.path.isabs(path) for path in self.readable):
+            raise InvalidInputError(f"VerifierPool.readable must be absolute paths, got {self.readable!r}")
 
 
-def prepare(limits: Limits) -> None:
-    """Make `confine` quicker in the processes that are forked from this one."""
-    kernel.prepare(processes=limits.processes > 0, network=limits.network)
+@dataclass(frozen=True, slots=True)
+class Cage:
+    """Limits, and what of them could be worked out before a worker is forked."""
+
+    limits: Limits
+    readable: tuple[Path, ...]
+
+    @classmethod
+    def prepare(cls, limits: Limits) -> Cage:
+        """Call where the modules are loaded that workers need, and again when there are more."""
+        seccomp.prepare(processes=limits.processes > 0, network=limits.network)
+        return cls(limits, readable.paths(list(sys.modules.values()), limits.readable))
 
 
-def confine(limits: Limits, directory: Path) -> None:
+def confine(cage: Cage, directory: Path) -> None:
     """Apply the limits to this process for good. What the platform lacks is left out: see `kernel`."""
-    kernel.renounce_privileges()
-    kernel.confine_writes(directory, network=limits.network)
-    megabyte = 1 << 20
+    limits, megabyte = cage.limits, 1 << 20
     _lower("RLIMIT_CORE", 0)
     _lower("RLIMIT_AS", address_space() + limits.memory_mb * megabyte)
     _lower("RLIMIT_FSIZE", limits.file_mb * megabyte)
     _lower("RLIMIT_NOFILE", limits.open_files)
-    if os.geteuid() != 0:  # the kernel exempts root; `refuse_calls` exempts nobody
+    if os.geteuid() != 0:  # the kernel exempts root; seccomp exempts nobody
         _lower("RLIMIT_NPROC", _threads_of_user() + _THREADS + limits.processes)
-    kernel.refuse_calls(processes=limits.processes > 0, network=limits.network)
+    kernel.renounce_privileges()
+    own_facts = Path("/proc/self")
+    reach = landlock.Reach(
+        directory,
+        (*cage.readable, own_facts),
+        readable.LISTED,
+        programs=limits.processes > 0,
+        network=limits.network,
+    )
+    landlock.confine(reach)
+    seccomp.refuse_calls(processes=limits.processes > 0, network=limits.network)
 
 
 def allow_cpu(seconds: float) -> None:

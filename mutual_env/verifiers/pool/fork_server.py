@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.verifiers.pool import kernel
-from mutual_env.verifiers.pool.confinement import Limits, prepare
+from mutual_env.verifiers.pool.confinement import Cage, Limits
 from mutual_env.verifiers.pool.wire import Frames, frame
 from mutual_env.verifiers.pool.worker import serve
 from mutual_env.verifiers.spec import Verifier, VerifierSpec, build
@@ -66,6 +66,7 @@ class ForkServer:
         self._workers: dict[int, Path] = {}
         self._faults: dict[int, str] = {}
         self._processes = 0
+        self._cages: dict[Limits, Cage] = {}
         self._born = 0
 
     @property
@@ -105,6 +106,7 @@ class ForkServer:
             self._control.sendall(frame({"loaded": message["id"], "problem": problem}))
             return
         self._verifiers[message["id"]] = verifier
+        self._cages.clear()  # there are new modules to read
         gc.collect()
         gc.freeze()  # what is here now is never collected, so collections in the workers do not copy its pages
         self._control.sendall(frame({"loaded": message["id"], "problem": None}))
@@ -114,7 +116,8 @@ class ForkServer:
         self._processes = limits.processes
         directory = self._root / f"worker-{self._born}"
         directory.mkdir(mode=0o700)
-        prepare(limits)
+        if limits not in self._cages:
+            self._cages[limits] = Cage.prepare(limits)
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -123,7 +126,7 @@ class ForkServer:
                 connection = socket.socket(fileno=handle)
                 for other in self.handles:
                     os.close(other)
-                serve(connection, self._verifiers, limits, directory, deadline)
+                serve(connection, self._verifiers, self._cages[limits], directory, deadline)
                 code = 0
             finally:
                 os._exit(code)

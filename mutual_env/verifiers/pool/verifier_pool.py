@@ -14,6 +14,7 @@ from dataclasses import replace
 from mutual_env.errors import DeadlineExceededError, InvalidInputError
 from mutual_env.machine import cores
 from mutual_env.types import Task, Verdict
+from mutual_env.verifiers.pool import kernel
 from mutual_env.verifiers.pool.confinement import Limits
 from mutual_env.verifiers.pool.jobs import Counters, Job
 from mutual_env.verifiers.pool.supervisor import Supervisor
@@ -30,7 +31,9 @@ class VerifierPool:
     batch             items per message to a worker
     remember          verdicts kept, so that a text that repeats is verified once; 0: none
     items_per_worker  items after which a worker is replaced by a fresh one
-    memory_mb, file_mb, open_files, processes, network: see `Limits`
+    memory_mb, file_mb, open_files, processes, network, readable: see `Limits`
+    debuggable        False: with the first worker, this process shuts out debuggers and other tracers of its user, and
+                      leaves no core dump: its environment and memory are read by nobody
 
     No process is started before the first item that needs one; inline verifiers never do. Verdicts depend on the items
     alone, not on the number of workers. Any number of verifiers and threads may use one pool. After a fork, the child's
@@ -50,6 +53,8 @@ class VerifierPool:
         open_files: int = 64,
         processes: int = 0,
         network: bool = False,
+        readable: Sequence[str] = (),
+        debuggable: bool = False,
     ) -> None:
         workers = cores() if workers is None else workers
         for name, value in (("workers", workers), ("batch", batch), ("items_per_worker", items_per_worker)):
@@ -60,8 +65,8 @@ class VerifierPool:
         if not isinstance(remember, int) or remember < 0:
             raise InvalidInputError(f"VerifierPool.remember must be a whole number of at least 0, got {remember!r}")
         self.workers, self.deadline, self.batch = workers, float(deadline), batch
-        self.limits = Limits(memory_mb, file_mb, open_files, processes, network)
-        self._items_per_worker, self._remember = items_per_worker, remember
+        self.limits = Limits(memory_mb, file_mb, open_files, processes, network, tuple(readable))
+        self._items_per_worker, self._remember, self._debuggable = items_per_worker, remember, debuggable
         self._closed = False
         self._begin()
 
@@ -125,6 +130,8 @@ class VerifierPool:
             if self._supervisors and not self._supervisors[0].running:
                 self._supervisors.pop().stop()
             if not self._supervisors:
+                if not self._debuggable:
+                    kernel.hide_from_tracers()
                 settings = self.workers, self.deadline, self.batch, self._items_per_worker
                 self._supervisors.append(Supervisor(*settings, self.limits, self.counters))
             self._supervisors[0].submit(job)

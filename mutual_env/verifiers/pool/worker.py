@@ -15,7 +15,7 @@ from typing import Any
 
 from mutual_env.types import Task, Verdict
 from mutual_env.verifiers.pool import kernel
-from mutual_env.verifiers.pool.confinement import Limits, address_space, allow_cpu, confine
+from mutual_env.verifiers.pool.confinement import Cage, address_space, allow_cpu, confine
 from mutual_env.verifiers.pool.wire import DONE, MAX_DETAIL, MEMORY, RETIRE, VERDICT, Frames, record, task_from_json
 from mutual_env.verifiers.spec import Verifier
 
@@ -23,17 +23,17 @@ _CPU_FACTOR = 2.0
 
 
 def serve(
-    connection: socket.socket, verifiers: Mapping[str, Verifier], limits: Limits, directory: Path, deadline: float
+    connection: socket.socket, verifiers: Mapping[str, Verifier], cage: Cage, directory: Path, deadline: float
 ) -> None:
     """Returns when the pool closes the connection; usually the process is killed before."""
     _detach(directory)
-    confine(limits, directory)
+    confine(cage, directory)
     base = address_space()
     frames = Frames()
     while data := connection.recv(1 << 18):
         for message in frames.feed(data):
             done = _verify_batch(connection, verifiers[message["verifier"]], message, deadline)
-            bloated = address_space() - base > limits.memory_mb * (1 << 19)
+            bloated = address_space() - base > cage.limits.memory_mb * (1 << 19)
             if done:
                 connection.sendall(record(RETIRE if bloated or _has_children() else DONE))
 

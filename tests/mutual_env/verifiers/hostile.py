@@ -143,7 +143,8 @@ def _leave_files(_: str) -> Verdict:
     directory = Path("a/b")
     directory.mkdir(parents=True)
     (directory / "file").write_text("x")
-    directory.chmod(0)
+    (directory / "closed").mkdir(mode=0)
+    (directory / "read only").mkdir(mode=0o500)
     return _told(os.getcwd())
 
 
