@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from signal import SIGINT
 from typing import Protocol
 
+from learners.run.ending import EndedBySignal, ended_by_signals
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import InvalidInputError, MutualEnvError, UnknownNameError
 
@@ -38,20 +40,25 @@ _COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done; 1 what was begun has failed; 2 the arguments, the configuration or a path must be
-    corrected, and nothing was begun; 130 interrupted."""
+    corrected, and nothing was begun; 128 and the number of the signal that ended it."""
     args = _parse(_parser(), arguments)
     try:
-        code: int = args.run(args)
+        with ended_by_signals():
+            code: int = args.run(args)
     except MutualEnvError as error:
         print(f"error: {error}", file=sys.stderr)
         asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError)) and not getattr(args, "running", False)
         return 2 if asked_wrongly else 1
+    except EndedBySignal as signal:
+        return _interrupted(f"ended by {signal}", signal.number)
     except KeyboardInterrupt:
-        print(
-            "interrupted: a run goes on from its last checkpoint with `mutual-env train --resume RUN`", file=sys.stderr
-        )
-        return 130
+        return _interrupted("interrupted", SIGINT)
     return code
+
+
+def _interrupted(how: str, number: int) -> int:
+    print(f"{how}: a run goes on from its last checkpoint with `mutual-env train --resume RUN`", file=sys.stderr)
+    return 128 + number
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

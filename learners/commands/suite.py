@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -38,10 +39,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     began = time.monotonic()
     with SuiteProgress(config, quiet=args.quiet) as progress:
-        results = run_suite(args.config, args.overrides, config, replace=args.replace, watch=progress)
+        results = run_suite(config, replace=args.replace, watch=progress)
     console = Console()
     console.print(comparison(results))
     console.print(curves(results))
     report = write_suite_report(results)
     console.print(f"{time.monotonic() - began:.0f} s in all; report: {report}", highlight=False)
-    return 0
+    for failure in results.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 1 if results.failures else 0

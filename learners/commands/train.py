@@ -15,6 +15,7 @@ from learners.report.progress import RunProgress
 from learners.run.build import check
 from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
 from learners.run.directory import RunDirectory
+from learners.run.ending import end_with
 from learners.run.trackers import TrackedRun
 from learners.run.training import Result, resume, train
 from mutual_env.errors import ConfigError
@@ -35,9 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arm", help="of a suite: the arm to run")
     parser.add_argument("--seed", type=int, help="of a suite: the seed to run it with")
     parser.add_argument("--quiet", action="store_true", help="print nothing on the way")
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # of a suite: end with this process
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.parent is not None:
+        end_with(args.parent)
     if args.resume is not None:
         if args.config is not None:
             raise ConfigError(

@@ -37,7 +37,8 @@ def curves(results: SuiteResults) -> Text:
         for measure in results.measures():
             for arm in results.runs:
                 values = [spread.mean for _, spread in results.mean_curve(arm, policy, measure)]
-                lines.append(f"{policy:>12} {_label(measure):<12} {arm:<12} {sparkline(values)} {values[-1]:.2f}")
+                if values:
+                    lines.append(f"{policy:>12} {_label(measure):<12} {arm:<12} {sparkline(values)} {values[-1]:.2f}")
     return Text("\n".join(lines))
 
 

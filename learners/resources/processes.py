@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -108,6 +110,8 @@ class ProcessHost:
 
     def __init__(self, name: str, make: Callable[[], Learner], threads: int) -> None:
         self.name, self._make, self._threads = name, make, threads
+        self._starting = threading.Lock()
+        self._closed = False
         self._start()
 
     @property
@@ -140,7 +144,7 @@ class ProcessHost:
         self._process.kill()
 
     def restart(self, limit: float) -> None:
-        self.close()
+        self._stop()
         self._start()
         self.wait_until_ready(limit)
 
@@ -157,6 +161,12 @@ class ProcessHost:
             raise built
 
     def close(self) -> None:
+        """For good: a thread that was about to start the worker again finds that it is too late."""
+        with self._starting:
+            self._closed = True
+        self._stop()
+
+    def _stop(self) -> None:
         with contextlib.suppress(OSError):
             self._pipe.close()
         self._process.join(timeout=EXIT_SECONDS)
@@ -166,11 +176,13 @@ class ProcessHost:
 
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(
-            target=_serve, args=(theirs, self._make, self._threads), name=f"mutual-env {self.name}", daemon=True
-        )
-        with _thread_count(self._threads):
+        with self._starting, _thread_count(self._threads):
+            if self._closed:
+                raise WorkerDiedError(f"the worker of policy {self.name!r} was closed")
+            self._pipe, theirs = spawn.Pipe()
+            self._process = spawn.Process(
+                target=_serve, args=(theirs, self._make, self._threads), name=f"mutual-env {self.name}", daemon=True
+            )
             self._process.start()
         theirs.close()
 
@@ -195,8 +207,20 @@ def _thread_count(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _end_with_parent() -> None:
+    """Also in the middle of a call: nobody waits for its result any more."""
+    parent = multiprocessing.parent_process()
+    while parent is not None and not connection.wait([parent.sentinel], timeout=60.0):
+        pass
+    os._exit(1)
+
+
 def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
-    """The worker's main loop. It ends with the process that started it: a reader sees its end of the pipe close."""
+    """The worker's main loop. It ends with the process that started it, and with it alone: what a terminal says to all
+    of its processes is for that one to hear."""
+    for heard in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(heard, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         worker = LearnerWorker(make)
     except Exception as error:  # a boundary: it is raised again on the other side

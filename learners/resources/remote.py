@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from learners.aside import Aside
 from learners.example import Example
 from learners.resources.demand import Patience
 from learners.resources.record import Incident
@@ -66,7 +66,7 @@ class RemoteLearner:
         self._limits = limits or {}
         self._keep = keep
         self._lock = threading.Lock()
-        self._aside = tempfile.TemporaryDirectory(prefix="mutual-env-state-")
+        self._aside = Aside("mutual-env-state-")
         self._base: Path | Files | None = None
         self._updates: list[Sequence[Example]] = []
         self._version = 0
@@ -123,12 +123,12 @@ class RemoteLearner:
 
     def close(self) -> None:
         self._host.close()
-        self._aside.cleanup()
+        self._aside.close()
 
     def _put_aside(self) -> None:
         """Make the present state the one to come back to."""
         if self._host.shares_files:
-            directory = Path(self._aside.name) / f"version_{self._version}"
+            directory = self._aside.path / f"version_{self._version}"
             directory.mkdir(exist_ok=True)
             self._ask("save", directory)
             old, self._base = self._base, directory

@@ -8,13 +8,13 @@ again.
 from __future__ import annotations
 
 import copy
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from learners.aside import Aside
 from learners.example import Example
 from learners.protocol import Learner, longest_sequence
 from mutual_env.types import Metrics
@@ -102,9 +102,9 @@ class LearnerWorker:
         if isinstance(state.base, Path):
             self._learner.load(state.base)
         elif state.base is not None:
-            with tempfile.TemporaryDirectory(prefix="mutual-env-") as directory:
-                write_files(state.base, Path(directory))
-                self._learner.load(Path(directory))
+            with Aside("mutual-env-worker-") as directory:
+                write_files(state.base, directory / "state")
+                self._learner.load(directory / "state")
         for examples in state.updates:
             self._learner.update(examples)
         return Done(None, self._learner.version)
@@ -120,9 +120,11 @@ def portable(error: Exception) -> Exception:
 
 
 def _saved(learner: Learner) -> Files:
-    with tempfile.TemporaryDirectory(prefix="mutual-env-") as directory:
-        learner.save(Path(directory))
-        return read_files(Path(directory))
+    with Aside("mutual-env-worker-") as directory:
+        state = directory / "state"
+        state.mkdir()
+        learner.save(state)
+        return read_files(state)
 
 
 def read_files(directory: Path) -> Files:

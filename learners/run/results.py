@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,11 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class SuiteResults:
-    """Every arm's runs, in the order of the seeds."""
+    """Every arm's runs, in the order of the seeds, as far as they have begun. `failures`: why some were not done."""
 
     config: SuiteConfig
     runs: Mapping[str, tuple[RunResults, ...]]
+    failures: tuple[str, ...] = ()
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -153,8 +154,7 @@ def run_path(suite: SuiteConfig, arm: str, seed: int) -> Path:
     return Path(suite.output) / suite.name / arm / f"seed_{seed}"
 
 
-def read_suite(config: SuiteConfig) -> SuiteResults:
-    return SuiteResults(
-        config,
-        {arm: tuple(read_run(run_path(config, arm, seed)) for seed in config.seeds) for arm in config.arms},
-    )
+def read_suite(config: SuiteConfig, failures: Sequence[str] = ()) -> SuiteResults:
+    paths = {arm: [run_path(config, arm, seed) for seed in config.seeds] for arm in config.arms}
+    begun = {arm: [path for path in of if RunDirectory(path).info.is_file()] for arm, of in paths.items()}
+    return SuiteResults(config, {arm: tuple(map(read_run, of)) for arm, of in begun.items()}, tuple(failures))

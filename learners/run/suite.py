@@ -8,16 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from learners.run import lock
 from learners.run.config import SuiteConfig, to_yaml
 from learners.run.directory import RunDirectory
+from learners.run.lock import locked
 from learners.run.results import SuiteResults, read_run, read_suite, run_path
-from mutual_env.errors import ConfigError, DeadlineExceededError, TrainingError
+from learners.sealed import write_whole
+from mutual_env.errors import ConfigError, StorageError
 
 POLL_SECONDS = 0.25
 LONGEST_RUN_SECONDS = 24 * 3600.0
+STOP_SECONDS = 20.0
+SUITE = "suite.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,75 +41,89 @@ WatchSuite = Callable[[Sequence[Progress]], None]
 
 @dataclass(slots=True)
 class _Member:
+    """One arm under one seed. `failure`: why its process ended before it was done."""
+
     arm: str
     seed: int
     path: Path
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
+    failure: str = ""
+
+    @property
+    def log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.log")
 
     @property
     def finished(self) -> bool:
-        run = RunDirectory(self.path)
-        return run.info.is_file() and run.read_info().get("status") == "finished"
+        try:
+            return RunDirectory(self.path).read_info().get("status") == "finished"
+        except StorageError:
+            return False
 
     def progress(self) -> Progress:
-        if not RunDirectory(self.path).info.is_file():
-            return Progress(self.arm, self.seed, "starting" if self.process else "waiting", 0)
-        rounds = _last_round(self.path)
-        state = "finished" if self.finished else "running" if self.process else "waiting"
-        return Progress(self.arm, self.seed, state, rounds)
+        state = "failed" if self.failure else "running" if self.process else "waiting"
+        if RunDirectory(self.path).info.is_file():
+            return Progress(self.arm, self.seed, "finished" if self.finished else state, _last_round(self.path))
+        return Progress(self.arm, self.seed, "starting" if self.process else state, 0)
 
 
-def run_suite(
-    file: Path,
-    overrides: Sequence[str],
-    config: SuiteConfig,
-    *,
-    replace: bool = False,
-    watch: WatchSuite | None = None,
-) -> SuiteResults:
-    """Run what is not finished yet; a run that was begun before goes on from its checkpoint."""
+def run_suite(config: SuiteConfig, *, replace: bool = False, watch: WatchSuite | None = None) -> SuiteResults:
+    """Run what is not finished yet; a run that was begun before goes on from its checkpoint. A run that fails does not
+    keep the others from running: the results say which it was, and why."""
     root = Path(config.output) / config.name
-    if replace and (root / "suite.yaml").is_file():
-        shutil.rmtree(root)
-    _keep_config(root, config)
     members = [_Member(arm, seed, run_path(config, arm, seed)) for seed in config.seeds for arm in config.arms]
+    with locked(root, make=True):
+        if replace and (root / SUITE).is_file():
+            _clear(root)
+        _keep_config(root, config)
+        _run_all(config, members, root / SUITE, watch)
+        results = read_suite(config, [member.failure for member in members if member.failure])
+        write_whole(root / "results.json", results.as_json() + "\n")
+    return results
+
+
+def _run_all(config: SuiteConfig, members: Sequence[_Member], file: Path, watch: WatchSuite | None) -> None:
+    processes = config.processes or os.cpu_count() or 1
     waiting = [member for member in members if not member.finished]
     running: list[_Member] = []
     try:
         while waiting or running:
-            while waiting and len(running) < _processes(config):
-                running.append(_start(waiting.pop(0), file, overrides, _processes(config)))
+            while waiting and len(running) < processes:
+                running.append(waiting.pop(0))
+                _start(running[-1], file, processes)
             time.sleep(POLL_SECONDS)
             running = [member for member in running if not _ended(member)]
             if watch is not None:
                 watch([member.progress() for member in members])
     finally:
-        for member in running:
-            _stop(member)
-    results = read_suite(config)
-    (root / "results.json").write_text(results.as_json() + "\n")
-    return results
+        _stop(running)
+
+
+def _clear(root: Path) -> None:
+    """Remove an earlier suite of this name, unless one of its runs is still being written."""
+    with ExitStack() as stack:
+        for info in root.glob("*/*/run.json"):
+            stack.enter_context(locked(info.parent))
+        for path in root.iterdir():
+            if path.name != lock.NAME:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _keep_config(root: Path, config: SuiteConfig) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    kept, resolved = root / "suite.yaml", to_yaml(config)
+    kept, resolved = root / SUITE, to_yaml(config)
     if kept.is_file() and kept.read_text() != resolved:
         raise ConfigError(f"{root} holds a suite of another configuration: give --replace, or another `name`")
-    kept.write_text(resolved)
+    write_whole(kept, resolved)
 
 
-def _processes(config: SuiteConfig) -> int:
-    return config.processes or os.cpu_count() or 1
-
-
-def _start(member: _Member, file: Path, overrides: Sequence[str], processes: int) -> _Member:
-    command = [sys.executable, "-m", "learners.cli", "train", str(file), *overrides]
-    command += ["--arm", member.arm, "--seed", str(member.seed), "--quiet", "--continue"]
+def _start(member: _Member, file: Path, processes: int) -> None:
+    """`file` is the suite's own copy of its configuration: what happens to the original meanwhile does not matter."""
+    command = [sys.executable, "-m", "learners.cli", "train", str(file), "--arm", member.arm]
+    command += [f"--seed={member.seed}", "--quiet", "--continue", f"--parent={os.getpid()}"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     member.path.parent.mkdir(parents=True, exist_ok=True)
-    with member.path.with_suffix(".log").open("ab") as log:
+    with member.log.open("ab") as log:
         member.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -112,32 +132,35 @@ def _start(member: _Member, file: Path, overrides: Sequence[str], processes: int
             env={**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"},
         )
     member.began = time.monotonic()
-    return member
 
 
 def _ended(member: _Member) -> bool:
     assert member.process is not None
     code = member.process.poll()
-    if code is None:
-        if time.monotonic() - member.began > LONGEST_RUN_SECONDS:
-            raise DeadlineExceededError(f"{member.path} ran for over {LONGEST_RUN_SECONDS:.0f} s")
+    if code is None and time.monotonic() - member.began > LONGEST_RUN_SECONDS:
+        _stop([member])
+        member.failure = f"{member.path} ran for over {LONGEST_RUN_SECONDS:.0f} s and was ended"
+    elif code is None:
         return False
-    if code != 0:
-        log = member.path.with_suffix(".log")
-        tail = log.read_text(errors="replace").strip().splitlines()[-3:]
-        raise TrainingError(f"{member.path} ended with exit code {code}: {' / '.join(tail)} (whole log: {log})")
+    elif code != 0:
+        tail = member.log.read_text(errors="replace").strip().splitlines()[-3:]
+        member.failure = f"{member.path} ended with exit code {code}: {' / '.join(tail)} (whole log: {member.log})"
     member.process = None
     return True
 
 
-def _stop(member: _Member) -> None:
-    if member.process is None or member.process.poll() is not None:
-        return
-    member.process.terminate()
-    try:
-        member.process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        member.process.kill()
+def _stop(members: Sequence[_Member]) -> None:
+    """All of them at once: each saves what it has."""
+    alive = [member.process for member in members if member.process is not None and member.process.poll() is None]
+    for process in alive:
+        process.terminate()
+    ends = time.monotonic() + STOP_SECONDS
+    for process in alive:
+        try:
+            process.wait(timeout=max(0.1, ends - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=STOP_SECONDS)
 
 
 def _last_round(path: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learners.aside import Aside
 from learners.vllm.engine import Transport, Weights, WeightSyncClient
 from learners.vllm.plugin import BACKEND
 from mutual_env.errors import InvalidInputError
@@ -58,8 +59,8 @@ class FileTransport:
         from safetensors.torch import save_file
 
         tensors = {name: tensor.to("cpu").contiguous() for name, tensor in untied(weights)}
-        with tempfile.TemporaryDirectory(prefix="mutual-env-weights-", dir=self._directory) as folder:
-            path = Path(folder) / f"version-{version}.safetensors"
+        with Aside("mutual-env-weights-", self._directory) as folder:
+            path = folder / f"version-{version}.safetensors"
             save_file(tensors, path)
             yield path, len(tensors)
 

@@ -1,0 +1,229 @@
+"""However a run or a suite is ended, nothing of it stays: no process, no temporary state, no untrue status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from learners.aside import Aside
+from learners.run.directory import RunDirectory
+from mutual_env.seeding import generator
+
+CONFIG = """
+name: r
+rounds: 1000000
+env: {id: mutual/arithmetic-v0, group_size: 4, prompts_per_round: 3, options: {digits: 1}}
+policies:
+  ada: {learner: tabular, options: {tokenizer: {kind: char, alphabet: "0123456789+="}}}
+  bob: {learner: tabular, options: {tokenizer: {kind: pair, alphabet: "0123456789+=", merges: ["01"]}}}
+checkpoint: {every: 3}
+resources: {executor: EXECUTOR}
+"""
+WAIT_SECONDS = 60.0
+
+
+class Place:
+    """Where something runs whose processes and temporary files are to be found again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.temporary, self._mark = path, path / "tmp", uuid.uuid4().hex
+        self.temporary.mkdir()
+
+    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "MUTUAL_ENV_TEST_MARK": self._mark}
+        command = [sys.executable, "-m", "learners.cli", *map(str, arguments)]
+        with (self.path / "log").open("ab") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def processes(self) -> list[int]:
+        """Whoever carries the mark, children of children too."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self._mark.encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+            except OSError:
+                continue
+        return found
+
+    def left(self) -> list[str]:
+        return [path.name for path in self.temporary.iterdir() if path.name.startswith(("mutual-env-state", "new-"))]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def wait_until(true: Callable[[], object], why: str = "") -> None:
+    ends = time.monotonic() + WAIT_SECONDS
+    while not true():
+        assert time.monotonic() < ends, why
+        time.sleep(0.05)
+
+
+def run_file(place: Place, executor: str, **changes: str) -> Path:
+    text = CONFIG.replace("EXECUTOR", executor)
+    for old, new in changes.items():
+        text = text.replace(f"{old}: 1000000", f"{old}: {new}")
+    path = place.path / "run.yaml"
+    path.write_text(f"{text}output: {place.path}\n")
+    return path
+
+
+def has_written(directory: Path) -> bool:
+    metrics = directory / "metrics.jsonl"
+    return metrics.is_file() and metrics.stat().st_size > 2000
+
+
+@pytest.mark.parametrize(
+    ("number", "whom"),
+    [(signal.SIGTERM, "the process"), (signal.SIGTERM, "its group"), (signal.SIGHUP, "its group")],
+)
+def test_a_signal_ends_a_run_and_all_that_belongs_to_it(place: Place, number: signal.Signals, whom: str) -> None:
+    process = place.start("train", run_file(place, "processes"), "--quiet")
+    wait_until(lambda: has_written(place.path / "r"))
+    assert len(place.processes()) >= 3
+    (os.kill if whom == "the process" else os.killpg)(process.pid, number)
+    assert process.wait(timeout=WAIT_SECONDS) == 128 + number
+    assert RunDirectory(place.path / "r").read_info()["status"].startswith("stopped after ")
+    wait_until(lambda: not place.processes())
+    assert place.left() == []
+    log = (place.path / "log").read_text()
+    assert "goes on from its last checkpoint" in log
+    assert "Traceback" not in log
+
+
+def test_a_run_that_ignores_hangups_from_the_start_goes_on_ignoring_them(place: Place) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        process = place.start("train", run_file(place, "serial"), "--quiet")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_until(lambda: has_written(place.path / "r"))
+    process.send_signal(signal.SIGHUP)
+    size = (place.path / "r" / "metrics.jsonl").stat().st_size
+    wait_until(lambda: (place.path / "r" / "metrics.jsonl").stat().st_size > size)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=WAIT_SECONDS) == 128 + signal.SIGTERM
+
+
+def killed_and_resumed(place: Place, times: int) -> None:
+    """Kill a run of worker processes at random moments; nothing outlives the kills, and the last resume clears up."""
+    path = run_file(place, "processes", rounds="60")
+    rng = generator("endings", times)
+    command: list[object] = ["train", path, "--quiet"]
+    for _ in range(times):
+        process = place.start(*command)
+        time.sleep(float(rng.uniform(0.8, 3.0)))
+        process.send_signal([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][int(rng.integers(3))])
+        process.wait(timeout=WAIT_SECONDS)
+        wait_until(lambda: not place.processes(), "a worker outlived its run")
+        if (place.path / "r" / "run.json").is_file():
+            assert RunDirectory(place.path / "r").status() != "running"
+            command = ["train", "--resume", place.path / "r", "--quiet"]
+    assert place.start(*command).wait(timeout=WAIT_SECONDS) == 0, (place.path / "log").read_text()[-2000:]
+    assert RunDirectory(place.path / "r").status() == "finished"
+    assert place.left() == []
+    assert sorted(p.name for p in (place.path / "r").iterdir() if p.name.startswith(".")) == [".lock"]
+
+
+def test_kills_at_random_moments_leave_nothing(place: Place) -> None:
+    killed_and_resumed(place, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_hundred_kills_at_random_moments_leave_nothing(place: Place) -> None:
+    """`make soak`."""
+    killed_and_resumed(place, 100)
+
+
+SUITE = """
+name: s
+seeds: [0, 1]
+processes: 2
+base:
+  rounds: ROUNDS
+  env: {id: mutual/arithmetic-v0, group_size: 4, prompts_per_round: 3, options: {digits: 1}}
+  policies: {ada: {learner: tabular, options: {tokenizer: {kind: char, alphabet: "0123456789+="}}}}
+  evaluation: {every: 2, prompts: 4}
+  checkpoint: {every: 2}
+arms: ARMS
+"""
+
+
+def suite_file(place: Place, rounds: int, arms: str = "{alone: {sharing.strategy: independent}}") -> Path:
+    path = place.path / "suite.yaml"
+    path.write_text(SUITE.replace("ROUNDS", str(rounds)).replace("ARMS", arms) + f"output: {place.path}\n")
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_a_suite_ends_its_runs(place: Place, number: signal.Signals) -> None:
+    members = [place.path / "s" / "alone" / f"seed_{seed}" for seed in (0, 1)]
+    process = place.start("suite", suite_file(place, 1_000_000), "--quiet")
+    wait_until(lambda: all(map(has_written, members)))
+    process.send_signal(number)
+    code = process.wait(timeout=WAIT_SECONDS)
+    assert code == (-number if number == signal.SIGKILL else 128 + number)
+    wait_until(lambda: not place.processes())
+    assert [RunDirectory(member).read_info()["status"].split(" after")[0] for member in members] == ["stopped"] * 2
+
+
+def test_a_suite_whose_run_goes_on_is_not_replaced(place: Place) -> None:
+    first = place.start("suite", suite_file(place, 1_000_000), "--quiet")
+    member = place.path / "s" / "alone" / "seed_0"
+    wait_until(lambda: has_written(member))
+    again = place.start("suite", suite_file(place, 2), "--quiet", "--replace")
+    assert again.wait(timeout=WAIT_SECONDS) == 1
+    assert "s is being written by another process" in (place.path / "log").read_text()
+    assert first.poll() is None
+    # and where only one of its runs is left, as after a kill of the suite alone
+    first.send_signal(signal.SIGTERM)
+    first.wait(timeout=WAIT_SECONDS)
+    with RunDirectory(member).locked():
+        again = place.start("suite", suite_file(place, 2), "--quiet", "--replace")
+        assert again.wait(timeout=WAIT_SECONDS) == 1
+    assert "seed_0 is being written by another process" in (place.path / "log").read_text()
+    assert member.is_dir()
+    again = place.start("suite", suite_file(place, 2), "--quiet", "--replace")
+    assert again.wait(timeout=WAIT_SECONDS) == 0
+    assert RunDirectory(member).status() == "finished"
+
+
+def test_a_run_that_fails_does_not_keep_the_others_of_its_suite_from_running(place: Place) -> None:
+    arms = "{bad: {policies.ada.options.tokenizer.alphabet: xy}, good: {}}"
+    process = place.start("suite", suite_file(place, 2, arms), "--quiet")
+    assert process.wait(timeout=WAIT_SECONDS) == 1
+    log = (place.path / "log").read_text()
+    for seed in (0, 1):
+        assert RunDirectory(place.path / "s" / "good" / f"seed_{seed}").status() == "finished"
+        assert f"error: {place.path}/s/bad/seed_{seed} ended with exit code 1" in log
+    assert "characters outside the alphabet" in log
+    assert (place.path / "s" / "report.html").is_file()
+
+
+def test_a_temporary_folder_whose_process_is_gone_is_removed_by_the_next_and_no_other_is(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from learners.aside import Aside\n"
+        "Aside('mutual-env-state-', Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    with Aside("mutual-env-state-", tmp_path) as mine:
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=WAIT_SECONDS, check=False)
+        foreign = tmp_path / "mutual-env-state-foreign"
+        foreign.mkdir()
+        (tmp_path / "mutual-env-state-link").symlink_to(foreign)
+        assert len(list(tmp_path.iterdir())) == 4
+        with Aside("mutual-env-state-", tmp_path) as second:
+            left = {mine.name, second.name, foreign.name, "mutual-env-state-link"}
+            assert {path.name for path in tmp_path.iterdir()} == left
+    assert {path.name for path in tmp_path.iterdir()} == {foreign.name, "mutual-env-state-link"}
