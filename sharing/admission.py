@@ -1,13 +1,16 @@
 """What a reader takes from the exchange: nothing that a peer merely claims can move it.
 
-Records that this very env published are taken as they are, because this env verified them. All others are checked
-against `Limits` and, where asked, verified again by the reader's own verifier. What is turned away is counted by
-reason:
+Records that this very env published this round are taken as they are, because this env verified them. All others,
+those of its own agents' earlier rounds among them, are checked against `Limits` and, where asked, verified again by the
+reader's own verifier. What is turned away is counted by reason:
 
-    impostor        signed with the name of one of this env's agents, but not published by this env
+    impostor        signed with the name of one of this env's agents, of a round that is not over, but not what this env
+                    published
     not_finite      a reward, a sum or a log-probability that is NaN or infinite, or a log-probability above 0
-    out_of_range    a reward, or the mean reward of statistics, outside `reward_range`
-    too_long        more text or tokens than the limits
+    implausible     log-probabilities that no policy would have sampled
+    out_of_range    a reward, or the mean reward of statistics, outside `reward_range`, outside what this env's own
+                    verifier has given so far, and not what it says of that very text
+    too_long        more text or tokens than the limits, or a name of more than 256 characters
     too_many        more rollouts on one task than the limits
     inconsistent    statistics that no rewards could have; ids or counts below 0
     old_version     a policy version lower than one that this author used in an earlier round: a replay
@@ -31,7 +34,7 @@ from typing import Any, TypeAlias, assert_never
 import numpy as np
 
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import Completion, Experience, Group, Task, Verdict
+from mutual_env.types import Completion, Experience, Floats, Group, Task, Verdict
 from sharing.records import Record, Rollout, Statistics, Stored, Success
 
 Verify: TypeAlias = Callable[[Sequence[tuple[Task, str]]], Sequence[Verdict]]
@@ -39,30 +42,45 @@ Verify: TypeAlias = Callable[[Sequence[tuple[Task, str]]], Sequence[Verdict]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of a stranger's record is plausible. A custom verifier with other rewards needs another
-    `reward_range`.
+    """How much of a stranger's record is plausible.
+
+    `reward_range` widens by itself to what the env's own verifier gives. `vocabulary` is the largest that a peer may
+    have: whatever a policy's distribution, 1 / its probability of what it sampled has a mean of at most that, token by
+    token, so a token below -(log vocabulary + 30) comes once in e^30 tokens, and a sample of n tokens below
+    -(n log vocabulary + 20) once in e^20 samples.
     """
 
     max_text_bytes: int = 262_144
     max_tokens: int = 65_536
     max_group: int = 64
+    vocabulary: int = 1_048_576
     reward_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         low, high = self.reward_range
-        if min(self.max_text_bytes, self.max_tokens, self.max_group) < 1 or not low < high:
+        least = min(self.max_text_bytes, self.max_tokens, self.max_group, self.vocabulary)
+        if least < 1 or not low < high:
             raise InvalidInputError(f"{self}: every limit must be at least 1 and reward_range rising, e.g. (0.0, 1.0)")
+
+    def widened(self, rewards: Collection[float]) -> Limits:
+        """The same with these rewards in range."""
+        low, high = self.reward_range
+        return replace(self, reward_range=(min([low, *rewards]), max([high, *rewards])))
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a reader knows of its peers before it looks: who they could not be, and the last (round, version) of
-    each.
-    """
+    """What a reader knows before it looks: the round, whom its peers could not be, what this env published in it, and
+    the last (round, version) of each author."""
 
+    round: int
     agents: Collection[str]
-    published: Collection[int]
+    published: Mapping[int, Record]
     seen: Mapping[str, tuple[int, int]]
+
+    def trusts(self, stored: Stored) -> bool:
+        """Whether this is what this env published, and nobody has put something else in its place."""
+        return stored.id in self.published and self.published[stored.id] == stored.record
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +92,14 @@ class Admitted:
     statistics: Mapping[str, Mapping[str, Statistics]]
     counts: Counter[str] = field(default_factory=Counter)
     versions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def taken(self) -> int:
+        """How many records were let in."""
+        groups = [
+            g for found in (self.rollouts, self.successes) for authors in found.values() for g in authors.values()
+        ]
+        return sum(map(len, groups)) + sum(map(len, self.statistics.values()))
 
     def seen_by(self, heard: Callable[[str], bool], shape: Callable[[Group], Group]) -> Admitted:
         """The same of the authors that are heard, their rollouts' rewards as the reader's strategy sees rewards."""
@@ -95,11 +121,11 @@ def admit(
     """Check every record; verify again what others published, unless `verify` is None."""
     counts: Counter[str] = Counter()
     passed: list[tuple[Record, bool]] = []
-    for id_, record in stored:
-        trusted = id_ in standing.published
-        reason = None if trusted else defect(record, standing, limits)
+    for one in stored:
+        trusted = standing.trusts(one)
+        reason = None if trusted else defect(one.record, standing, limits)
         if reason is None:
-            passed.append((record, trusted))
+            passed.append((one.record, trusted))
         else:
             counts[f"refused/{reason}"] += 1
     statistics: dict[str, dict[str, Statistics]] = {}
@@ -110,24 +136,29 @@ def admit(
         else:
             counts["flagged/control_text"] += not trusted and _CONTROL.search(text_of(record)) is not None
     claims = [(r, trusted) for r, trusted in passed if not isinstance(r, Statistics)]
-    verdicts = _verdicts(claims, tasks, verify, counts)
-    rollouts: dict[str, dict[str, Group]] = {}
-    successes: dict[str, dict[str, Group]] = {}
+    verdicts = _verdicts(claims, tasks, verify, limits, counts)
+    rollouts: dict[str, dict[str, list[Experience]]] = {}
+    successes: dict[str, dict[str, list[Experience]]] = {}
     for (record, _), verdict in zip(claims, verdicts, strict=True):
         if verdict is None:
             continue
-        groups = rollouts if isinstance(record, Rollout) else successes
-        by_author = groups.setdefault(record.origin.task_id, {})
+        by_author = (rollouts if isinstance(record, Rollout) else successes).setdefault(record.origin.task_id, {})
         experience = _experience(record, tasks[record.origin.task_id], verdict)
-        by_author[record.origin.author] = (*by_author.get(record.origin.author, ()), experience)
-    return Admitted(rollouts, successes, statistics, counts, _versions(passed))
+        by_author.setdefault(record.origin.author, []).append(experience)
+    return Admitted(_as_groups(rollouts), _as_groups(successes), statistics, counts, _versions(passed))
+
+
+def _as_groups(found: Mapping[str, Mapping[str, list[Experience]]]) -> dict[str, dict[str, Group]]:
+    return {task: {author: tuple(group) for author, group in by_author.items()} for task, by_author in found.items()}
 
 
 def defect(record: Record, standing: Standing, limits: Limits) -> str | None:
     """Why a stranger's record is turned away; None if it may pass."""
     origin = record.origin
-    if origin.author in standing.agents:
+    if origin.author in standing.agents and origin.round >= standing.round:
         return "impostor"
+    if max(map(len, (origin.author, origin.tokenizer, origin.verifier))) > _LONGEST_NAME:
+        return "too_long"
     if origin.round < 0 or origin.policy_version < 0 or record.index < 0:
         return "inconsistent"
     if record.index >= limits.max_group:
@@ -137,9 +168,9 @@ def defect(record: Record, standing: Standing, limits: Limits) -> str | None:
         return "old_version"
     match record:
         case Rollout(completion=completion, reward=reward):
-            return _trace_defect(completion, limits) or _reward_defect(reward, limits)
+            return _trace_defect(completion, limits) or (None if math.isfinite(reward) else "not_finite")
         case Success(text=text, reward=reward):
-            return _text_defect(text, limits) or _reward_defect(reward, limits)
+            return _text_defect(text, limits) or (None if math.isfinite(reward) else "not_finite")
         case Statistics():
             return _statistics_defect(record, limits)
         case _:
@@ -147,7 +178,12 @@ def defect(record: Record, standing: Standing, limits: Limits) -> str | None:
 
 
 def _text_defect(text: str, limits: Limits) -> str | None:
-    return "too_long" if len(text) > limits.max_text_bytes or len(text.encode()) > limits.max_text_bytes else None
+    if len(text) > limits.max_text_bytes:
+        return "too_long"
+    try:
+        return "too_long" if len(text.encode()) > limits.max_text_bytes else None
+    except UnicodeEncodeError:  # half a character: no codec of ours lets that through, another's may
+        return "inconsistent"
 
 
 def _trace_defect(completion: Completion, limits: Limits) -> str | None:
@@ -157,13 +193,14 @@ def _trace_defect(completion: Completion, limits: Limits) -> str | None:
         return "inconsistent"
     if not np.all(np.isfinite(completion.logprobs)) or np.any(completion.logprobs > 1e-6):
         return "not_finite"
-    return _text_defect(completion.text, limits)
+    return _text_defect(completion.text, limits) or _claim_defect(completion.logprobs, limits)
 
 
-def _reward_defect(reward: float, limits: Limits) -> str | None:
-    if not math.isfinite(reward):
-        return "not_finite"
-    return None if limits.reward_range[0] <= reward <= limits.reward_range[1] else "out_of_range"
+def _claim_defect(logprobs: Floats, limits: Limits) -> str | None:
+    """What `Limits.vocabulary` says of log-probabilities."""
+    entropy = math.log(limits.vocabulary)
+    lowest, least = -(entropy + _UNLIKELY_TOKEN), -(logprobs.size * entropy + _UNLIKELY_SAMPLE)
+    return "implausible" if logprobs.size and (logprobs.min() < lowest or logprobs.sum() < least) else None
 
 
 def _statistics_defect(record: Statistics, limits: Limits) -> str | None:
@@ -187,35 +224,41 @@ def _verdicts(
     claims: Sequence[tuple[Rollout | Success, bool]],
     tasks: Mapping[str, Task],
     verify: Verify | None,
+    limits: Limits,
     counts: Counter[str],
 ) -> list[Verdict | None]:
     """The verdict on each claim: the reader's own, or the claimed one where it is trusted or nobody asked. None:
     refused.
     """
-    verdicts: list[Verdict | None] = [
-        Verdict.scored(r.reward, correct=r.correct if isinstance(r, Rollout) else True) for r, _ in claims
-    ]
+    verdicts: list[Verdict | None] = [_claimed(record) for record, _ in claims]
     foreign = [i for i, (_, trusted) in enumerate(claims) if not trusted]
-    if verify is None or not foreign:
-        counts["unverified"] += len(foreign)
-        return verdicts
-    checked = verify([(tasks[claims[i][0].origin.task_id], text_of(claims[i][0])) for i in foreign])
-    counts["reverified"] += len(foreign)
+    checked: Sequence[Verdict | None] = [None] * len(foreign)
+    if verify is not None and foreign:
+        checked = verify([(tasks[claims[i][0].origin.task_id], text_of(claims[i][0])) for i in foreign])
+    counts["unverified" if verify is None else "reverified"] += len(foreign)
     for i, own in zip(foreign, checked, strict=True):
-        record, claimed = claims[i][0], verdicts[i]
-        if own.reward is None:
-            counts["refused/unscored"] += 1
-            verdicts[i] = None
-        elif isinstance(record, Success) and not own.correct:
-            counts["refused/false_claim"] += 1
-            verdicts[i] = None
-        else:
-            counts["corrected"] += claimed is not None and (own.reward, own.correct) != (
-                claimed.reward,
-                claimed.correct,
-            )
-            verdicts[i] = own
+        record = claims[i][0]
+        reason = _claim_refused(record, own, limits)
+        if reason is not None:
+            counts[f"refused/{reason}"] += 1
+        elif own is not None:
+            counts["corrected"] += (own.reward, own.correct) != (record.reward, _claimed(record).correct)
+        verdicts[i] = None if reason is not None else own or verdicts[i]
     return verdicts
+
+
+def _claimed(record: Rollout | Success) -> Verdict:
+    return Verdict.scored(record.reward, correct=record.correct if isinstance(record, Rollout) else True)
+
+
+def _claim_refused(record: Rollout | Success, own: Verdict | None, limits: Limits) -> str | None:
+    """Why a claim is turned away, given the reader's own verdict, if there is one."""
+    if own is not None and own.reward is None:
+        return "unscored"
+    if own is not None and isinstance(record, Success) and not own.correct:
+        return "false_claim"
+    low, high = limits.widened([own.reward] if own is not None and own.reward is not None else []).reward_range
+    return None if low <= record.reward <= high else "out_of_range"
 
 
 def text_of(record: Rollout | Success) -> str:
@@ -243,5 +286,7 @@ def _versions(passed: Sequence[tuple[Record, bool]]) -> dict[str, tuple[int, int
 
 # How the families at hand spell theirs: <|im_end|>, <｜end▁of▁sentence｜>, <s>, </s>, <eos>, <end_of_turn>, [INST].
 _CONTROL = re.compile(r"<[|｜][^<>]{1,40}[|｜]>|</?(s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]")
+_LONGEST_NAME = 256
+_UNLIKELY_TOKEN, _UNLIKELY_SAMPLE = 30.0, 20.0  # nats beyond the entropy that any vocabulary allows
 _NO_IDS = np.empty(0, np.int32)
 _NO_LOGPROBS = np.empty(0)

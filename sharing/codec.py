@@ -67,14 +67,16 @@ def encode(record: Record) -> bytes:
 
 
 def wire_size(record: Record) -> int:
-    """len(encode(record)), without making the bytes."""
+    """len(encode(record)), without making the bytes. Of half a character, which has no bytes, what it would take."""
     origin = record.origin
-    size = _HEADER.size + sum(
-        len(s.encode()) for s in (origin.task_id, origin.author, origin.tokenizer, origin.verifier)
-    )
+    size = _HEADER.size + sum(map(_width, (origin.task_id, origin.author, origin.tokenizer, origin.verifier)))
     if isinstance(record, Rollout):
-        return size + len(record.completion.text.encode()) + 12 * record.completion.token_ids.size
-    return size + len(record.text.encode()) if isinstance(record, Success) else size
+        return size + _width(record.completion.text) + 12 * record.completion.token_ids.size
+    return size + _width(record.text) if isinstance(record, Success) else size
+
+
+def _width(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def decode(data: bytes) -> Record:

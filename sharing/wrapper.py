@@ -9,6 +9,7 @@ Whether the peers act in this env, in another process or in a stored run makes n
 from __future__ import annotations
 
 import time
+import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -57,13 +58,12 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         self._limits = limits if isinstance(limits, Limits) else Limits(**limits)
         self._trust: Edges = Edges.of("trust", common.get("trust", 1.0), self.possible_agents, at_least_0)
         self._penalty: SoftOverlong | None = penalty_of(common.get("length_penalty", below._penalty if below else None))
-        if self._penalty is not None:  # peers' statistics are of rewards under the penalty
-            low, high = self._limits.reward_range
-            self._limits = replace(self._limits, reward_range=(low - 1.0, high))
         self._truncated: str = checked_truncated(common.get("truncated", below._truncated if below else "keep"))
         self._seed = 0
         self._seen: dict[str, tuple[int, int]] = {}
-        self._published: frozenset[int] = frozenset()
+        self._rewards: tuple[float, ...] = ()  # the least and the most that this env's verifier has given
+        self._published: dict[int, dict[int, Record]] = {}  # this env's records by round and id, until they are taught
+        self._warned = False
 
     @abstractmethod
     def share(self, situation: Situation) -> Shared:
@@ -77,11 +77,13 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, JSON]:
         """What this strategy and those below keep from round to round, as JSON."""
-        state: dict[str, JSON] = {"seen": {author: list(last) for author, last in sorted(self._seen.items())}}
+        seen: JSON = {author: list(last) for author, last in sorted(self._seen.items())}
+        state: dict[str, JSON] = {"seen": seen, "rewards": list(self._rewards)}
         return {**state, "below": self._below.state_dict()} if self._below else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._seen = {author: (int(r), int(v)) for author, (r, v) in state["seen"].items()}
+        self._rewards = tuple(map(float, state.get("rewards", ())))
         if self._below:
             self._below.load_state_dict(state["below"])
 
@@ -115,15 +117,41 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
     def _with_lessons(
         self, infos: Mapping[str, AgentInfo], sent: Mapping[str, Mapping[str, int]]
     ) -> dict[str, AgentInfo]:
-        standing = Standing(self.possible_agents, self._ids_of_stack(), self._seen)
+        round_ = _round_of(infos)
+        standing = Standing(round_, self.possible_agents, self._published_of_stack(round_), self._seen)
+        self._rewards = _extremes([*self._rewards, *_rewards_of(infos)])
         taught: dict[str, AgentInfo] = {}
         seen = dict(self._seen)
+        offered, heard = 0, Counter[str]()
         for agent, info in infos.items():
-            taught[agent], met = self._teach(agent, info, sent.get(agent, _SENT_NOTHING), standing)
-            for author, latest in met.items():
+            taught[agent], reading, admitted = self._teach(agent, info, sent.get(agent, _SENT_NOTHING), standing)
+            offered += len(reading.records)
+            heard.update(taken=admitted.taken, **admitted.counts)
+            for author, latest in admitted.versions.items():
                 seen[author] = max(seen.get(author, latest), latest)
         self._seen = seen  # only now: what one reader met must not decide what the next one admits
+        self._warn_of_silence(offered, heard)
         return taught
+
+    def _warn_of_silence(self, offered: int, heard: Counter[str]) -> None:
+        """Once: a strategy that hears nobody teaches as if there were no peers, which nobody would notice."""
+        if not offered or heard["taken"] or self._warned:
+            return
+        self._warned = True
+        reasons = ", ".join(
+            f"{key.removeprefix('refused/')} {n}" for key, n in sorted(heard.items()) if "refused/" in key
+        )
+        warnings.warn(
+            f"{type(self).__name__} learns nothing from its peers: all {offered} records that it read this round "
+            f"were turned away ({reasons}). docs/exchange.md says what each reason means; `limits` is an option",
+            stacklevel=4,
+        )
+
+    def _limits_now(self) -> Limits:
+        """With the rewards that this env's verifier has given in range; peers' statistics are of rewards under the
+        penalty."""
+        limits = self._limits.widened(self._rewards)
+        return limits if self._penalty is None else limits.widened([limits.reward_range[0] - 1.0])
 
     def _send(self, infos: Mapping[str, AgentInfo]) -> dict[str, Counter[str]]:
         """Publish everybody's records in one batch, in the order of names. Returns each agent's bytes by kind."""
@@ -133,7 +161,6 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
                     f"infos[{agent!r}] holds no 'groups': a sharing strategy wraps an env of mutual_env.make(...), or "
                     "one that returns the same AgentInfo"
                 )
-        self._published = frozenset()
         if not self._publishes:
             return {}
         verifier = verifier_id(self.env)
@@ -150,13 +177,15 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
             for record in mine:
                 sizes[agent][record.kind] += wire_size(record)
             records.extend(mine)
-        if records:
-            self._published = frozenset(self.exchange.publish(records))
+        self._published.pop(round_ := _round_of(infos), None)
+        self._published[round_] = dict(zip(self.exchange.publish(records), records, strict=True)) if records else {}
+        for old in list(self._published)[:-_ROUNDS_AHEAD]:
+            del self._published[old]
         return sizes
 
     def _teach(
         self, reader: str, info: AgentInfo, sent: Mapping[str, int], standing: Standing
-    ) -> tuple[AgentInfo, Mapping[str, tuple[int, int]]]:
+    ) -> tuple[AgentInfo, Reading, Admitted]:
         scored = (tuple(e for e in group if e.verdict.reward is not None) for group in info["groups"])
         groups = tuple(shaped(group, self._penalty) for group in scored)
         reading, heard = self._listen(reader, info["round"], groups, standing)
@@ -182,7 +211,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         if self._truncated == "mask":
             metrics["share/masked"] = float(len(shared.lessons) - len(lessons))
         taught: AgentInfo = {**info, "lessons": lessons, "metrics": metrics}
-        return taught, admitted.versions
+        return taught, reading, heard
 
     def _trusted(self, reader: str, admitted: Admitted) -> Admitted:
         """What the reader hears: nothing of an author with trust 0, and peers' rewards under its own penalty."""
@@ -221,7 +250,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         reading = self.exchange.read(
             reader, list(tasks), self.kinds, round=round_, max_staleness=self._max_staleness, authors=authors
         )
-        return reading, admit(reading.records, tasks, standing, self._limits, self._verify)
+        return reading, admit(reading.records, tasks, standing, self._limits_now(), self._verify)
 
     def _authors(self, reader: str) -> tuple[str, ...] | None:
         """Whom this reader reads; None is everybody."""
@@ -243,12 +272,12 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
             time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(2 * pause, 0.1)
 
-    def _ids_of_stack(self) -> frozenset[int]:
-        """What this env published this round, through whichever of the stacked strategies, to this exchange."""
-        below = self._below
+    def _published_of_stack(self, round_: int) -> Mapping[int, Record]:
+        """What this env published in a round, through whichever of the stacked strategies, to this exchange."""
+        mine, below = self._published.get(round_, {}), self._below
         if below is None or below.exchange is not self.exchange:
-            return self._published
-        return self._published | below._ids_of_stack()
+            return mine
+        return {**mine, **below._published_of_stack(round_)}
 
 
 def ring(names: Collection[str], count: int) -> dict[str, tuple[str, ...]]:
@@ -312,6 +341,19 @@ def _check_options(common: Common) -> None:
             raise UnknownNameError.of("record kind", kind, KINDS)
 
 
+def _round_of(infos: Mapping[str, AgentInfo]) -> int:
+    return max((info["round"] for info in infos.values()), default=0)
+
+
+def _rewards_of(infos: Mapping[str, AgentInfo]) -> list[float]:
+    given = (e.verdict.reward for info in infos.values() for group in info["groups"] for e in group)
+    return [reward for reward in given if reward is not None]
+
+
+def _extremes(rewards: Sequence[float]) -> tuple[float, ...]:
+    return (min(rewards), max(rewards)) if rewards else ()
+
+
 def _keep(max_staleness: int | None) -> int | None:
     return None if max_staleness is None else max_staleness + 1
 
@@ -340,5 +382,6 @@ def _verify(env: Any, common: Common) -> Verify:
     return refuse
 
 
+_ROUNDS_AHEAD = 256  # of rounds that are sampled and not yet taught, more are not remembered
 _SENT_NOTHING: Mapping[str, int] = {}
 _HEARD_NOTHING = (Reading(()), Admitted({}, {}, {}))

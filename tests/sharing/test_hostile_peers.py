@@ -15,6 +15,8 @@ from sharing import InMemoryExchange, Record
 from sharing.admission import Limits
 from tests.sharing.toys import BAD, GOOD, ScriptedEnv, origin, play, rollout, statistics, success
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*learns nothing from its peers")
+
 OWN = {"policy_0": [[BAD, BAD]]}
 
 
@@ -227,3 +229,141 @@ def test_a_stranger_with_an_empty_name_or_task_is_nobody_special() -> None:
     exchange.publish([replace(success("t0.0"), origin=replace(origin("t0.0"), author="", verifier=""))])
     env = sharing.make("sgt", ScriptedEnv(["policy_0"], prompts=1, fixed=True), exchange=exchange)
     assert play(env, OWN)["policy_0"]["metrics"]["share/rescued"] == 1.0
+
+
+# -- what no policy would have sampled ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["prp", "graft", "hacpo", "ftis", "luffy", "sapo"])
+@pytest.mark.parametrize(
+    ("claimed", "reason"),
+    [
+        # With 2^20 tokens to choose from, log V = 13.86: one token below -43.86, or three whose sum is below -61.6.
+        ([-0.5, -43.8, -0.5], None),
+        ([-0.5, -43.9, -0.5], "implausible"),
+        ([-20.5, -20.5, -20.5], None),
+        ([-20.6, -20.6, -20.6], "implausible"),
+        ([-0.5, -1e308, -1e308], "implausible"),  # their sum is no number
+    ],
+)
+def test_log_probabilities_that_nobody_samples_are_refused(
+    strategy: str, claimed: list[float], reason: str | None
+) -> None:
+    lessons, metrics = told(strategy, [with_completion(rollout("t0.0"), logprobs=np.array(claimed))])
+    assert lessons == [] or reason is None
+    assert refused(metrics) == ({reason: 1.0} if reason else {})
+
+
+def test_a_smaller_vocabulary_leaves_less_to_claim() -> None:
+    record = with_completion(rollout("t0.0"), logprobs=np.array([-12.0, -12.0, -12.0]))
+    # 96 characters: three of them have log-probabilities of -3 ln 96 - 20 = -33.7 or more, all but once in e^20 times.
+    assert refused(told("prp", [record], limits={"vocabulary": 96})[1]) == {"implausible": 1.0}
+    assert refused(told("prp", [record])[1]) == {}
+
+
+def test_an_honest_authors_samples_are_plausible() -> None:
+    # Uniform over the whole vocabulary, the least that an honest author can be sure of: -13.86 a token.
+    record = with_completion(rollout("t0.0"), logprobs=np.full(3, -np.log(2.0**20)))
+    assert len(told("prp", [record])[0]) == 1
+
+
+@pytest.mark.parametrize("field", ["author", "tokenizer", "verifier"])
+def test_a_name_of_a_megabyte_is_refused(field: str) -> None:
+    record = replace(success("t0.0"), origin=replace(origin("t0.0"), **{field: "x" * 2**20}))
+    assert refused(told("sgt", [record])[1]) == {"too_long": 1.0}
+
+
+def test_half_a_character_is_refused() -> None:
+    assert refused(told("sgt", [success("t0.0", text="yes \ud800")])[1]) == {"inconsistent": 1.0}
+
+
+# -- rewards outside [0, 1] --------------------------------------------------------------------------------------------
+
+
+def scored(text: str, reward: float) -> sharing.Rollout:
+    return replace(rollout("t0.0", text=text), reward=reward, correct=reward == 1.0)
+
+
+def test_a_claim_is_in_range_where_the_readers_own_verifier_says_the_same() -> None:
+    # The scripted verifier gives an answer that is a number that reward.
+    lessons, metrics = told("prp", [scored("-1", -1.0), replace(scored("3", 3.0), index=1)])
+    assert [x.experience.verdict.reward for x in lessons] == [-1.0, 3.0]
+    assert refused(metrics) == {}
+    assert refused(told("prp", [scored("-1", -2.0)])[1]) == {"out_of_range": 1.0}
+
+
+def test_unverified_claims_and_statistics_are_in_range_where_this_envs_verifier_gave_such_rewards() -> None:
+    published: list[Record] = [statistics("t0.0", rewards=(-1.0, 0.0)), scored("-1", -1.0)]
+    exchange = InMemoryExchange()
+    exchange.publish(published)
+    for own, reasons in (([["no", "no"]], {"out_of_range": 1.0}), ([["no", "-1"]], {})):
+        for strategy, options in (("xgrpo", {}), ("prp", {"reverify": False})):
+            env = sharing.make(strategy, ScriptedEnv(["policy_0"], prompts=1, fixed=True), exchange=exchange, **options)
+            assert refused(play(env, {"policy_0": own})["policy_0"]["metrics"]) == reasons
+
+
+def test_what_rewards_there_are_is_remembered_through_a_checkpoint() -> None:
+    def env() -> sharing.SharingWrapper:
+        exchange = InMemoryExchange()
+        exchange.publish([statistics("t0.0", rewards=(-1.0, 0.0), round=1)])
+        return sharing.make("xgrpo", ScriptedEnv(["policy_0"], prompts=1, fixed=True), exchange=exchange)
+
+    first, second = env(), env()
+    play(first, {"policy_0": [["no", "-1"]]}, round=0)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for resumed, reasons in ((second, {}), (env(), {"out_of_range": 1.0})):
+        assert refused(play(resumed, OWN, round=1)["policy_0"]["metrics"]) == reasons
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_round_in_which_every_peer_was_turned_away_is_warned_of_once() -> None:
+    exchange = InMemoryExchange()
+    exchange.publish([success("t0.0", text="no, but trust me", round=round) for round in (0, 1)])
+    env = sharing.make("sgt", ScriptedEnv(["policy_0"], prompts=1, fixed=True), exchange=exchange)
+    with pytest.warns(UserWarning, match=r"SuccessGatedTransfer learns nothing .* all 1 .* \(false_claim 1\)"):
+        play(env, OWN, round=0)
+    play(env, OWN, round=1)  # no warning again
+    told("sgt", [success("t0.0", text="no"), success("t0.0", index=1)])  # nor where one of two was let in
+
+
+# -- records of one's own agents ---------------------------------------------------------------------------------------
+
+
+def test_an_older_record_of_an_agent_of_this_env_is_read_within_the_staleness_and_verified_again() -> None:
+    def rescued(round: int, max_staleness: int | None) -> dict[str, float]:
+        env = sharing.make("sgt", ScriptedEnv(prompts=1, fixed=True), max_staleness=max_staleness)
+        play(env, {"policy_0": [[BAD, BAD]], "policy_1": [[GOOD, BAD]]}, round=0)
+        return play(env, {"policy_0": [[BAD, BAD]], "policy_1": [[BAD, BAD]]}, round=round)["policy_0"]["metrics"]
+
+    for round, max_staleness, rescues in ((1, 0, 0.0), (1, 1, 1.0), (5, 4, 0.0), (5, 5, 1.0), (5, None, 1.0)):
+        metrics = rescued(round, max_staleness)
+        assert (metrics["share/rescued"], refused(metrics)) == (rescues, {})
+        assert metrics.get("share/reverified", 0.0) == rescues
+
+
+def test_a_record_put_in_the_place_of_our_agents_under_its_very_id_is_an_impostors() -> None:
+    class Rewriting(InMemoryExchange):
+        """Somebody changes what is stored, and leaves its id."""
+
+        def read(self, *asked: Any, **how: Any) -> Any:
+            reading = super().read(*asked, **how)
+            changed = tuple(
+                s._replace(record=success("t0.0", "policy_1", text="yes, rewritten")) for s in reading.records
+            )
+            return replace(reading, records=changed)
+
+    env = sharing.make("sgt", ScriptedEnv(prompts=1, fixed=True), exchange=Rewriting())
+    metrics = play(env, {"policy_0": [[BAD, BAD]], "policy_1": [[GOOD, BAD]]})["policy_0"]["metrics"]
+    assert metrics["share/rescued"] == 0.0
+    assert refused(metrics) == {"impostor": 1.0}
+
+
+def test_rounds_that_are_sampled_ahead_are_each_told_from_an_impostors() -> None:
+    env = sharing.make("sgt", ScriptedEnv(prompts=1, fixed=True), exchange=InMemoryExchange())
+    ahead = []
+    for round in range(3):
+        env.reset(seed=7, options={"round": round})
+        ahead.append(env.sample({"policy_0": [[BAD, BAD]], "policy_1": [[GOOD, BAD]]}))
+    for sampled in ahead:
+        metrics = env.teach(sampled)["policy_0"]["metrics"]
+        assert (metrics["share/rescued"], refused(metrics)) == (1.0, {})
