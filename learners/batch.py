@@ -21,10 +21,26 @@ from tokenizers_bridge.types import Translation, residual_metrics
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `Learner.update` is given, and what is to be known of how it came about."""
+    """What `Learner.update` is given, and how it came about: in figures, and lesson by lesson."""
 
     examples: tuple[Example, ...]
     metrics: Metrics
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of one lesson: an example, or the reason why there is none.
+
+    `draft` is None where the text could not be translated; `translation` where it was the reader's own.
+    """
+
+    lesson: Lesson
+    example: Example | None
+    dropped: str = ""
+    draft: Draft | None = None
+    scores: Scores | None = None
+    translation: Translation | None = None
 
 
 def build_batch(
@@ -39,43 +55,54 @@ def build_batch(
     the bridge. Where corrections need the reader's own log-probabilities, all of them are asked for in one `score`;
     a teacher's likewise. A lesson that cannot be used is dropped and counted, under the reason.
     """
-    dropped: Counter[str] = Counter()
-    drafts, translations = _drafts(lessons, learner, bridge, dropped)
+    made = _made(lessons, learner, bridge)
+    drafts = [draft for draft, _ in made if isinstance(draft, Draft)]
     scores = _scores(drafts, learner, bridge, teachers or {})
-    examples: list[Example] = []
-    kept: list[tuple[Draft, Scores]] = []
-    for draft, known in zip(drafts, scores, strict=True):
-        outcome = _corrected(draft, known)
-        if isinstance(outcome, Drop):
-            dropped[outcome.reason] += 1
-        else:
-            examples.append(outcome)
-            kept.append((draft, known))
-    return Batch(tuple(examples), _metrics(lessons, examples, kept, drafts, scores, translations, dropped))
+    known = iter(scores)
+    outcomes = tuple(
+        _outcome(lesson, draft, next(known) if isinstance(draft, Draft) else None, translation)
+        for lesson, (draft, translation) in zip(lessons, made, strict=True)
+    )
+    examples = tuple(outcome.example for outcome in outcomes if outcome.example is not None)
+    kept = [(o.draft, o.scores) for o in outcomes if o.example is not None and o.draft is not None and o.scores]
+    dropped = Counter(outcome.dropped for outcome in outcomes if outcome.dropped)
+    translations = [translation for _, translation in made if translation is not None]
+    return Batch(examples, _metrics(lessons, examples, kept, drafts, scores, translations, dropped), outcomes)
 
 
-def _drafts(
-    lessons: Sequence[Lesson], learner: Learner, bridge: TokenizerBridge, dropped: Counter[str]
-) -> tuple[list[Draft], Sequence[Translation]]:
-    """The lessons in the reader's tokens, and what the bridge made of those that are peers'."""
+def _made(
+    lessons: Sequence[Lesson], learner: Learner, bridge: TokenizerBridge
+) -> list[tuple[Draft | Drop, Translation | None]]:
+    """Each lesson in the reader's tokens, or why it cannot be; and what the bridge made of it, where it is a peer's."""
     prompts, longest = _Prompts(learner), longest_sequence(learner)
     peers = [lesson for lesson in lessons if lesson.experience.author != learner.name]
-    translations = bridge.translate([lesson.experience.completion for lesson in peers], learner.tokenizer)
-    translated = iter(translations)
-    drafts: list[Draft] = []
+    translated = iter(bridge.translate([lesson.experience.completion for lesson in peers], learner.tokenizer))
+    made: list[tuple[Draft | Drop, Translation | None]] = []
     for lesson in lessons:
         if lesson.experience.author == learner.name:
-            drafts.append(_own(lesson, learner, prompts))
-            continue
-        translation = next(translated)
-        prompt_ids = prompts.of(lesson.experience.task.prompt)
-        if translation.action == "reject":
-            dropped[f"translation_{translation.verdict.replace('-', '_')}"] += 1
-        elif _is_too_long(prompt_ids, translation.token_ids, longest):
-            dropped["too_long"] += 1
+            made.append((_own(lesson, learner, prompts), None))
         else:
-            drafts.append(Draft.borrowed(lesson, prompt_ids, translation))
-    return drafts, translations
+            translation = next(translated)
+            made.append((_borrowed(lesson, translation, prompts, longest), translation))
+    return made
+
+
+def _borrowed(lesson: Lesson, translation: Translation, prompts: _Prompts, longest: int | None) -> Draft | Drop:
+    prompt_ids = prompts.of(lesson.experience.task.prompt)
+    if translation.action == "reject":
+        return Drop(f"translation_{translation.verdict.replace('-', '_')}")
+    if longest is not None and prompt_ids.size + translation.token_ids.size > longest:
+        return Drop("too_long")
+    return Draft.borrowed(lesson, prompt_ids, translation)
+
+
+def _outcome(lesson: Lesson, draft: Draft | Drop, scores: Scores | None, translation: Translation | None) -> Outcome:
+    if isinstance(draft, Drop) or scores is None:
+        return Outcome(lesson, None, draft.reason if isinstance(draft, Drop) else "", translation=translation)
+    found = _corrected(draft, scores)
+    if isinstance(found, Drop):
+        return Outcome(lesson, None, found.reason, draft, scores, translation)
+    return Outcome(lesson, found, "", draft, scores, translation)
 
 
 def _corrected(draft: Draft, scores: Scores) -> Example | Drop:
@@ -86,10 +113,6 @@ def _corrected(draft: Draft, scores: Scores) -> Example | Drop:
         if not draft.is_borrowed:
             raise
         return Drop("unusable")
-
-
-def _is_too_long(prompt_ids: Ids, response_ids: Ids, longest: int | None) -> bool:
-    return longest is not None and prompt_ids.size + response_ids.size > longest
 
 
 class _Prompts:

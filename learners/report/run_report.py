@@ -123,7 +123,7 @@ def _side_by_side(policies: Mapping[str, list[dict[str, object]]]) -> Iterator[s
 def _completions(completions: object) -> str:
     assert isinstance(completions, list)
     rows = []
-    for text, reward, status in completions:
+    for text, reward, status, *_ in completions:
         verdict = status if reward is None else f"{reward:g}"
         good = ' class="good"' if reward else ""
         rows.append(f"<div{good}><code>{html.escape(text)}</code> {html.escape(verdict)}</div>")

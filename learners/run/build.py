@@ -14,7 +14,7 @@ from learners.resources.executor import Executor
 from learners.run import trackers
 from learners.run.config import PolicyConfig, RunConfig
 from learners.run.envs import Envs
-from learners.run.loop import Loop, TaskEnv
+from learners.run.loop import Loop, Noticed, TaskEnv
 from learners.run.places import Places, read_places
 from mutual_env.seeding import derive_seed
 from mutual_env.verifiers import VerifierPool
@@ -41,6 +41,10 @@ class Parts:
     @property
     def executor(self) -> Executor:
         return self.loops[0].executor
+
+    def noticed_by(self, noticed: Noticed) -> Parts:
+        """The same, with somebody told what became of each lesson."""
+        return replace(self, loops=tuple(replace(loop, noticed=noticed) for loop in self.loops))
 
     def without(self, parked: Collection[str]) -> Parts:
         """The same run for the policies that are left."""

@@ -74,6 +74,13 @@ class CheckpointConfig:
 
 
 @dataclass
+class RecordConfig:
+    """What is kept for reading, at most so many megabytes in a run: half for what was written, half for lessons."""
+
+    megabytes: float = 64.0
+
+
+@dataclass
 class ResourcesConfig:
     """Which executor runs the phases: serial, threads, processes or ray; `options` are its own.
 
@@ -104,6 +111,7 @@ class RunConfig:
     teachers: dict[str, PolicyConfig] = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     trackers: list[str] = field(default_factory=list)
 
@@ -206,6 +214,7 @@ def check_run(config: RunConfig) -> None:
         ("evaluation.samples", config.evaluation.samples, 1),
         ("checkpoint.every", config.checkpoint.every, 0),
         ("checkpoint.keep", config.checkpoint.keep, 1),
+        ("record.megabytes", config.record.megabytes, 0),
     ):
         if value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")

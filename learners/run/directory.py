@@ -4,7 +4,9 @@ config.yaml      the resolved configuration
 run.json         name, seed, versions, platform, status
 metrics.jsonl    one line a round and policy, one line an evaluation and policy: the same for the same seed, bit for bit
 timings.jsonl    seconds of each round and of each lease: never the same twice, so kept apart
-samples.jsonl    a few completions of each round, for reading
+samples.jsonl    what everybody wrote, as far as the allowance goes: see recording.py
+lessons.jsonl    who taught whom: every lesson counted, the borrowed ones one by one
+evaluations.jsonl  of each held-out task, which samples were right and what they voted for
 exchange.sqlite  the records that the policies exchanged
 checkpoints/     the last few whole checkpoints
 report.html      written at the end, and by `mutual-env report`
@@ -81,6 +83,14 @@ class RunDirectory:
     @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
+
+    @property
+    def lessons(self) -> Path:
+        return self.path / "lessons.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
 
     @property
     def exchange(self) -> Path:
@@ -174,6 +184,11 @@ class JsonLines:
             self._file.flush()
         except OSError as error:
             raise _unwritable(self._file.name, error) from error
+
+    def append_finite(self, record: Mapping[str, Any]) -> None:
+        """A record that is known to hold no NaN and no infinity: long ones are not gone through to look."""
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
 
     def position(self) -> int:
         """How long the file is, once that much of it is on the disk."""

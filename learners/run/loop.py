@@ -6,12 +6,12 @@ The command line runs this loop; a loop of one's own makes the same calls.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from learners.batch import Batch, build_batch
+from learners.batch import Batch, Outcome, build_batch
 from learners.protocol import Learner
 from learners.resources.executor import Executor, SerialExecutor
 from mutual_env.errors import WorkerLostError
@@ -49,6 +49,10 @@ class SharedEnv(TaskEnv, Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+Noticed = Callable[[Learner, AgentInfo, Sequence[Outcome]], None]
+"""Told, after an update, what became of each of the reader's lessons."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """What a round needs."""
@@ -60,6 +64,7 @@ class Loop:
     bridge: TokenizerBridge
     teachers: Mapping[str, Learner] = field(default_factory=dict)
     executor: Executor = field(default_factory=SerialExecutor)
+    noticed: Noticed | None = None
 
     def round(self, round: int) -> dict[str, AgentInfo]:
         """Draw, sample, verify, share, learn. Returns what the env says of each policy, its update's metrics added."""
@@ -98,26 +103,26 @@ class Loop:
         )
         for name, values in metrics.items():
             infos[name]["metrics"] = {**infos[name]["metrics"], **batches[name].metrics, **values}
+            if self.noticed is not None:
+                self.noticed(self.learners[name], infos[name], batches[name].outcomes)
         return infos
 
     def _batch(self, name: str, info: AgentInfo) -> Batch:
         return build_batch(info.get("lessons", ()), self.learners[name], self.bridge, self.teachers)
 
 
-def evaluate(
-    env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int, part: str = ""
-) -> dict[str, Metrics]:
-    """Accuracy of each policy on the env's tasks, overall and for each value of the tasks' metadata key `part`."""
+def evaluate(env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int) -> dict[str, AgentInfo]:
+    """What each policy makes of the env's tasks, verified."""
     observations, _ = env.reset(seed=seed, options={"round": 0})
     actions = {
         name: learner.act(observations[name]["prompts"], samples, seed=derive_seed(seed, "evaluate"))
         for name, learner in learners.items()
     }
-    infos = env.step(actions)[-1]
-    return {name: _accuracies(info, part) for name, info in infos.items()}
+    return env.step(actions)[-1]
 
 
-def _accuracies(info: AgentInfo, part: str) -> Metrics:
+def accuracies(info: AgentInfo, part: str = "") -> Metrics:
+    """The share of right samples, overall and for each value of the tasks' metadata key `part`."""
     outcomes: dict[str, list[bool]] = defaultdict(list)
     for group in info["groups"]:
         for experience in group:

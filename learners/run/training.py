@@ -16,14 +16,13 @@ from learners.run.build import Parts, build
 from learners.run.config import RunConfig, as_mapping, load_run, to_yaml
 from learners.run.directory import JsonLines, RunDirectory
 from learners.run.lock import Lock
-from learners.run.loop import evaluate
+from learners.run.loop import accuracies, evaluate
 from learners.run.places import Places, read_places
+from learners.run.recording import Allowance, Recorder, evaluation_line
 from learners.run.trackers import TrackedRun, Tracker, Trackers
 from mutual_env.errors import StorageError, WorkerLostError
 from mutual_env.metrics import HELD_OUT
 from mutual_env.types import JSON, AgentInfo
-
-SAMPLED_PROMPTS = 2  # a round: enough to read along, little enough to keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +100,12 @@ class Files:
     metrics: JsonLines
     timings: JsonLines
     samples: JsonLines
+    lessons: JsonLines
+    evaluations: JsonLines
 
     @classmethod
     def open(cls, directory: RunDirectory, stack: ExitStack) -> Files:
-        paths = (directory.metrics, directory.timings, directory.samples)
+        paths = (directory.metrics, directory.timings, directory.samples, directory.lessons, directory.evaluations)
         return cls(*(stack.enter_context(closing(JsonLines(path))) for path in paths))
 
     def positions(self) -> dict[str, int]:
@@ -132,7 +133,9 @@ class _Run:
         self._config, self._places, self._lock = config, places, lock
         self._checkpoints = directory.checkpoints(config.checkpoint.keep)
         self._files = files
-        self._parts = parts
+        record, sizes = config.record, (config.rounds, len(config.policies), config.env.group_size)
+        self._recorder = Recorder(Allowance.of(record.megabytes, *sizes))
+        self._parts = parts.noticed_by(self._recorder.noticed)
         self._told = told
 
     def restore(self) -> list[str]:
@@ -213,8 +216,11 @@ class _Run:
 
     def _write(self, round: RoundResult, seconds: float) -> None:
         for name, info in round.infos.items():
-            self._files.metrics.append({"round": self.done, "policy": name, "metrics": info["metrics"]})
-            self._files.samples.append({"round": self.done, "policy": name, "groups": _readable(info)})
+            where = {"round": self.done, "policy": name}
+            samples, lessons = self._recorder.take(name, info["round"])
+            self._files.metrics.append({**where, "metrics": info["metrics"]})
+            self._files.samples.append_finite({**where, **samples})
+            self._files.lessons.append_finite({**where, **lessons})
         self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds})
         for name, pace in round.paces.items():
             self._files.timings.append({"type": "pace", "round": self.done, "policy": name, **pace})
@@ -225,14 +231,13 @@ class _Run:
         evaluation = self._config.evaluation
         if self._parts.held_out is None:
             return
-        accuracies = evaluate(
-            self._parts.held_out, self._parts.learners, self._config.seed, evaluation.samples, evaluation.part
-        )
-        for name, metrics in accuracies.items():
-            self._files.metrics.append({"round": self.done, "policy": name, "evaluation": metrics})
-        self._told.measured(
-            self.done, {name: {f"{HELD_OUT}{k}": v for k, v in m.items()} for name, m in accuracies.items()}
-        )
+        infos = evaluate(self._parts.held_out, self._parts.learners, self._config.seed, evaluation.samples)
+        found = {name: accuracies(info, evaluation.part) for name, info in infos.items()}
+        for name, metrics in found.items():
+            where = {"round": self.done, "policy": name}
+            self._files.metrics.append({**where, "evaluation": metrics})
+            self._files.evaluations.append_finite({**where, **evaluation_line(infos[name], evaluation.part)})
+        self._told.measured(self.done, {name: {f"{HELD_OUT}{k}": v for k, v in m.items()} for name, m in found.items()})
 
     def _parked(self) -> list[str]:
         return sorted(set(self._config.policies) - set(self._parts.learners))
@@ -243,15 +248,3 @@ class _Run:
         state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
         saves = {name: learner.save for name, learner in self._parts.learners.items()}
         self._checkpoints.save(self.done, state, saves)
-
-
-def _readable(info: AgentInfo) -> list[dict[str, object]]:
-    return [
-        {
-            "prompt": group[0].task.prompt,
-            "answer": group[0].task.answer,
-            "completions": [[e.completion.text, e.verdict.reward, e.verdict.status] for e in group],
-        }
-        for group in info["groups"][:SAMPLED_PROMPTS]
-        if group
-    ]

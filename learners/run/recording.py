@@ -1,0 +1,229 @@
+"""What a run keeps for reading: what everybody wrote, and who taught whom. Bounded in size, the same for the same seed.
+
+    samples.jsonl   a line a round and policy: its groups, each completion [text, reward, status, correct, tokens,
+                    detail, advantage of its own lesson]; how many of each prompt were right, of all prompts
+    lessons.jsonl   a line a round and reader: how many lessons came from whom and were accepted, of all lessons; the
+                    borrowed ones one by one: author, task, text, advantage, weight, loss, correction, and what became
+                    of them; of a few the tokens with their chunks and density ratios
+    evaluations.jsonl  a line an evaluation and policy: of each task, which samples were right and what they voted for
+
+Counts are of everything. Texts are kept as far as a round's allowance goes, prompts with borrowed lessons first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from learners.batch import Outcome
+from learners.evaluation.outcomes import Judged
+from learners.evaluation.votes import vote
+from learners.protocol import Learner
+from mutual_env.types import AgentInfo, Experience, Group
+
+LONGEST_TEXT, LONGEST_VOTE = 4000, 40
+LEAST_PROMPTS = 2
+PIECES_OF, MOST_PIECES = 4, 256  # of how many lessons a round and reader tokens are kept, and how many tokens of each
+
+_AROUND = 30  # bytes that JSON puts around a text, about
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Bytes for one policy's round, in each of the two files."""
+
+    bytes: int
+    group_size: int
+
+    @classmethod
+    def of(cls, megabytes: float, rounds: int, policies: int, group_size: int) -> Allowance:
+        return cls(int(megabytes * 1e6 / max(1, rounds) / max(1, policies) / 2), group_size)
+
+    @property
+    def longest_text(self) -> int:
+        """So that the least number of prompts fits."""
+        return max(40, min(LONGEST_TEXT, self.bytes // (LEAST_PROMPTS * max(1, self.group_size))))
+
+
+class Recorder:
+    """Told after each update; asked when the round is written."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._lines: dict[tuple[str, int], tuple[Line, Line]] = {}
+
+    def noticed(self, learner: Learner, info: AgentInfo, outcomes: Sequence[Outcome]) -> None:
+        """Made into plain values at once, so that no round's arrays are held until it is written."""
+        lines = (
+            samples_line(learner.name, info, outcomes, self._allowance),
+            lessons_line(learner, outcomes, self._allowance),
+        )
+        self._lines[learner.name, info["round"]] = lines
+
+    def take(self, policy: str, round: int) -> tuple[Line, Line]:
+        """The samples and the lessons of this policy's round."""
+        return self._lines.pop((policy, round))
+
+
+def samples_line(policy: str, info: AgentInfo, outcomes: Sequence[Outcome], allowance: Allowance) -> Line:
+    advantages = {id(o.lesson.experience): o.lesson.advantage for o in outcomes if o.lesson.experience.author == policy}
+    borrowed = {o.lesson.experience.task.id for o in outcomes if o.lesson.experience.author != policy}
+    groups = [group for group in info["groups"] if group]
+    order = sorted(range(len(groups)), key=lambda at: (groups[at][0].task.id not in borrowed, at))
+    kept: dict[int, Line] = {}
+    left = allowance.bytes
+    for at in order:
+        shown = _group(groups[at], advantages, allowance.longest_text)
+        left -= sum(len(text) + len(detail) + _AROUND for text, *_, detail, _ in shown["completions"])
+        if left < 0 and len(kept) >= LEAST_PROMPTS:
+            break
+        kept[at] = shown
+    return {
+        "groups": [kept[at] for at in sorted(kept)],
+        "right": [sum(e.verdict.correct for e in group) for group in groups],
+        "left_out": len(groups) - len(kept),
+    }
+
+
+def lessons_line(learner: Learner, outcomes: Sequence[Outcome], allowance: Allowance) -> Line:
+    flow: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        counts = flow.setdefault(outcome.lesson.experience.author, [0, 0, 0.0])
+        counts[0] += 1
+        counts[1] += outcome.example is not None
+        counts[2] += 0.0 if outcome.example is None else abs(outcome.lesson.advantage * outcome.example.weight)
+    borrowed = [o for o in outcomes if o.lesson.experience.author != learner.name]
+    kept: list[Line] = []
+    left = allowance.bytes
+    for outcome in borrowed:
+        shown = _lesson(outcome, allowance.longest_text)
+        if sum("pieces" in other for other in kept) < PIECES_OF and outcome.example is not None:
+            shown["pieces"] = _pieces(outcome, learner)
+        left -= len(shown["text"]) + 8 * _AROUND + _AROUND * len(shown.get("pieces", ()))
+        if left < 0 and len(kept) >= LEAST_PROMPTS:
+            break
+        kept.append(shown)
+    dropped = Counter(outcome.dropped for outcome in outcomes if outcome.dropped)
+    return {
+        "flow": {author: [n, accepted, _short(pull)] for author, (n, accepted, pull) in sorted(flow.items())},
+        "dropped": dict(sorted(dropped.items())),
+        "lessons": kept,
+        "left_out": len(borrowed) - len(kept),
+    }
+
+
+def evaluation_line(info: AgentInfo, part: str) -> Line:
+    """task -> [part, right or not as digits, the votes]: enough to say who solves what, and who errs alike."""
+    tasks: dict[str, list[Any]] = {}
+    for group in info["groups"]:
+        if group:
+            task, samples = group[0].task, [Judged.of(e) for e in group]
+            right = "".join("1" if sample.correct else "0" for sample in samples)
+            tasks[task.id] = [str(task.metadata.get(part, "")) if part else "", right, [_vote(s) for s in samples]]
+    return {"tasks": tasks}
+
+
+def _vote(sample: Judged) -> str | None:
+    given = vote(sample)
+    return given if given is None else given[:LONGEST_VOTE]
+
+
+def _group(group: Group, advantages: Mapping[int, float], longest: int) -> Line:
+    task = group[0].task
+    prompt = task.prompt if isinstance(task.prompt, str) else [dict(message) for message in task.prompt]
+    return {
+        "task": task.id,
+        "prompt": prompt,
+        "answer": task.answer,
+        "completions": [
+            [
+                cut(transcript(e), longest),
+                e.verdict.reward,
+                e.verdict.status,
+                e.verdict.correct,
+                int(e.completion.token_ids.size),
+                e.verdict.detail[:200],
+                _short(advantages.get(id(e))),
+            ]
+            for e in group
+        ],
+    }
+
+
+def _lesson(outcome: Outcome, longest: int) -> Line:
+    lesson = outcome.lesson
+    shown: Line = {
+        "author": lesson.experience.author,
+        "task": lesson.experience.task.id,
+        "text": cut(transcript(lesson.experience), longest),
+        "advantage": _short(lesson.advantage),
+        "weight": _short(lesson.weight),
+        "loss": named(lesson.loss),
+        "correction": named(lesson.correction),
+        "written_in": lesson.experience.round,
+    }
+    if outcome.dropped:
+        shown["dropped"] = outcome.dropped
+    if outcome.example is not None:
+        shown["given"] = _short(outcome.example.weight)
+        shown["tokens"] = int(outcome.example.mask.sum())
+    if outcome.draft is not None and outcome.draft.exact.size:
+        shown["exact"] = _short(float(outcome.draft.exact.mean()))
+        ratios = _log_ratios(outcome)
+        if ratios is not None and np.isfinite(ratios).any():
+            shown["ratio"] = _short(float(np.exp(np.clip(ratios[np.isfinite(ratios)], -20, 20)).mean()))
+    return shown
+
+
+def _pieces(outcome: Outcome, learner: Learner) -> list[list[Any]]:
+    """[text, chunk (-1: in no exact one), log π_old / β or None] of each of the reader's tokens."""
+    draft, translation = outcome.draft, outcome.translation
+    if draft is None or translation is None:
+        return []
+    ids = draft.response_ids[:MOST_PIECES]
+    ratios = _log_ratios(outcome)
+    logs = [None] * ids.size if ratios is None else [float(r) if np.isfinite(r) else None for r in ratios[: ids.size]]
+    chunks = translation.chunks[: ids.size].tolist()
+    return [
+        [learner.tokenizer.decode([int(token)]), chunk, _short(log)]
+        for token, chunk, log in zip(ids, chunks, logs, strict=True)
+    ]
+
+
+def _log_ratios(outcome: Outcome) -> Any:
+    """log π_old - log β where both are known and compare, NaN elsewhere; None where the reader was not asked."""
+    draft, scores = outcome.draft, outcome.scores
+    if draft is None or scores is None or scores.old is None or draft.author_logprobs is None:
+        return None
+    return np.where(draft.exact, scores.old - draft.author_logprobs, np.nan)
+
+
+def named(part: object) -> str:
+    """The loss or correction of a lesson: its name if it says one, else its class."""
+    return str(getattr(part, "name", None) or type(part).__name__)
+
+
+def transcript(experience: Experience) -> str:
+    """What was written; of an episode of several turns all of it, with the world's replies between."""
+    if not experience.earlier:
+        return experience.completion.text
+    said = [f"{t.completion.text}\n[{t.reply.role}] {t.reply.text}\n" for t in experience.earlier]
+    return "".join([*said, experience.completion.text])
+
+
+def cut(text: str, longest: int) -> str:
+    """The beginning and the end of a text that is too long, and how much is missing between."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} [… {len(text) - 2 * half} characters …] {text[-half:]}"
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
