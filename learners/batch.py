@@ -91,7 +91,7 @@ def _borrowed(lesson: Lesson, translation: Translation, prompts: _Prompts, longe
     prompt_ids = prompts.of(lesson.experience.task.prompt)
     if translation.action == "reject":
         return Drop(f"translation_{translation.verdict.replace('-', '_')}")
-    if longest is not None and prompt_ids.size + translation.token_ids.size > longest:
+    if _is_too_long(prompt_ids, translation.token_ids, longest):
         return Drop("too_long")
     return Draft.borrowed(lesson, prompt_ids, translation)
 
@@ -113,6 +113,10 @@ def _corrected(draft: Draft, scores: Scores) -> Example | Drop:
         if not draft.is_borrowed:
             raise
         return Drop("unusable")
+
+
+def _is_too_long(prompt_ids: Ids, response_ids: Ids, longest: int | None) -> bool:
+    return longest is not None and prompt_ids.size + response_ids.size > longest
 
 
 class _Prompts:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from learners.report.chart import COLOURS
 from learners.resources.record import Span
 
+_ALONE = (
+    "svg{background:#fcfcfa}text{fill:#1c1c1a}.c0{fill:#2a6fc9}.c1{fill:#d9622b}.c2{fill:#16915f}.c3{fill:#7a4fc0}"
+    ".c4{fill:#b58400}.c5{fill:#c23a6b}.c6{fill:#0e8a9c}.c7{fill:#7d7b72}"
+)
 LETTERS = {"act": "a", "verify": "v", "score": "s", "update": "u", "sync": "y"}
 
 
@@ -35,18 +39,18 @@ def as_text(spans: Sequence[Span], width: int = 72, most_rows: int = 24) -> str:
     return "\n".join([*lines, scale, f"{'':>{label}} a act, v verify, s score, u update, y sync, . waiting, x lost"])
 
 
-def as_svg(panels: Sequence[tuple[str, Sequence[Span]]], width: int = 960) -> str:
-    """One panel under the other, on one time axis: e.g. predicted and actual. A row per device, a colour per policy."""
+def as_svg(panels: Sequence[tuple[str, Sequence[Span]]], width: int = 960, *, alone: bool = True) -> str:
+    """One panel under the other, on one time axis: e.g. predicted and actual. A row per device, a colour per policy,
+    that of its lines in the charts. `alone`: a file of its own, which brings the colours that a page has already."""
     end = max((span.ended for _, spans in panels for span in spans), default=0.0) or 1.0
-    policies = sorted({span.policy for _, spans in panels for span in spans})
-    colours = {policy: _colour(index, len(policies)) for index, policy in enumerate(policies)}
+    policies = list(dict.fromkeys(span.policy for _, spans in panels for span in spans))
+    colours = {policy: f"c{index % COLOURS}" for index, policy in enumerate(policies)}
     body: list[str] = []
     top = 8
     for title, spans in panels:
-        lanes = _lanes(spans)
         body.append(f'<text x="8" y="{top + 12}" font-weight="bold">{escape(title)}</text>')
         top += 20
-        for name, items in lanes:
+        for name, items in _lanes(spans):
             body.append(f'<text x="8" y="{top + 12}">{escape(name)}</text>')
             body += [_bar(span, top, end, width, colours[span.policy]) for span in items]
             top += 18
@@ -54,13 +58,13 @@ def as_svg(panels: Sequence[tuple[str, Sequence[Span]]], width: int = 960) -> st
     body.append(f'<text x="{width - 8}" y="{top + 4}" text-anchor="end">{seconds(end)}</text>')
     for index, policy in enumerate(policies[:12]):
         left, y = 8 + 150 * (index % 6), top + 12 + 18 * (index // 6)
-        body.append(f'<rect x="{left}" y="{y}" width="12" height="12" fill="{colours[policy]}"/>')
+        body.append(f'<rect class="fill {colours[policy]}" x="{left}" y="{y}" width="12" height="12"/>')
         body.append(f'<text x="{left + 18}" y="{y + 10}">{escape(policy)}</text>')
     height = top + 20 + 18 * (1 + min(len(policies), 12) // 6)
+    style = f"<style>{_ALONE}</style>" if alone else ""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="11">'
-        f'<rect width="{width}" height="{height}" fill="white"/>{"".join(body)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'font-family="sans-serif" font-size="11">{style}{"".join(body)}</svg>\n'
     )
 
 
@@ -95,11 +99,6 @@ def _bar(span: Span, top: int, end: float, width: int, colour: str) -> str:
     opacity = {"act": 1.0, "update": 0.75}.get(span.phase, 0.5) if span.outcome == "done" else 0.2
     tip = escape(f"{span.policy} {span.phase}: {seconds(span.began)} to {seconds(span.ended)}, {span.outcome}")
     return (
-        f'<rect x="{left:.1f}" y="{top}" width="{wide:.1f}" height="15" fill="{colour}" fill-opacity="{opacity}">'
+        f'<rect class="fill {colour}" x="{left:.1f}" y="{top}" width="{wide:.1f}" height="15" fill-opacity="{opacity}">'
         f"<title>{tip}</title></rect>"
     )
-
-
-def _colour(index: int, count: int) -> str:
-    red, green, blue = colorsys.hls_to_rgb(index / max(1, count), 0.5, 0.6)
-    return f"#{int(255 * red):02x}{int(255 * green):02x}{int(255 * blue):02x}"

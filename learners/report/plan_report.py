@@ -52,10 +52,10 @@ def compare(predicted: Simulation, actual: UsageRecord) -> str:
     return "\n".join(lines)
 
 
-def as_picture(plan: Plan, actual: Sequence[Span] = ()) -> str:
-    """SVG: the predicted timeline, and the actual one under it where there is one."""
+def as_picture(plan: Plan, actual: Sequence[Span] = (), *, alone: bool = True) -> str:
+    """SVG: the predicted timeline, and the actual one under it where there is one. `alone`: a file of its own."""
     panels = [("predicted", plan.simulation.spans if plan.simulation else ())]
-    return as_svg([*panels, ("actual", actual)] if actual else panels)
+    return as_svg([*panels, ("actual", actual)] if actual else panels, alone=alone)
 
 
 def _placement(plan: Plan, result: Simulation) -> list[str]:

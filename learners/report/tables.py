@@ -10,24 +10,51 @@ from mutual_env.metrics import ACCURACY
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
+_MOST_COLUMNS = 5  # of figures: more do not fit into 80 columns
 
 
 def comparison(results: SuiteResults) -> Table:
-    """Rows: policy and measure. Columns: before, then each arm. Below: what was counted, and seconds."""
+    """A row an arm, however many there are; a column a measure or, where those are many, a row for each of them."""
     seeds = len(results.config.seeds)
-    table = Table(title=f"{results.config.name}: held-out accuracy, mean ± standard deviation over {seeds} seeds")
-    for heading in ("policy", "measure", "before", *results.runs):
-        table.add_column(heading, justify="left" if heading in ("policy", "measure") else "right")
+    title = f"{results.config.name}: held-out accuracy, mean ± standard deviation over {seeds} seeds"
+    table = Table(title=title)
+    wide = len(results.measures()) + len(results.config.totals) <= _MOST_COLUMNS
+    (_by_arm if wide else _by_measure)(table, results)
+    return table
+
+
+def _by_arm(table: Table, results: SuiteResults) -> None:
+    table.add_column("policy")
+    table.add_column("arm")
+    for measure in results.measures():
+        table.add_column(_label(measure), justify="right")
+    for heading in (*(f"{metric} (total)" for metric in results.config.totals), "seconds a run"):
+        table.add_column(heading, justify="right", style="dim", overflow="fold")
+    for policy in results.policies:
+        before = [str(results.before(policy, measure)) for measure in results.measures()]
+        table.add_row(policy, "before", *before, *("" for _ in results.config.totals), "")
+        for arm in results.runs:
+            after = [str(results.after(arm, policy, measure)) for measure in results.measures()]
+            counted = [f"{results.total(arm, policy, metric).mean:.0f}" for metric in results.config.totals]
+            table.add_row("", arm, *after, *counted, f"{results.seconds(arm).mean:.1f}")
+        table.add_section()
+
+
+def _by_measure(table: Table, results: SuiteResults) -> None:
+    for heading, justify in (("policy", "left"), ("measure", "left"), ("arm", "left"), ("value", "right")):
+        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
     for policy in results.policies:
         for measure in results.measures():
-            after = [str(results.after(arm, policy, measure)) for arm in results.runs]
-            table.add_row(policy, _label(measure), str(results.before(policy, measure)), *after)
+            table.add_row(policy, _label(measure), "before", str(results.before(policy, measure)))
+            for arm in results.runs:
+                table.add_row("", "", arm, str(results.after(arm, policy, measure)))
         for metric in results.config.totals:
-            counted = [f"{results.total(arm, policy, metric).mean:.0f}" for arm in results.runs]
-            table.add_row(policy, f"{metric} (total)", "", *counted, style="dim")
+            for arm in results.runs:
+                counted = f"{results.total(arm, policy, metric).mean:.0f}"
+                table.add_row(policy, f"{metric} (total)", arm, counted, style="dim")
         table.add_section()
-    table.add_row("", "seconds a run", "", *(f"{results.seconds(arm).mean:.1f}" for arm in results.runs), style="dim")
-    return table
+    for arm in results.runs:
+        table.add_row("", "seconds a run", arm, f"{results.seconds(arm).mean:.1f}", style="dim")
 
 
 def curves(results: SuiteResults) -> Text:

@@ -32,7 +32,7 @@ def planned_and_actual(path: Path) -> str:
     if plan.simulation is None:
         return ""
     text = f"executor {places.executor}\n{compare(plan.simulation, record)}"
-    return as_picture(plan, _middle(spans, len(plan.demands))) + preformatted(text)
+    return as_picture(plan, _middle(spans, len(plan.demands)), alone=False) + preformatted(text)
 
 
 def _middle(spans: Sequence[Span], policies: int) -> list[Span]:

@@ -29,7 +29,7 @@ LONGEST_TEXT, LONGEST_VOTE = 4000, 40
 LEAST_PROMPTS = 2
 PIECES_OF, MOST_PIECES = 4, 256  # of how many lessons a round and reader tokens are kept, and how many tokens of each
 
-_AROUND = 30  # bytes that JSON puts around a text, about
+_AROUND = 45  # bytes that come with a text, about
 
 Line = dict[str, Any]
 
@@ -80,7 +80,7 @@ def samples_line(policy: str, info: AgentInfo, outcomes: Sequence[Outcome], allo
     left = allowance.bytes
     for at in order:
         shown = _group(groups[at], advantages, allowance.longest_text)
-        left -= sum(len(text) + len(detail) + _AROUND for text, *_, detail, _ in shown["completions"])
+        left -= _size(shown)
         if left < 0 and len(kept) >= LEAST_PROMPTS:
             break
         kept[at] = shown
@@ -105,7 +105,7 @@ def lessons_line(learner: Learner, outcomes: Sequence[Outcome], allowance: Allow
         shown = _lesson(outcome, allowance.longest_text)
         if sum("pieces" in other for other in kept) < PIECES_OF and outcome.example is not None:
             shown["pieces"] = _pieces(outcome, learner)
-        left -= len(shown["text"]) + 8 * _AROUND + _AROUND * len(shown.get("pieces", ()))
+        left -= len(shown["text"]) + 6 * _AROUND + _AROUND * len(shown.get("pieces", ())) // 2
         if left < 0 and len(kept) >= LEAST_PROMPTS:
             break
         kept.append(shown)
@@ -116,6 +116,12 @@ def lessons_line(learner: Learner, outcomes: Sequence[Outcome], allowance: Allow
         "lessons": kept,
         "left_out": len(borrowed) - len(kept),
     }
+
+
+def _size(group: Line) -> int:
+    """Bytes, about: to write them out in order to know would cost as much as to keep them."""
+    texts = sum(len(text) + len(detail) + _AROUND for text, *_, detail, _ in group["completions"])
+    return texts + len(str(group["prompt"])) + len(group["task"]) + len(group["answer"]) + 2 * _AROUND
 
 
 def evaluation_line(info: AgentInfo, part: str) -> Line:
