@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, get_args
 
 from gymnasium.spaces import Dict
@@ -11,6 +12,7 @@ from pettingzoo import ParallelEnv
 
 from mutual_env.errors import InvalidActionError, InvalidInputError, UnknownNameError
 from mutual_env.metrics import ACCURACY, REWARD
+from mutual_env.prompts import PromptShape
 from mutual_env.spaces import GroupSpace, PromptSpace, round_space
 from mutual_env.spec import EnvSpec, whole_number
 from mutual_env.tasks.source import ClosableSource, TaskSource
@@ -52,6 +54,7 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         self._round = -1
         self._tasks: tuple[Task, ...] = ()
         self._prompt_space = PromptSpace(spec.max_chars)
+        self._shape = PromptShape.of(spec.prompt)
         shape = spec.prompts_per_round, spec.group_size, spec.max_chars
         self._actions = {agent: GroupSpace(*shape) for agent in spec.agents}
         self._observations = {agent: round_space(spec.prompts_per_round, spec.max_chars) for agent in spec.agents}
@@ -92,8 +95,7 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         following = self._round + 1 if seed is None else 0
         seed = self._seed if seed is None else whole_number("seed", seed, 0)
         round_ = whole_number("options['round']", (options or {}).get("round", following), 0)
-        tasks = tuple(self._source.draw(seed, round_, self._spec.prompts_per_round))
-        check_drawn(tasks, self._spec.prompts_per_round, self._spec.id, self._prompt_space)
+        tasks = self._drawn(seed, round_)
         self._seed, self._round, self._tasks = seed, round_, tasks
         self.agents = self.possible_agents[:]
         self._begin()
@@ -132,6 +134,16 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
 
     def _begin(self) -> None:
         """What an env of several turns does when a round has been drawn."""
+
+    def _drawn(self, seed: int, round_: int) -> tuple[Task, ...]:
+        """The tasks of a round, their prompts in the env's shape."""
+        n, name = self._spec.prompts_per_round, self._spec.id
+        tasks = tuple(self._source.draw(seed, round_, n))
+        check_drawn(tasks, n, name, self._prompt_space)
+        if self._shape != PromptShape():
+            tasks = tuple(replace(task, prompt=self._shape(task.prompt)) for task in tasks)
+            check_drawn(tasks, n, name, self._prompt_space)
+        return tasks
 
     def _known(self, agent: str) -> str:
         if agent not in self._actions:

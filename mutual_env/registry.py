@@ -27,6 +27,8 @@ from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.spaces import MAX_CHARS
 from mutual_env.spec import EnvSpec, agent_names
 from mutual_env.tasks.arithmetic import ArithmeticTasks
+from mutual_env.tasks.dataset_rows import DatasetTasks
+from mutual_env.tasks.knights import KnightsKnavesTasks
 from mutual_env.tasks.letters import LettersTasks
 from mutual_env.tasks.math_rows import MathTasks
 from mutual_env.tasks.reasoning_gym import ReasoningGymTasks
@@ -69,7 +71,7 @@ def make(
     max_chars          the longest completion that `step` accepts
     max_turns          where an episode has several turns: how often an agent writes, at most (None: the family's own)
     max_tokens         likewise: a conversation is cut once so many tokens were written in it
-    task_kwargs        the family's own options, such as `split="eval"`
+    task_kwargs        `prompt`, the fields of a `PromptShape`, and the family's own options, such as `split="eval"`
     """
     options = {
         "agents": agents, "group_size": group_size, "prompts_per_round": prompts_per_round, "seed": seed,
@@ -137,6 +139,7 @@ def build(
     max_chars: int = MAX_CHARS,
     max_turns: int | None = None,
     max_tokens: int | None = None,
+    prompt: Mapping[str, JSON] | None = None,
     **task_kwargs: Any,
 ) -> ReasoningEnv:
     """What the registry calls to make an env of a task family."""
@@ -156,6 +159,7 @@ def build(
         max_chars=max_chars,
         max_turns=max_turns,
         max_tokens=max_tokens,
+        prompt=prompt or {},
         task=task_kwargs,
     )
     return _env(spec, source, pool)
@@ -164,7 +168,7 @@ def build(
 def _factory(id: str, source: SourceFactory, options: Mapping[str, Any]) -> Callable[..., TaskSource]:
     """What makes the family's tasks, once it is known to take these options."""
     factory = load(id, source) if isinstance(source, str) else source
-    check_options(id, factory, options, also=inspect.signature(make).parameters.keys() - {"id", "task_kwargs"})
+    check_options(id, factory, options, also=inspect.signature(build).parameters.keys() - _BUILT_WITH)
     return factory
 
 
@@ -202,6 +206,8 @@ def _register_all() -> None:
     register("mutual/arithmetic-v0", ArithmeticTasks)
     register("mutual/letters-v0", LettersTasks)
     register("math/jsonl-v0", MathTasks)
+    register("dataset/jsonl-v0", DatasetTasks)
+    register("logic/knights-knaves-v0", KnightsKnavesTasks)
     register("mutual/guess-v0", "mutual_env.tasks.guess:GuessTasks")
     register("mutual/undercut-v0", "mutual_env.tasks.undercut:UndercutTasks")
     register("mutual/retries-v0", "mutual_env.tasks.retries:RetryTasks")
@@ -218,5 +224,6 @@ def _register_all() -> None:
                 warnings.warn(f"entry point {point.name!r} of the group {group!r} is left out: {e}", stacklevel=2)
 
 
+_BUILT_WITH = frozenset(("env_id", "task_source", "task_kwargs"))  # of `build`, and no options of `make`
 _PETTINGZOO_IDS = frozenset(pettingzoo.parallel_registry)
 _register_all()

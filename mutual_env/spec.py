@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
+from mutual_env.prompts import PromptShape
 from mutual_env.spaces import MAX_CHARS
 from mutual_env.types import JSON
 from mutual_env.verifiers import UNSCORED_POLICIES, UnscoredPolicy, VerifierSpec
@@ -14,8 +15,9 @@ from mutual_env.verifiers import UNSCORED_POLICIES, UnscoredPolicy, VerifierSpec
 
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
-    """The arguments of `make`, checked and complete. `agents` are names; `task` holds the family's options. `max_turns`
-    and `max_tokens` bound a conversation where an episode has several turns; None: the family's own bound, no bound.
+    """The arguments of `make`, checked and complete. `agents` are names; `task` holds the family's options, `prompt`
+    those of a `PromptShape`. `max_turns` and `max_tokens` bound a conversation where an episode has several turns;
+    None: the family's own bound, no bound.
     """
 
     id: str
@@ -29,6 +31,7 @@ class EnvSpec:
     max_chars: int = MAX_CHARS
     max_turns: int | None = None
     max_tokens: int | None = None
+    prompt: Mapping[str, JSON] = field(default_factory=dict)
     task: Mapping[str, JSON] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -42,6 +45,7 @@ class EnvSpec:
         for what in ("max_turns", "max_tokens"):
             if getattr(self, what) is not None:
                 whole_number(what, getattr(self, what), 1)
+        PromptShape.of(self.prompt)
         if self.on_unscored not in UNSCORED_POLICIES:
             raise UnknownNameError.of("on_unscored", self.on_unscored, UNSCORED_POLICIES)
         if not 0.0 <= self.unscored_limit <= 1.0:
@@ -49,9 +53,9 @@ class EnvSpec:
 
     def to_json(self) -> str:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("max_turns", "max_tokens"):
-            if fields[name] is None:
-                del fields[name]  # an env of one turn is written as it always was
+        for name in ("max_turns", "max_tokens", "prompt"):
+            if not fields[name]:
+                del fields[name]  # an env that does without is written as it always was
         fields["verifier"] = {"name": self.verifier.name, "kwargs": self.verifier.kwargs}
         try:
             return json.dumps(fields, allow_nan=False)

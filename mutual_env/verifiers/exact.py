@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from mutual_env.types import Task, Verdict
-from mutual_env.verifiers.answers import Extraction, check_extraction, final_answer
+from mutual_env.verifiers.answers import Extraction, check_extraction, final_answer, readable
 from mutual_env.verifiers.spec import MAX_CHARS, spec_id
 
 
@@ -30,7 +30,7 @@ class Exact:
         return spec_id("exact", {"extraction": self.extraction, "ignore_case": self.ignore_case})
 
     def verify(self, task: Task, text: str) -> Verdict:
-        answer = final_answer(text[-MAX_CHARS:], self.extraction)
+        answer = final_answer(readable(text, self.extraction, MAX_CHARS), self.extraction)
         if answer is None:
             return Verdict.wrong_format(detail="no answer found")
         correct = self._normal(answer) == self._normal(task.answer)

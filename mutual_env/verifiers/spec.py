@@ -18,8 +18,8 @@ from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.types import JSON, Task, Verdict
 
 MAX_CHARS = 16_384
-"""Built-in verifiers read the last 16,384 characters of a completion: an answer stands at its end, and parsers are not
-linear."""
+"""Built-in verifiers read the last 16,384 characters of a completion, or the first where the first line is the answer:
+an answer stands at an end, and parsers are not linear."""
 
 
 @runtime_checkable
@@ -76,6 +76,7 @@ _CATALOGUE: Catalogue[str] = Catalogue(
     {
         "exact": "mutual_env.verifiers.exact:Exact",
         "numeric": "mutual_env.verifiers.numeric:Numeric",
+        "knights_knaves": "mutual_env.verifiers.islanders:KnightsKnaves",
         "math_verify": "mutual_env.verifiers.mathematics:MathVerify",
         "reasoning_gym": "mutual_env.verifiers.gym_scorer:ReasoningGymScorer",
     },

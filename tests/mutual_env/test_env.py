@@ -29,7 +29,7 @@ _ADVICE = (
     "Observation space for each agent probably should be",
     "Action space for each agent probably should be",
 )
-FAMILIES = ("arithmetic", "letters", "reasoning_gym", "math")
+FAMILIES = ("arithmetic", "letters", "reasoning_gym", "math", "dataset", "knights")
 Make = Callable[[], ReasoningEnv]
 
 
@@ -41,6 +41,11 @@ def make_family(request: pytest.FixtureRequest, pool: VerifierPool, items: ItemP
         "letters": ("mutual/letters-v0", {}),
         "reasoning_gym": ("reasoning_gym/knights_knaves-v0", {"generator": items}),
         "math": ("math/jsonl-v0", {"path": problems, "chat": True}),
+        "dataset": (
+            "dataset/jsonl-v0",
+            {"path": problems, "columns": {"prompt": "problem"}, "prompt": {"system": "x"}},
+        ),
+        "knights": ("logic/knights-knaves-v0", {"people": [2, 3]}),
     }
     id, more = family[request.param]
     return lambda: mutual_env.make(id, **options, **more)  # type: ignore[arg-type]

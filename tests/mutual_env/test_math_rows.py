@@ -206,7 +206,7 @@ def test_a_row_of_gsm8k_without_its_mark_is_malformed(tmp_path: Path) -> None:
     [
         (lambda p: MathTasks(), InvalidInputError, "path is missing"),
         (lambda p: MathTasks(path=p / "nothing.jsonl"), StorageError, "does not exist"),
-        (lambda p: MathTasks(path=p / "rows.csv"), InvalidInputError, "got '.csv'"),
+        (lambda p: MathTasks(path=p / "rows.xlsx"), InvalidInputError, "got '.xlsx'"),
         (lambda p: MathTasks(path=p / "empty"), InvalidInputError, "holds neither"),
         (lambda p: MathTasks(path=p / "blank.jsonl"), InvalidInputError, "no rows for split 'train'"),
         (lambda p: MathTasks(path=p / "torn.parquet"), StorageError, "not a whole Parquet file"),
@@ -218,7 +218,7 @@ def test_a_row_of_gsm8k_without_its_mark_is_malformed(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, make, error, says) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "empty").mkdir()
-    (tmp_path / "rows.csv").write_text("question,answer\n")
+    (tmp_path / "rows.xlsx").write_text("question,answer\n")
     (tmp_path / "blank.jsonl").write_text("\n")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
     (tmp_path / "rows.jsonl").write_text(GOOD)

@@ -10,7 +10,7 @@ from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.types import Task
 from mutual_env.verifiers import make
 from mutual_env.verifiers.answers import final_answer
-from mutual_env.verifiers.numeric import last_number
+from mutual_env.verifiers.numeric import last_number, only_number
 from mutual_env.verifiers.spec import MAX_CHARS
 
 
@@ -135,3 +135,65 @@ def test_bad_options_are_refused() -> None:
 def test_a_megabyte_is_read_from_its_end() -> None:
     assert make("numeric").verify(task("7"), "8 " * 500_000 + "7").correct
     assert not make("exact").verify(task("7"), "<answer>7</answer>" + " " * MAX_CHARS).correct
+
+
+# What a base model writes after "...2+6=8\n5+1=", which asks for 6.
+GOES_ON = [
+    ("6", True, True, True),
+    ("6\n4+1=", False, True, True),  # right, and a further example after it
+    ("3\n1+6=", True, False, False),  # wrong, and the further example happens to end in a 6
+    ("6\n2+2=4\n", False, True, True),
+    (" 6.\n", True, True, True),
+    ("The cake said 6+", True, True, False),  # no answer, but a number
+    ("\n6", True, True, True),
+]
+
+
+@pytest.mark.parametrize(("text", "last", "first", "only"), GOES_ON)
+def test_a_policy_that_goes_on_writing_is_judged_by_the_number_that_is_meant(
+    text: str, last: bool, first: bool, only: bool
+) -> None:
+    def correct(**options: str) -> bool:
+        return make("numeric", **options).verify(task("6"), text).correct
+
+    assert (correct(), correct(number="first"), correct(extraction="line", number="only")) == (last, first, only)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("6", Fraction(6)),
+        ("  -1,234.5\n", Fraction(-2469, 2)),
+        ("1/2", Fraction(1, 2)),
+        ("6.", Fraction(6)),
+        ("\N{MINUS SIGN}3", Fraction(-3)),
+        ("6 7", None),
+        ("6%", None),
+        ("= 6", None),
+        ("x", None),
+        ("", None),
+        ("1/0", None),
+        ("9" * 500, None),
+    ],
+)
+def test_the_only_number_is_the_whole_answer(text: str, value: Fraction | None) -> None:
+    assert only_number(text) == value
+
+
+def test_what_is_no_number_alone_is_unreadable_and_not_merely_wrong() -> None:
+    verdict = make("numeric", number="only").verify(task("6"), "It is 6")
+    assert (verdict.status, verdict.reward, verdict.detail) == ("wrong_format", 0.0, "more than a number, or none")
+    with pytest.raises(UnknownNameError, match="'first'"):
+        make("numeric", number="frist")
+
+
+def test_the_first_line_is_that_of_the_beginning_however_much_follows() -> None:
+    long = "6\n" + "4+4=8\n" * MAX_CHARS
+    assert make("numeric", extraction="line").verify(task("6"), long).correct
+    assert make("exact", extraction="line").verify(task("6"), "\n \n" + long).correct
+    assert final_answer(" \n\n", "line") is None
+
+
+def test_verifiers_that_differ_in_the_number_they_read_have_ids_of_their_own() -> None:
+    assert len({make("numeric", number=which).id for which in ("last", "first", "only")}) == 3
+    assert make("numeric", number="last").id == make("numeric").id
