@@ -30,6 +30,7 @@ _OWN = {
     "report": "learners.commands.report",
     "eval": "learners.commands.eval",
     "compare": "learners.commands.compare",
+    "view": "learners.commands.view",
     "export": "learners.commands.export",
     "list": "learners.commands.listing",
     "bridge": "learners.commands.bridge",

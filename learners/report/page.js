@@ -116,7 +116,7 @@ class Rounds {
       const box = make("div", "sample" + (this.right(sample) ? " right" : "") + (lent.length ? " lent " + this.colour(lent[0].reader) : ""));
       const facts = [reward === null ? status : brief(reward), status === "ok" ? "" : status, detail || "",
         tokens ? tokens + (tokens === 1 ? " token" : " tokens") : "", advantage === undefined || advantage === null ? "" : "advantage " + brief(advantage),
-        lent.length ? "→ " + lent.map(l => l.reader).join(", ") : ""];
+        lent.length ? "→ " + [...new Set(lent.map(l => l.reader))].join(", ") : ""];
       box.append(make("code", "", text), make("div", "verdict", facts.filter((f, i) => f && facts.indexOf(f) === i).join(" · ")));
       part.append(box);
     }
