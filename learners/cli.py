@@ -32,6 +32,8 @@ _OWN = {
     "compare": "learners.commands.compare",
     "view": "learners.commands.view",
     "export": "learners.commands.export",
+    "doctor": "learners.commands.doctor",
+    "new": "learners.commands.new",
     "list": "learners.commands.listing",
     "bridge": "learners.commands.bridge",
     "models": "learners.commands.models",

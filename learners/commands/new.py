@@ -1,0 +1,76 @@
+"""Begin a package that adds a task, a strategy, a learner or a loss; its tests, our conformance suite, pass at once.
+
+`mutual-env new task riddles`
+`mutual-env new strategy best-peer --directory ~/code`
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from mutual_env.errors import InvalidInputError, StorageError
+
+_GROUPS = {"task": "tasks", "strategy": "strategies", "learner": "learners", "loss": "losses"}
+_LISTED = {"task": "envs", "strategy": "strategies", "learner": "learners", "loss": "losses"}
+_TRY = {
+    "task": "mutual-env train CONFIG env.id=$name",
+    "strategy": "mutual-env train CONFIG sharing.strategy=$name",
+    "learner": "mutual-env train CONFIG policies.NAME.learner=$name",
+    "loss": "# in a strategy: Lesson(experience, 1.0, NamedLoss.of('$name'))",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=tuple(_GROUPS))
+    parser.add_argument("name", help="letters, digits and hyphens, e.g. best-peer")
+    parser.add_argument("--directory", type=Path, default=Path(), help="where its folder goes (default: here)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", args.name):
+        raise InvalidInputError(f"name {args.name!r} must be lower-case words with hyphens between, e.g. best-peer")
+    root = args.directory / args.name
+    if root.exists():
+        raise StorageError(f"{root} is there already: choose another name or --directory")
+    for path, text in _files(args.kind, args.name).items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        print(target)
+    print(f"next: cd {root} && pip install -e . && python -m pytest")
+    return 0
+
+
+def _files(kind: str, name: str) -> dict[str, str]:
+    module = name.replace("-", "_")
+    cls = "".join(word.capitalize() for word in name.split("-"))
+    registered = f"{name}/{name}-v0" if kind == "task" else name
+    names = {
+        "kind": kind,
+        "group": _GROUPS[kind],
+        "listed": _LISTED[kind],
+        "distribution": name,
+        "module": module,
+        "cls": cls,
+        "name": registered,
+        "name_plain": name,
+        "more": f'\n[project.entry-points."mutual_env.verifiers"]\n{name}-verifier = "{module}:{cls}Verifier"\n'
+        if kind == "task"
+        else "",
+    }
+    names["try"] = Template(_TRY[kind]).substitute(names)
+    templates = {
+        "pyproject.toml": "pyproject.toml.txt",
+        "README.md": "README.md.txt",
+        f"{module}/__init__.py": f"{kind}.py.txt",
+        f"tests/test_{module}.py": f"{kind}_test.py.txt",
+    }
+    return {path: Template(_template(file)).substitute(names) for path, file in templates.items()}
+
+
+def _template(file: str) -> str:
+    return resources.files("learners.templates").joinpath(file).read_text(encoding="utf-8")

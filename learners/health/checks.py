@@ -1,0 +1,168 @@
+"""What `mutual-env doctor` looks at. Nothing is fetched, and nothing is left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from learners.health.extras import DISTRIBUTION, extras
+from learners.health.probes import ATTEMPTS
+from learners.run.directory import versions
+from mutual_env.types import Task
+from mutual_env.verifiers import VerifierPool
+
+State: TypeAlias = Literal["good", "note", "bad"]
+GIB = 2**30
+HANG_SECONDS = 1.0  # a deadline that a hung verifier is given
+KILLED_WITHIN = 30.0  # seconds, on a machine that is busy with other things
+LEAST_DISK, LEAST_SHARED, LEAST_MEMORY = 5 * GIB, GIB, 4 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`remedy` says what to do; it is empty where all is well."""
+
+    check: str
+    state: State
+    says: str
+    remedy: str = ""
+
+
+def findings(directory: Path) -> Iterator[Finding]:
+    """One after the other, each as soon as it is known. `directory` is where runs will be written."""
+    for check in (_versions, _processor, _memory, _gpu, _extras, _pool, _isolation):
+        yield from check()
+    yield from _disk(directory)
+    yield _locks(directory)
+
+
+def _versions() -> Iterator[Finding]:
+    found = versions()
+    named = ("torch", "transformers", "numpy", "pettingzoo", "ray", "vllm", "peft")
+    told = ", ".join(f"{name} {found[name]}" for name in named if name in found)
+    yield Finding("versions", "good", f"{DISTRIBUTION} {found.get(DISTRIBUTION)}, Python {found['python']}, {told}")
+    if sys.platform != "linux":
+        yield Finding(
+            "system", "bad", f"{platform.system()}: the verifier pool needs Linux", "use Linux, or WSL on Windows"
+        )
+
+
+def _processor() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    says = f"{platform.machine()}, {cores} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    if threads:
+        yield Finding("processor", "good", f"{says}, OMP_NUM_THREADS={threads}")
+    else:
+        yield Finding(
+            "processor",
+            "note",
+            f"{says}, OMP_NUM_THREADS is not set",
+            "export OMP_NUM_THREADS=1 (or a fixed number): another number of threads gives other last digits",
+        )
+
+
+def _memory() -> Iterator[Finding]:
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    says = f"{size / GIB:.1f} GiB, {free / GIB:.1f} GiB of it untouched"
+    low = size < LEAST_MEMORY
+    remedy = "use tabular or tiny policies, or LoRA with dtype=bfloat16" if low else ""
+    yield Finding("memory", "note" if low else "good", says, remedy)
+
+
+def _gpu() -> Iterator[Finding]:
+    driver = Path("/proc/driver/nvidia/version").is_file()
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ImportError:
+        says = f"torch is not installed{'; there is an NVIDIA driver' if driver else ''}"
+        yield Finding("GPU", "note", says, f"pip install '{DISTRIBUTION}[torch]', for learners other than tabular")
+        return
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        told = ", ".join(f"{device.name} with {device.total_memory / GIB:.0f} GiB" for device in devices)
+        yield Finding("GPU", "good", f"{told}; CUDA {torch.version.cuda}")
+    elif driver:
+        says = f"there is an NVIDIA driver, but torch {torch.__version__} cannot use it"
+        remedy = "install a CUDA build of torch that fits the driver: https://pytorch.org/get-started/locally"
+        yield Finding("GPU", "bad", says, remedy)
+    else:
+        yield Finding("GPU", "good", "none: policies run on the CPU")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra in extras():
+        missing = [package for package, version in extra.packages.items() if not version]
+        if missing:
+            yield Finding(f"extra {extra.name}", "note", f"not installed: {', '.join(missing)}", extra.pip)
+        else:
+            yield Finding(f"extra {extra.name}", "good", ", ".join(f"{p} {v}" for p, v in extra.packages.items()))
+
+
+def _pool() -> Iterator[Finding]:
+    """A right answer is scored, and one whose verifier hangs is killed in time."""
+    task = Task("doctor", "1+1=", "2")
+    began = time.monotonic()
+    with VerifierPool(workers=1, deadline=HANG_SECONDS) as pool:
+        hung = pool.verify("learners.health.probes:Hang", [(task, "2")])[0]
+    seconds = time.monotonic() - began
+    if hung.status == "timeout" and seconds < KILLED_WITHIN:
+        yield Finding("verifier pool", "good", f"a verifier that hangs is killed: {seconds:.1f} s with the start")
+    else:
+        says = f"a verifier that hangs got {hung.status!r} after {seconds:.0f} s: {hung.detail}"
+        remedy = "report this with the lines above; until then use verifiers that run inline (exact, numeric)"
+        yield Finding("verifier pool", "bad", says, remedy)
+
+
+def _isolation() -> Iterator[Finding]:
+    """Tried, not read from a list of features."""
+    with VerifierPool(workers=1, deadline=10.0) as pool:
+        found = pool.verify("learners.health.probes:Escape", [(Task("doctor", "", ""), "")])[0]
+    if found.status != "ok":
+        says = f"the workers could not be asked: {found.status}, {found.detail}"
+        yield Finding("isolation", "bad", says, "see docs/verifiers.md for what workers need")
+        return
+    kept = [name for name in ATTEMPTS if name not in found.detail]
+    says = f"a worker could: {found.detail}; could not: {', '.join(kept) or 'nothing of what was tried'}"
+    loose = len(kept) < 2
+    remedy = (
+        "a kernel with seccomp and Landlock (5.13 or newer) keeps workers in; or run in a container" if loose else ""
+    )
+    yield Finding("isolation", "note" if loose else "good", says, remedy)
+
+
+def _disk(directory: Path) -> Iterator[Finding]:
+    existing = next(parent for parent in [directory.resolve(), *directory.resolve().parents] if parent.is_dir())
+    places = {"disk": existing, "temporary files": Path(tempfile.gettempdir()), "shared memory": Path("/dev/shm")}
+    for name, place in places.items():
+        if not place.is_dir():
+            yield Finding(name, "note", f"{place} is not there", "mount a tmpfs there: vLLM and Ray keep buffers in it")
+            continue
+        free = shutil.disk_usage(place).free
+        short = free < (LEAST_SHARED if name == "shared memory" else LEAST_DISK)
+        remedy = "docker run --shm-size=8g" if name == "shared memory" else "checkpoints of real models need more"
+        yield Finding(name, "note" if short else "good", f"{place}: {free / GIB:.1f} GiB free", remedy if short else "")
+
+
+def _locks(directory: Path) -> Finding:
+    """A run's directory is locked while it is written: some network file systems have no locks."""
+    existing = next(parent for parent in [directory.resolve(), *directory.resolve().parents] if parent.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return Finding(
+            "locks", "bad", f"{existing} cannot be written or locked: {error}", "set `output` to another place"
+        )
+    return Finding("locks", "good", f"{existing} can be written and locked")

@@ -1,0 +1,77 @@
+"""`new` begins packages that pass their conformance suite at once; `doctor` looks, and says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from learners.cli import main
+from learners.health.checks import Finding, findings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("kind", ["task", "strategy", "learner", "loss"])
+def test_what_is_begun_passes_its_conformance_suite_at_once(kind: str, tmp_path: Path) -> None:
+    assert main(["new", kind, "odd-one", "--directory", str(tmp_path)]) == 0
+    folder = tmp_path / "odd-one"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    lint = ["check", "--isolated", "--select", "E,F,W,B,UP", "--line-length", "120", "odd_one"]
+    subprocess.run([sys.executable, "-m", "ruff", *lint], cwd=folder, check=True, timeout=60)
+
+
+def test_a_name_that_cannot_be_and_a_folder_that_is_there_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "task", "Odd One", "--directory", str(tmp_path)]) == 2
+    assert "must be lower-case words with hyphens between" in capsys.readouterr().err
+    assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 0
+    assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+    return {finding.check: finding for finding in findings(tmp_path_factory.mktemp("runs") / "not" / "there" / "yet")}
+
+
+def test_the_doctor_looks_at_everything_and_has_a_remedy_for_what_is_not_well(found: dict[str, Finding]) -> None:
+    looked_at = {
+        "versions",
+        "processor",
+        "memory",
+        "GPU",
+        "verifier pool",
+        "isolation",
+        "disk",
+        "shared memory",
+        "locks",
+    }
+    assert looked_at | {"extra torch", "extra gym"} <= found.keys()
+    assert all(finding.remedy for finding in found.values() if finding.state == "bad")
+    missing = [finding for name, finding in found.items() if name.startswith("extra") and finding.state == "note"]
+    assert all(finding.remedy.startswith("pip install 'mutual-env[") for finding in missing)
+
+
+def test_the_doctor_sees_a_hung_verifier_killed_and_its_workers_kept_in(found: dict[str, Finding]) -> None:
+    assert found["verifier pool"].state == "good"
+    assert "open a socket" in found["isolation"].says.split("could not:")[1]
+
+
+def test_the_doctor_speaks_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["doctor", "--json", "--output", str(tmp_path)]) == 0
+    assert {"check", "state", "says", "remedy"} == json.loads(capsys.readouterr().out)[0].keys()
