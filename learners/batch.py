@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learners.corrections import Draft, Drop, Scores, correct, needs_old, teacher_of
+from learners.batch_metrics import batch_metrics
+from learners.corrections import Draft, Drop, Scores, Taught, correct, needs_old, teacher_of
 from learners.example import Example
-from learners.losses import loss_of, scales
 from learners.protocol import Learner, longest_sequence
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
-from mutual_env.types import AuthorPolicy, CompatibilityGate, Floats, Ids, Lesson, Metrics, Prompt
+from mutual_env.types import Floats, Ids, Lesson, Metrics, Prompt
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.translation.align import align
-from tokenizers_bridge.types import Translation, residual_metrics
+from tokenizers_bridge.types import Translation
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def build_batch(
     kept = [(o.draft, o.scores) for o in outcomes if o.example is not None and o.draft is not None and o.scores]
     dropped = Counter(outcome.dropped for outcome in outcomes if outcome.dropped)
     translations = [translation for _, translation in made if translation is not None]
-    return Batch(examples, _metrics(lessons, examples, kept, drafts, scores, translations, dropped), outcomes)
+    return Batch(examples, batch_metrics(lessons, examples, kept, drafts, scores, translations, dropped), outcomes)
 
 
 def _made(
@@ -157,7 +157,7 @@ def _scores(
     if wanting:
         values = learner.score([drafts[i].prompt_ids for i in wanting], [drafts[i].response_ids for i in wanting])
         old = dict(zip(wanting, values, strict=True))
-    taught: dict[int, Floats] = {}
+    taught: dict[int, Taught] = {}
     by_teacher: dict[str, list[int]] = {}
     for index, draft in enumerate(drafts):
         name = teacher_of(draft)
@@ -172,9 +172,9 @@ def _scores(
 
 def _taught(
     drafts: Sequence[Draft], indices: Sequence[int], learner: Learner, bridge: TokenizerBridge, teacher: Learner
-) -> dict[int, Floats]:
-    """The teacher's log-probabilities on the reader's tokens, NaN where none can be carried over."""
-    taught: dict[int, Floats] = {i: np.full(d.response_ids.size, np.nan) for i, d in zip(indices, drafts, strict=True)}
+) -> dict[int, Taught]:
+    """The teacher's log-probabilities on the reader's tokens."""
+    taught = {i: _untaught(draft) for i, draft in zip(indices, drafts, strict=True)}
     prompts = _Prompts(teacher)
     asked: list[tuple[int, Draft, Ids]] = []
     for index, draft, ids in zip(indices, drafts, _in_tokens_of(drafts, learner, bridge, teacher), strict=True):
@@ -187,9 +187,17 @@ def _taught(
         [prompts.of(d.lesson.experience.task.prompt) for _, d, _ in asked], [ids for _, _, ids in asked]
     )
     for (index, draft, ids), logprobs in zip(asked, values, strict=True):
-        carried, exact = align(ids, teacher.tokenizer, draft.response_ids, learner.tokenizer).carry(logprobs)
-        taught[index] = np.where(exact & np.isfinite(carried), carried, np.nan)
+        alignment = align(ids, teacher.tokenizer, draft.response_ids, learner.tokenizer)
+        carried, exact = alignment.carry(logprobs)
+        known = exact & np.isfinite(carried)
+        chunks = np.where(known, alignment.chunk_ids(), -1)
+        taught[index] = Taught(np.where(known, carried, np.nan), chunks)
     return taught
+
+
+def _untaught(draft: Draft) -> Taught:
+    size = draft.response_ids.size
+    return Taught(np.full(size, np.nan), np.full(size, -1))
 
 
 def _in_tokens_of(drafts: Sequence[Draft], learner: Learner, bridge: TokenizerBridge, teacher: Learner) -> list[Ids]:
@@ -198,89 +206,3 @@ def _in_tokens_of(drafts: Sequence[Draft], learner: Learner, bridge: TokenizerBr
         return [draft.response_ids for draft in drafts]
     translations = bridge.translate([draft.lesson.experience.completion for draft in drafts], teacher.tokenizer)
     return [np.empty(0, np.int32) if t.action == "reject" else t.token_ids for t in translations]
-
-
-def _metrics(
-    lessons: Sequence[Lesson],
-    examples: Sequence[Example],
-    kept: Sequence[tuple[Draft, Scores]],
-    drafts: Sequence[Draft],
-    scores: Sequence[Scores],
-    translations: Sequence[Translation],
-    dropped: Counter[str],
-) -> Metrics:
-    borrowed = sum(draft.is_borrowed for draft, _ in kept)
-    metrics: Metrics = {
-        "batch/lessons": float(len(lessons)),
-        "batch/examples": float(len(examples)),
-        "batch/tokens": float(sum(int(example.mask.sum()) for example in examples)),
-        "batch/borrowed": float(borrowed),
-        "batch/borrowed_share": borrowed / max(len(examples), 1),
-        "batch/dropped": float(dropped.total()),
-    }
-    if borrowed:
-        metrics["batch/borrowed_gradient_share"] = _gradient_share(examples, [d.is_borrowed for d, _ in kept])
-    metrics.update({f"batch/dropped_{reason}": float(count) for reason, count in sorted(dropped.items())})
-    if translations:
-        metrics.update(residual_metrics(translations, prefix="bridge"))
-    metrics.update(_ratio_metrics(kept))
-    metrics.update(_gate_metrics(examples, kept, drafts))
-    taught = [s.teacher for s in scores if s.teacher is not None]
-    if taught:
-        metrics["batch/teacher_aligned_share"] = float(np.isfinite(np.concatenate(taught)).mean())
-    return metrics
-
-
-def _gradient_share(examples: Sequence[Example], borrowed: Sequence[bool]) -> float:
-    """How much of the first step's gradient the borrowed samples are: each token's coefficient on grad log π at ratio 1
-    is scale · |A| (scale · 1 in a cross-entropy), and this is the borrowed tokens' share of the sum."""
-    pulls = [abs(scale) * float(_credit(e)[e.mask].sum()) for e, scale in zip(examples, scales(examples), strict=True)]
-    total = sum(pulls)
-    return sum(p for p, is_borrowed in zip(pulls, borrowed, strict=True) if is_borrowed) / total if total else 0.0
-
-
-def _credit(example: Example) -> Floats:
-    return np.abs(example.advantages) if loss_of(example.loss).needs.advantage else np.ones_like(example.advantages)
-
-
-def _ratio_metrics(kept: Sequence[tuple[Draft, Scores]]) -> Metrics:
-    """How far borrowed samples are from the reader: the variance of π_old / β over their exact tokens, and the
-    effective sample size of their sequence weights as a share of their number."""
-    logs = [
-        (scores.old - draft.author_logprobs)[draft.exact]
-        for draft, scores in kept
-        if draft.is_borrowed
-        and isinstance(draft.lesson.correction, AuthorPolicy)
-        and scores.old is not None
-        and draft.author_logprobs is not None
-    ]
-    if not logs:
-        return {}
-    ratios = np.exp(np.clip(np.concatenate(logs), -20.0, 20.0))
-    sums = np.array([log.sum() for log in logs])
-    weights = np.exp(sums - sums.max())
-    return {
-        "batch/ratio_mean": float(ratios.mean()),
-        "batch/ratio_variance": float(ratios.var()),
-        "batch/effective_sample_size": float(weights.sum() ** 2 / (weights**2).sum() / weights.size),
-    }
-
-
-def _gate_metrics(
-    examples: Sequence[Example], kept: Sequence[tuple[Draft, Scores]], drafts: Sequence[Draft]
-) -> Metrics:
-    """The mean weight that open gates gave, and the share of gates that were open."""
-    gated = sum(_gated(draft) for draft in drafts)
-    if gated == 0:
-        return {}
-    factors = [
-        example.weight / draft.lesson.weight
-        for example, (draft, _) in zip(examples, kept, strict=True)
-        if _gated(draft) and draft.lesson.weight != 0.0
-    ]
-    mean = float(np.mean(factors)) if factors else 0.0
-    return {"batch/gate_mean": mean, "batch/gate_kept": len(factors) / gated}
-
-
-def _gated(draft: Draft) -> bool:
-    return isinstance(draft.lesson.correction, CompatibilityGate)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
-import numpy.typing as npt
 
-from learners.example import Example, Mask
+from learners.example import Example
+from learners.losses import MAX_LOG_RATIO
+from learners.units import Ints, Mask, Units, units_of
 from mutual_env.types import (
     AuthorMean,
     AuthorPolicy,
@@ -32,8 +33,9 @@ the ratio of any other to it has a mean of at most 1, so an honest author exceed
 class Draft:
     """A lesson in the reader's tokens, before its correction.
 
-    `author_logprobs` (T) are the author's on the reader's tokens, comparable where `exact` (T) is True; None: the
-    author left no trace. `author_mean` is the mean over the author's own tokens.
+    `author_logprobs` (T) are the author's on the reader's tokens, comparable where `exact` (T) is True, and there as
+    sums over `chunks` (T; -1 outside); None: the author left no trace. `author_mean` is the mean over the author's own
+    tokens.
     """
 
     lesson: Lesson
@@ -42,28 +44,54 @@ class Draft:
     author_logprobs: Floats | None
     author_mean: float
     exact: Mask
+    chunks: Ints
     is_borrowed: bool
 
     @classmethod
     def own(cls, lesson: Lesson, prompt_ids: Ids) -> Draft:
         completion = lesson.experience.completion
-        exact = np.ones(completion.token_ids.size, dtype=np.bool_)
-        mean = _mean(completion.logprobs)
-        return cls(lesson, prompt_ids, completion.token_ids, completion.logprobs, mean, exact, is_borrowed=False)
+        size = completion.token_ids.size
+        return cls(
+            lesson,
+            prompt_ids,
+            completion.token_ids,
+            completion.logprobs,
+            _mean(completion.logprobs),
+            exact=np.ones(size, dtype=np.bool_),
+            chunks=np.arange(size),
+            is_borrowed=False,
+        )
 
     @classmethod
     def borrowed(cls, lesson: Lesson, prompt_ids: Ids, translation: Translation) -> Draft:
         logprobs = translation.logprobs if translation.has_logprobs else None
-        mean = _mean(lesson.experience.completion.logprobs)
-        return cls(lesson, prompt_ids, translation.token_ids, logprobs, mean, translation.exact, is_borrowed=True)
+        return cls(
+            lesson,
+            prompt_ids,
+            translation.token_ids,
+            logprobs,
+            _mean(lesson.experience.completion.logprobs),
+            exact=translation.exact,
+            chunks=translation.chunks,
+            is_borrowed=True,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Log-probabilities of a draft's tokens: under the reader now, and under its teacher (NaN where not aligned)."""
+    """Log-probabilities of a draft's tokens: under the reader now, and under its teacher."""
 
     old: Floats | None
-    teacher: Floats | None
+    teacher: Taught | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """A teacher's log-probabilities on the reader's tokens (T), NaN where they cannot be carried over: comparable as
+    sums over `chunks` (T; -1 outside)."""
+
+    logprobs: Floats
+    chunks: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +140,8 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
             return _example(draft)
         case AuthorPolicy() as correction:
             return _author_policy(draft, scores, correction)
-        case AuthorMean():
-            return _author_mean(draft)
+        case AuthorMean() as correction:
+            return _author_mean(draft, correction)
         case CompatibilityGate() as correction:
             return _compatibility_gate(draft, scores, correction)
         case TeacherMixture() as correction:
@@ -147,31 +175,36 @@ def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = Non
 
 
 def _author_policy(draft: Draft, scores: Scores, correction: AuthorPolicy) -> Example | Drop:
-    """The ratio is taken against the author; what cannot be compared with it is masked."""
+    """The ratio is taken against the author, chunk by chunk; what cannot be compared with it is masked."""
     if draft.author_logprobs is None:
         return Drop("no_author_logprobs")
     mask = draft.exact & np.isfinite(draft.author_logprobs)
     if not mask.any():
         return Drop("nothing_aligned")
+    units = units_of(draft.chunks)
     if scores.old is not None and math.isfinite(correction.max_kl) and draft.lesson.advantage <= 0.0:
-        log_ratio = (scores.old - draft.author_logprobs)[mask]
-        if _divergence(log_ratio) > correction.max_kl:
+        among = Units.among(mask, units)
+        log_ratio = among.sums(scores.old[mask]) - among.sums(draft.author_logprobs[mask])
+        if _divergence(log_ratio) / mask.sum() > correction.max_kl:
             return Drop("too_far_from_author")
-    return _example(draft, anchor=draft.author_logprobs, mask=mask)
+    return replace(_example(draft, anchor=draft.author_logprobs, mask=mask), units=units)
 
 
-def _author_mean(draft: Draft) -> Example | Drop:
-    """Only means are compared: every token's anchor is the author's mean over its own tokens."""
+def _author_mean(draft: Draft, correction: AuthorMean) -> Example | Drop:
+    """Only means are compared: the anchor of every token is the author's mean."""
     if draft.author_logprobs is None:
         return Drop("no_author_logprobs")
-    return _example(draft, anchor=np.full(draft.response_ids.size, draft.author_mean))
+    mean = draft.author_mean if correction.lengths == "own" else _mean(draft.author_logprobs)
+    return _example(draft, anchor=np.full(draft.response_ids.size, mean))
 
 
 def _compatibility_gate(draft: Draft, scores: Scores, correction: CompatibilityGate) -> Example | Drop:
     """The weight falls with how unlikely the reader finds what the author found likely."""
-    if scores.old is None:
+    if scores.old is None or draft.author_logprobs is None:
         return Drop("no_author_logprobs")
-    s = math.exp(min(_mean(scores.old) - draft.author_mean, 20.0))
+    author = draft.author_mean if correction.lengths == "own" else _mean(draft.author_logprobs)
+    gap = _mean(scores.old) - author
+    s = math.exp(min(gap, MAX_LOG_RATIO))
     if not s > correction.floor:
         return Drop("gate_closed")
     example = _example(draft)
@@ -182,23 +215,41 @@ def _teacher_mixture(draft: Draft, scores: Scores, correction: TeacherMixture) -
     """The anchor lies between the reader's old policy and the teacher; alpha = 1 is the old policy itself."""
     if scores.old is None or scores.teacher is None:
         return _example(draft)
-    mixed = correction.alpha * scores.old + (1.0 - correction.alpha) * scores.teacher
-    return _example(draft, anchor=np.where(np.isfinite(scores.teacher), mixed, scores.old))
+    taught, units = scores.teacher, units_of(scores.teacher.chunks)
+    known = np.isfinite(taught.logprobs)
+    teacher = np.where(known, taught.logprobs, scores.old)
+    if math.isfinite(correction.log_ratio_limit):
+        teacher = _within(correction.log_ratio_limit, scores.old, teacher, units)
+    mixed = correction.alpha * scores.old + (1.0 - correction.alpha) * teacher
+    return replace(_example(draft, anchor=np.where(known, mixed, scores.old)), units=units)
+
+
+def _within(limit: float, old: Floats, teacher: Floats, units: Ints | None) -> Floats:
+    """The teacher, no further from the old policy than the limit on any chunk; spread evenly where it was."""
+    among = Units.among(np.ones(old.size, np.bool_), units)
+    apart = among.sums(teacher) - among.sums(old)
+    moved = np.clip(apart, -limit, limit) - apart
+    return np.where(among.spread(moved) == 0.0, teacher, teacher + among.spread(moved / among.sizes))
 
 
 def _teacher_divergence(draft: Draft, scores: Scores, correction: TeacherDivergence) -> Example:
-    """A KL term pulls to the teacher where it can be aligned."""
+    """A KL term pulls to the teacher where it can be aligned, chunk by chunk."""
     example = _example(draft)
     if scores.teacher is None:
         return example
-    return replace(example, reference=scores.teacher, kl_weight=correction.coefficient)
+    return replace(
+        example,
+        reference=scores.teacher.logprobs,
+        reference_units=units_of(scores.teacher.chunks),
+        kl_weight=correction.coefficient,
+    )
 
 
-def _divergence(log_ratio: npt.NDArray[np.float64]) -> float:
-    """KL(reader || author) per token from the author's samples: the mean of ρ log ρ - ρ + 1, never negative."""
-    clipped = np.clip(log_ratio, -20.0, 20.0)
+def _divergence(log_ratio: Floats) -> float:
+    """KL(reader || author) of one sample, from the author's samples: the sum of ρ log ρ - ρ + 1, never negative."""
+    clipped = np.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio = np.exp(clipped)
-    return float((ratio * clipped - ratio + 1.0).mean())
+    return float((ratio * clipped - ratio + 1.0).sum())
 
 
 def _mean(values: Floats) -> float:

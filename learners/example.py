@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from learners.units import Ints, Mask
 from mutual_env.errors import InvalidInputError, MisalignedError
 from mutual_env.types import Floats, Ids, LossSpec, PolicyGradient
 
-Mask = npt.NDArray[np.bool_]
+__all__ = ["Example", "Mask"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +21,9 @@ class Example:
     `mask`        True where a token is trained on
     `advantages`  credit of each token
     `anchor`      log-probability that the ratio is taken against; None: that of the policy at the start of the update
+    `units`       tokens of equal numbers are compared with their anchor as one, by their sums; None: each by itself
     `reference`   log-probability under the policy that a KL term pulls to, NaN where there is none; None: no KL term
+    `reference_units`   the same as `units`, for that term
     `kl_weight`   the coefficient of that term
     """
 
@@ -35,9 +37,11 @@ class Example:
     anchor: Floats | None = None
     reference: Floats | None = None
     kl_weight: float = 0.0
+    units: Ints | None = None
+    reference_units: Ints | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mask", "advantages", "anchor", "reference"):
+        for name in ("mask", "advantages", "anchor", "reference", "units", "reference_units"):
             values = getattr(self, name)
             if values is not None and values.shape != self.response_ids.shape:
                 raise MisalignedError.of(f"Example.{name}", "response_ids", self.response_ids.size, values.size)
@@ -49,3 +53,19 @@ class Example:
             raise InvalidInputError("Example.advantages must be finite where the mask is True")
         if self.anchor is not None and not np.all(np.isfinite(self.anchor[self.mask])):
             raise InvalidInputError("Example.anchor must be finite where the mask is True")
+        for name in ("units", "reference_units"):
+            self._check_units(name, getattr(self, name))
+
+    def _check_units(self, name: str, units: Ints | None) -> None:
+        """What is compared as one is trained on as one."""
+        if units is None:
+            return
+        if np.any(units[1:] < units[:-1]):
+            raise InvalidInputError(f"Example.{name} must not fall: the tokens of a unit stand side by side")
+        inside = units[1:] == units[:-1]
+        if np.any(self.mask[1:][inside] != self.mask[:-1][inside]):
+            raise InvalidInputError(f"Example.mask must be the same for all tokens of one of its {name}")
+        if name == "reference_units" and self.reference is not None:
+            known = np.isfinite(self.reference)
+            if np.any(known[1:][inside] != known[:-1][inside]):
+                raise InvalidInputError("Example.reference must be known for all tokens of one of its reference_units")

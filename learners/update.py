@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias, get_args
 import numpy as np
 
 from learners.example import Example
-from learners.losses import Aggregation, Arrays, loss_of, scales
+from learners.losses import Aggregation, loss_of, scales, term_of
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Floats, Metrics
 
@@ -181,9 +181,8 @@ def _clip_share(taken: Sequence[tuple[Step, Stepped]]) -> float:
 
 
 def _clipped(part: Part, logprobs: Floats, minibatch: int) -> int:
-    loss, mask = loss_of(part.example.loss), part.example.mask
-    if part.anchor is None or not loss.needs.anchor or loss.needs.whole_sequences:
+    example = part.example
+    if part.anchor is None or not loss_of(example.loss).needs.anchor:
         return 0
-    advantages = part.example.advantages[mask]
-    _, slope = loss.slope(Arrays(logprobs, part.anchor[mask], advantages, minibatch))
-    return int(((slope == 0.0) & (advantages != 0.0)).sum())
+    _, slope = term_of(example, logprobs, part.anchor[example.mask], minibatch)
+    return int(((slope == 0.0) & (example.advantages[example.mask] != 0.0)).sum())

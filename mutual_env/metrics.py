@@ -114,8 +114,13 @@ CHAPTERS: tuple[Chapter, ...] = (
             ),
             Metric("batch/dropped", "Lessons that could not be used."),
             Metric("batch/dropped_{reason}", "Lessons that could not be used for this reason."),
-            Metric("batch/ratio_mean", "Mean of the reader's probability over the author's, on peers' tokens."),
-            Metric("batch/ratio_variance", "Variance of the reader's probability over the author's, on peers' tokens."),
+            Metric("batch/ratio_mean", "Mean of the reader's probability over the author's, on peers' chunks."),
+            Metric("batch/ratio_variance", "Variance of the reader's probability over the author's, on peers' chunks."),
+            Metric("batch/log_ratio_variance", "Variance of its logarithm over chunks: what the policies differ by."),
+            Metric(
+                "batch/spread_variance",
+                "What spreading it evenly would add within chunks: what the tokenizers differ by. Enters no loss.",
+            ),
             Metric(
                 "batch/effective_sample_size", "That of peers' samples under importance weights, as a share of them."
             ),

@@ -266,7 +266,8 @@ class OldPolicy:
 
 @dataclass(frozen=True, slots=True)
 class AuthorPolicy:
-    """The anchor is the author's behaviour policy, carried over by the bridge; tokens in no exact chunk are masked.
+    """The anchor is the author's behaviour policy, compared chunk by chunk (a chunk's tokens by their sums: the bridge
+    knows an author of another tokenizer no better); tokens in no exact chunk are masked.
 
     With a finite `max_kl`, a sample with A <= 0 is dropped unless its estimated KL(reader || author) is below (F-TIS).
     """
@@ -276,29 +277,41 @@ class AuthorPolicy:
 
 @dataclass(frozen=True, slots=True)
 class AuthorMean:
-    """The anchor of every token is the author's mean log-probability over its own tokens (HACPO)."""
+    """The anchor of every token is the author's mean log-probability (HACPO).
+
+    `lengths`: both means are over the "reader"'s tokens, so that equal policies of different tokenizers are equal; or
+    each over its "own", as published, where a shorter tokenization of the same text looks less likely a token.
+    """
+
+    lengths: Literal["reader", "own"] = "reader"
 
 
 @dataclass(frozen=True, slots=True)
 class CompatibilityGate:
     """The anchor is the reader's old policy; the weight is multiplied by w = 1[s > floor] min(s, cap), with
-    s = exp(mean log π_old in the reader's tokens - mean log β in the author's), and w = 0 drops the sample (GRAFT)."""
+    s = exp(mean log π_old - mean log β), and w = 0 drops the sample (GRAFT).
+
+    `lengths`: as of `AuthorMean`.
+    """
 
     floor: float = 0.8
     cap: float = 1.0
+    lengths: Literal["reader", "own"] = "reader"
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherMixture:
-    """The anchor is alpha log π_old + (1 - alpha) log π_teacher; unaligned tokens use π_old alone (TRRD)."""
+    """The anchor is alpha log π_old + (1 - alpha) log π_teacher, chunk by chunk; unaligned tokens use π_old alone
+    (TRRD). The teacher counts as no further from π_old than `log_ratio_limit` on any chunk."""
 
     teacher: str
     alpha: float
+    log_ratio_limit: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherDivergence:
-    """The anchor is the reader's old policy; coefficient · KL_k3(π || π_teacher) is added on aligned tokens (KD-RL)."""
+    """The anchor is the reader's old policy; coefficient · KL_k3(π || π_teacher) is added on aligned chunks (KD-RL)."""
 
     teacher: str
     coefficient: float

@@ -4,7 +4,9 @@ A step minimises `sum over examples of scale · sum over masked tokens of term`.
 its denominator, counted over the whole step before anything is computed: how the step is then cut into micro-batches
 changes nothing. Losses say whose tokens they are averaged over (`Needs.denominator`): a policy-gradient denominator
 counts the tokens of all policy-gradient examples of the step, those with a zero advantage among them; a cross-entropy
-term is averaged over cross-entropy tokens alone. Weights enter no denominator.
+term is averaged over cross-entropy tokens alone. Weights enter no denominator. Where an example says that tokens are
+compared as one (`Example.units`), a term is one of their sums, its slope goes to each of them, and denominators go on
+counting tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 from learners.example import Example
 from learners.losses.protocol import MAX_LOG_RATIO, Arrays
 from learners.losses.registry import loss_of
+from learners.units import Units
 from mutual_env.types import Floats
 
 Aggregation: TypeAlias = Literal["token_mean", "sequence_mean"]
@@ -58,19 +61,30 @@ def example_loss(
     the example's.
     """
     mask = example.mask
-    values = np.zeros(logprobs.shape)
     gradient = np.zeros(logprobs.shape)
     if not mask.any():
         return 0.0, gradient
-    at = Arrays(logprobs[mask], anchor[mask], example.advantages[mask], minibatch)
-    values[mask], gradient[mask] = loss_of(example.loss).slope(at)
-    for target, coefficient in ((example.reference, example.kl_weight), (reference, kl_coefficient)):
+    values = np.zeros(logprobs.shape)
+    term, gradient[mask] = term_of(example, logprobs[mask], anchor[mask], minibatch)
+    values[np.flatnonzero(mask)[: term.size]] = term
+    own = (reference, kl_coefficient, None)
+    for target, coefficient, units in ((example.reference, example.kl_weight, example.reference_units), own):
         if target is not None and coefficient != 0.0:
             pulled = mask & np.isfinite(target)
-            value, slope = kl_k3(logprobs[pulled], target[pulled])
-            values[pulled] += coefficient * value
-            gradient[pulled] += coefficient * slope
+            inside = Units.among(pulled, units)
+            value, slope = kl_k3(inside.sums(logprobs[pulled]), inside.sums(target[pulled]))
+            values[np.flatnonzero(pulled)[: value.size]] += coefficient * value
+            gradient[pulled] += coefficient * inside.spread(slope)
     return float(values.sum()), gradient
+
+
+def term_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0) -> tuple[Floats, Floats]:
+    """The term of each unit of an example, and its slope at each masked token; both arrays are of those tokens."""
+    loss, advantages = loss_of(example.loss), example.advantages[example.mask]
+    units = Units.among(example.mask, None if loss.needs.whole_sequences else example.units)
+    at = Arrays(units.sums(logprobs), units.sums(anchor), units.means(advantages), minibatch)
+    term, slope = loss.slope(at)
+    return term, units.spread(slope)
 
 
 def kl_k3(logprobs: Floats, reference: Floats) -> tuple[Floats, Floats]:

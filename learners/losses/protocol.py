@@ -41,7 +41,11 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrays:
-    """The trained tokens of one example, each (N): log π, what its ratio is taken against, its credit."""
+    """The trained tokens of one example, each (N): log π, what its ratio is taken against, its credit.
+
+    What is compared as one counts as one token here, by its sums; not for a loss that needs whole sequences, whose
+    means are over tokens.
+    """
 
     log_pi: Floats
     anchor: Floats

@@ -23,6 +23,7 @@ from learners.batch import Outcome
 from learners.evaluation.outcomes import Judged
 from learners.evaluation.votes import vote
 from learners.protocol import Learner
+from learners.units import Units, units_of
 from mutual_env.types import AgentInfo, Experience, Group
 
 LONGEST_TEXT, LONGEST_VOTE = 4000, 40
@@ -182,8 +183,9 @@ def _lesson(outcome: Outcome, longest: int) -> Line:
     if outcome.draft is not None and outcome.draft.exact.size:
         shown["exact"] = _short(float(outcome.draft.exact.mean()))
         ratios = _log_ratios(outcome)
-        if ratios is not None and np.isfinite(ratios).any():
-            shown["ratio"] = _short(float(np.exp(np.clip(ratios[np.isfinite(ratios)], -20, 20)).mean()))
+        if ratios is not None and (known := np.isfinite(ratios)).any():
+            chunks = Units.among(known, units_of(outcome.draft.chunks)).sums(ratios[known])
+            shown["ratio"] = _short(float(np.exp(np.clip(chunks, -20, 20)).mean()))
     return shown
 
 

@@ -40,7 +40,8 @@ def backward_through_head(
     """Loss and gradient in one pass over the chunks; the head's own gradient is accumulated on the way.
 
     A token's slope is known as soon as its log-probability is: its logits are turned into their own gradient in place.
-    Only a loss over whole sequences that do not fit one chunk needs a pass of its own to learn the slopes first.
+    Only a loss over whole sequences that do not fit one chunk needs a pass of its own to learn the slopes first; tokens
+    that are compared as one lie in one chunk.
     """
     tokens = targets.numel()
     known: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -50,8 +51,7 @@ def backward_through_head(
     logprobs = torch.empty(tokens, dtype=torch.float32, device=hidden.device)
     loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
     with torch.no_grad():
-        for start in range(0, tokens, chunk):
-            end = min(start + chunk, tokens)
+        for start, end in terms.cuts(tokens, chunk):
             softmax = _Softmax.of(head, hidden[start:end], targets[start:end])
             logprobs[start:end] = softmax.logprobs
             if known is None:

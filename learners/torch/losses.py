@@ -9,104 +9,199 @@ import numpy as np
 import torch
 
 from learners.losses import MAX_LOG_RATIO, Tensors, loss_of
+from learners.units import Ints, Mask, Units
 from learners.update import Part
 from mutual_env.types import Floats, LossSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Terms:
-    """What the loss of N trained tokens needs beside their log-probabilities.
+class Spans:
+    """N tokens in U units that stand side by side: `sizes` (U), and the token behind each (`ends`, U, on the CPU)."""
 
-    `owners` (N) numbers the example of each token; `scale` (N) is the weight over the denominator of the optimizer
-    step; `anchor` (N) is NaN where it is the current policy itself; `pulls` are (reference, coefficient) pairs of (N)
-    tensors, NaN where there is no reference. `losses` are the distinct losses, `kinds` (N) which of them a token has.
+    sizes: torch.Tensor
+    ends: Ints
+
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """(U) of (N). A unit of one token is that token, to the last bit."""
+        return torch.segment_reduce(values, "sum", lengths=self.sizes, unsafe=True)
+
+    def part(self, start: int, end: int) -> tuple[slice, Spans]:
+        """Which units are the tokens start..end, and they alone."""
+        units = slice(*np.searchsorted(self.ends, [start, end], side="right").tolist())
+        return units, Spans(self.sizes[units], self.ends[units] - start)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pull:
+    """strength · KL_k3(π || reference), each (U); `reference` is NaN where there is none. `spans` None: of tokens."""
+
+    reference: torch.Tensor
+    strength: torch.Tensor
+    spans: Spans | None = None
+
+    def part(self, start: int, end: int) -> Pull:
+        units, spans = _cut(self.spans, start, end)
+        return Pull(self.reference[units], self.strength[units], spans)
+
+    def loss(self, logprobs: torch.Tensor) -> torch.Tensor:
+        pulled = self.reference.isfinite()
+        d = torch.where(pulled, self.reference - _sums(self.spans, logprobs), 0.0).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        return (self.strength * torch.where(pulled, d.exp() - d - 1.0, 0.0)).sum()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What the loss of N trained tokens in U units needs beside their log-probabilities; `spans` None: U = N.
+
+    `owners` (U) numbers the example of each unit; `scale` (U) is the weight over the denominator of the optimizer
+    step; `anchor` (U) is NaN where it is the current policy itself. `losses` are the distinct losses, `kinds` (U) which
+    of them a unit has.
     """
 
     owners: torch.Tensor
     scale: torch.Tensor
     advantages: torch.Tensor
     anchor: torch.Tensor
-    pulls: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    pulls: tuple[Pull, ...]
     losses: tuple[LossSpec, ...]
     kinds: torch.Tensor
     minibatch: int
+    spans: Spans | None = None
 
     @property
     def separable(self) -> bool:
-        """Whether each token's term depends on that token alone."""
+        """Whether each unit's term depends on that unit alone."""
         return not any(loss_of(loss).needs.whole_sequences for loss in self.losses)
+
+    def cuts(self, tokens: int, longest: int) -> list[tuple[int, int]]:
+        """The tokens 0..tokens in parts of at most `longest`, none of which ends inside a unit: a unit that is longer
+        is a part by itself."""
+        spans = [spans for spans in (self.spans, *(pull.spans for pull in self.pulls)) if spans is not None]
+        allowed = np.ones(tokens + 1, np.bool_)
+        for each in spans:
+            allowed &= np.bincount(each.ends, minlength=tokens + 1).astype(np.bool_)
+        borders = np.flatnonzero(allowed)
+        parts, start = [], 0
+        while start < tokens:
+            reach = int(np.searchsorted(borders, start + longest, side="right")) - 1
+            if reach < 0 or borders[reach] <= start:
+                reach = int(np.searchsorted(borders, start, side="right"))
+            parts.append((start, int(borders[reach])))
+            start = int(borders[reach])
+        return parts
 
     def part(self, start: int, end: int) -> Terms:
         """The same of the tokens start..end; only where separable."""
-        span = slice(start, end)
+        units, spans = _cut(self.spans, start, end)
         return replace(
             self,
-            owners=self.owners[span],
-            scale=self.scale[span],
-            advantages=self.advantages[span],
-            anchor=self.anchor[span],
-            kinds=self.kinds[span],
-            pulls=tuple((reference[span], coefficient[span]) for reference, coefficient in self.pulls),
+            owners=self.owners[units],
+            scale=self.scale[units],
+            advantages=self.advantages[units],
+            anchor=self.anchor[units],
+            kinds=self.kinds[units],
+            pulls=tuple(pull.part(start, end) for pull in self.pulls),
+            spans=spans,
         )
-
-
-def terms_of(parts: Sequence[Part], minibatch: int, device: torch.device) -> Terms:
-    """The masked tokens of these parts, one part after the other."""
-    losses = tuple(dict.fromkeys(part.example.loss for part in parts))
-    counts = [int(part.example.mask.sum()) for part in parts]
-
-    def spread(values: Sequence[float]) -> torch.Tensor:
-        return tensor(np.repeat(np.asarray(values, dtype=np.float64), counts))
-
-    def gathered(arrays: Sequence[Floats | None]) -> torch.Tensor:
-        pairs = zip(arrays, parts, strict=True)
-        return tensor(
-            np.concatenate(
-                [np.full(int(p.example.mask.sum()), np.nan) if a is None else a[p.example.mask] for a, p in pairs]
-            )
-        )
-
-    def tensor(values: Floats) -> torch.Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(device)
-
-    def indices(values: Sequence[int]) -> torch.Tensor:
-        return torch.from_numpy(np.repeat(np.asarray(values, dtype=np.int64), counts)).to(device)
-
-    examples = [part.example for part in parts]
-    pulls: list[tuple[torch.Tensor, torch.Tensor]] = []
-    if any(e.reference is not None and e.kl_weight != 0.0 for e in examples):
-        weights = spread([0.0 if e.reference is None else e.kl_weight for e in examples])
-        pulls.append((gathered([e.reference for e in examples]), weights))
-    if any(part.reference is not None and part.kl_coefficient != 0.0 for part in parts):
-        weights = spread([0.0 if part.reference is None else part.kl_coefficient for part in parts])
-        pulls.append((gathered([part.reference for part in parts]), weights))
-    return Terms(
-        owners=indices(range(len(parts))),
-        scale=spread([part.scale for part in parts]),
-        advantages=gathered([e.advantages for e in examples]),
-        anchor=gathered([part.anchor for part in parts]),
-        pulls=tuple(pulls),
-        losses=losses,
-        kinds=indices([losses.index(e.loss) for e in examples]),
-        minibatch=minibatch,
-    )
 
 
 def total_loss(logprobs: torch.Tensor, terms: Terms) -> torch.Tensor:
     """The scaled loss, summed over these tokens."""
-    anchor = torch.where(terms.anchor.isnan(), logprobs.detach(), terms.anchor)
+    log_pi = _sums(terms.spans, logprobs)
+    anchor = torch.where(terms.anchor.isnan(), log_pi.detach(), terms.anchor)
     total = logprobs.new_zeros(())
     for kind, spec in enumerate(terms.losses):
         loss = loss_of(spec)
         if len(terms.losses) == 1:
-            value = loss.term(Tensors(logprobs, anchor, terms.advantages, terms.owners, terms.minibatch))
+            value = loss.term(Tensors(log_pi, anchor, terms.advantages, terms.owners, terms.minibatch))
             total = total + (value * terms.scale).sum()
             continue
         at = (terms.kinds == kind).nonzero()[:, 0]
-        value = loss.term(Tensors(logprobs[at], anchor[at], terms.advantages[at], terms.owners[at], terms.minibatch))
+        value = loss.term(Tensors(log_pi[at], anchor[at], terms.advantages[at], terms.owners[at], terms.minibatch))
         total = total + (value * terms.scale[at]).sum()
-    for reference, coefficient in terms.pulls:
-        pulled = reference.isfinite()
-        d = torch.where(pulled, reference - logprobs, 0.0).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-        total = total + (terms.scale * coefficient * torch.where(pulled, d.exp() - d - 1.0, 0.0)).sum()
+    for pull in terms.pulls:
+        total = total + pull.loss(logprobs)
     return total
+
+
+def terms_of(parts: Sequence[Part], minibatch: int, device: torch.device) -> Terms:
+    """The masked tokens of these parts, one part after the other."""
+    return _Layout(parts, device).terms(minibatch)
+
+
+class _Layout:
+    """Numbers of parts, as tensors over their units."""
+
+    def __init__(self, parts: Sequence[Part], device: torch.device) -> None:
+        self._parts = parts
+        self._device = device
+
+    def terms(self, minibatch: int) -> Terms:
+        parts = self._parts
+        examples = [part.example for part in parts]
+        losses = tuple(dict.fromkeys(example.loss for example in examples))
+        whole = [loss_of(example.loss).needs.whole_sequences for example in examples]
+        units = [Units.among(e.mask, None if w else e.units) for e, w in zip(examples, whole, strict=True)]
+        counts = [each.starts.size for each in units]
+        return Terms(
+            owners=self._indices(range(len(parts)), counts),
+            scale=self._spread([part.scale for part in parts], counts),
+            advantages=self._tensor([u.means(e.advantages[e.mask]) for u, e in zip(units, examples, strict=True)]),
+            anchor=self._sums([part.anchor for part in parts], units),
+            pulls=tuple(self._pulls()),
+            losses=losses,
+            kinds=self._indices([losses.index(example.loss) for example in examples], counts),
+            minibatch=minibatch,
+            spans=self._spans(units),
+        )
+
+    def _pulls(self) -> Sequence[Pull]:
+        parts = self._parts
+        theirs = [p.example.kl_weight if p.example.reference is not None else 0.0 for p in parts]
+        ours = [p.kl_coefficient if p.reference is not None else 0.0 for p in parts]
+        pulls = []
+        if any(theirs):
+            units = [Units.among(p.example.mask, p.example.reference_units) for p in parts]
+            pulls.append(self._pull([p.example.reference for p in parts], theirs, units))
+        if any(ours):
+            tokens = [Units.among(p.example.mask, None) for p in parts]
+            pulls.append(self._pull([p.reference for p in parts], ours, tokens))
+        return pulls
+
+    def _pull(self, references: Sequence[Floats | None], weights: Sequence[float], units: Sequence[Units]) -> Pull:
+        counts = [each.starts.size for each in units]
+        scale = self._spread([part.scale for part in self._parts], counts)
+        return Pull(self._sums(references, units), scale * self._spread(weights, counts), self._spans(units))
+
+    def _sums(self, values: Sequence[Floats | None], units: Sequence[Units]) -> torch.Tensor:
+        """Values of whole responses, summed over the units of their masked tokens; NaN where there are none."""
+        masks: list[Mask] = [part.example.mask for part in self._parts]
+        return self._tensor(
+            [
+                np.full(u.starts.size, np.nan) if v is None else u.sums(v[m])
+                for v, m, u in zip(values, masks, units, strict=True)
+            ]
+        )
+
+    def _spans(self, units: Sequence[Units]) -> Spans | None:
+        if all(each.single for each in units):
+            return None
+        sizes = np.concatenate([each.sizes for each in units])
+        return Spans(torch.from_numpy(sizes).to(self._device), sizes.cumsum())
+
+    def _spread(self, values: Sequence[float], counts: Sequence[int]) -> torch.Tensor:
+        return self._tensor([np.repeat(np.asarray(values, dtype=np.float64), counts)])
+
+    def _tensor(self, values: Sequence[Floats]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(values).astype(np.float32)).to(self._device)
+
+    def _indices(self, values: Sequence[int], counts: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(np.repeat(np.asarray(values, dtype=np.int64), counts)).to(self._device)
+
+
+def _sums(spans: Spans | None, values: torch.Tensor) -> torch.Tensor:
+    return values if spans is None else spans.sums(values)
+
+
+def _cut(spans: Spans | None, start: int, end: int) -> tuple[slice, Spans | None]:
+    return (slice(start, end), None) if spans is None else spans.part(start, end)

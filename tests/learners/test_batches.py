@@ -116,10 +116,13 @@ def test_the_authors_policy_is_the_anchor_and_its_sums_are_kept() -> None:
     lesson = Lesson(written("peer", "123", PAIRS, [-3.0, -0.5]), 1.0, correction=AuthorPolicy())
     batch = batch_of(policy, lesson)
     assert batch.examples[0].anchor == pytest.approx([-1.0, -1.0, -1.0, -0.5])
-    # The reader is uniform over ten digits and the stop token: log-ratio of the sequence is 4 log(1/11) + 3.5.
-    old = policy.score([batch.examples[0].prompt_ids], [batch.examples[0].response_ids])[0]
-    ratios = np.exp(old - batch.examples[0].anchor)
-    assert batch.metrics["batch/ratio_variance"] == pytest.approx(float(ratios.var()))
+    assert batch.examples[0].units.tolist() == [0, 0, 0, 1]
+    # The reader is uniform over ten digits and the stop token: the log-ratios of the two chunks are 3 log(1/11) + 3 and
+    # log(1/11) + .5, and spreading the first evenly adds nothing, since the reader's own tokens are alike.
+    logs = np.array([3 * math.log(1 / 11) + 3, math.log(1 / 11) + 0.5])
+    assert batch.metrics["batch/ratio_variance"] == pytest.approx(float(np.exp(logs).var()), rel=1e-6)
+    assert batch.metrics["batch/log_ratio_variance"] == pytest.approx(float(logs.var()), rel=1e-6)
+    assert batch.metrics["batch/spread_variance"] == pytest.approx(0.0, abs=1e-12)
     assert batch.metrics["batch/effective_sample_size"] == 1.0
 
 
@@ -159,10 +162,11 @@ def test_far_samples_that_are_not_good_are_dropped_by_their_divergence() -> None
 
 
 def test_only_means_are_compared_where_lengths_differ() -> None:
-    (example,) = batch_of(
-        reader(), Lesson(written("peer", "123", PAIRS, [-3.0, -1.0]), 1.0, correction=AuthorMean())
-    ).examples
-    assert example.anchor == pytest.approx([-2.0] * 4)
+    # The author's -4 over the reader's four tokens; as published, over the two that the author needed for them.
+    for correction, mean in ((AuthorMean(), -1.0), (AuthorMean(lengths="own"), -2.0)):
+        lesson = Lesson(written("peer", "123", PAIRS, [-3.0, -1.0]), 1.0, correction=correction)
+        (example,) = batch_of(reader(), lesson).examples
+        assert example.anchor == pytest.approx([mean] * 4)
 
 
 def test_the_gate_weighs_by_compatibility_and_shuts_below_its_floor() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from learners.example import Example
 from learners.losses import CappedSequence, ShapedProbability, example_loss, kl_k3, scales
-from learners.torch.losses import Terms, total_loss
+from learners.torch.losses import Pull, Terms, total_loss
 from learners.update import minibatches, teaches
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import CrossEntropy, Floats, LossSpec, PolicyGradient
@@ -170,14 +170,18 @@ def test_tensors_agree_with_the_reference(losses: list[LossSpec], seed: int, min
     def spread(values: list[float]) -> torch.Tensor:
         return torch.tensor(np.repeat(values, counts))
 
+    weights = [lesson.kl_weight for lesson in lessons]
     terms = Terms(
         owners=spread(list(range(len(lessons)))),
         scale=spread(scale.tolist()),
         advantages=flat([lesson.advantages for lesson in lessons]),
         anchor=flat([d[2] for d in drawn]),
         pulls=(
-            (flat([lesson.reference for lesson in lessons]), spread([lesson.kl_weight for lesson in lessons])),
-            (flat([d[3] for d in drawn]), spread([0.05] * len(lessons))),
+            Pull(
+                flat([lesson.reference for lesson in lessons]),
+                spread([w * s for w, s in zip(weights, scale, strict=True)]),
+            ),
+            Pull(flat([d[3] for d in drawn]), spread([0.05 * s for s in scale])),
         ),
         losses=distinct,
         kinds=spread([distinct.index(loss) for loss in losses]),

@@ -487,11 +487,27 @@ def test_offline_distillation() -> None:
 # -- across tokenizers ------------------------------------------------------------------------------------------------
 
 
+def pieces(policy: TabularLearner, text: str) -> list[int]:
+    """How many characters each of its pieces has; the stop token counts as one."""
+    return [len(policy.tokenizer.decode([i])) for i in ids(policy, text)[:-1]] + [1]
+
+
 def spread(policy: TabularLearner, text: str, logprobs: Floats) -> Floats:
     """Each piece's log-probability, in equal parts on its characters, then the stop token's."""
-    pieces = [policy.tokenizer.decode([i]) for i in ids(policy, text)[:-1]]
-    shares = [lp / len(piece) for piece, lp in zip(pieces, logprobs[:-1], strict=True) for _ in piece]
-    return np.array([*shares, logprobs[-1]])
+    sizes = pieces(policy, text)
+    return np.repeat(logprobs / np.array(sizes), sizes)
+
+
+def clipped_chunks(advantage: float, anchor: Floats, sizes: list[int]) -> Any:
+    """min(ρ_c A, clip(ρ_c) A) once a chunk, log ρ_c the sum over its characters: slope A ρ_c at each of them, or 0."""
+    borders = np.cumsum([0, *sizes[:-1]])
+
+    def slope(logprobs: Floats, m: int) -> Floats:
+        ratio = np.exp(np.add.reduceat(logprobs - anchor, borders))
+        live = ratio <= 1.2 if advantage >= 0 else ratio >= 0.8
+        return np.repeat(np.where(live, advantage * ratio, 0.0), sizes)
+
+    return slope
 
 
 def test_prp_with_a_peer_of_another_tokenizer() -> None:
@@ -504,8 +520,11 @@ def test_prp_with_a_peer_of_another_tokenizer() -> None:
         advantages = normalised(here.pooled(p))
         samples += here.own(p, advantages)
         for c, a in zip(here.lent(p), advantages[2:], strict=True):
-            author = spread(peer, c.text, c.logprobs) if c.tokenizer == peer.tokenizer.fingerprint else c.logprobs
-            samples.append(Sample(PROMPTS[p], ids(here.learners[READER], c.text), clipped(a, author)))
+            other = c.tokenizer == peer.tokenizer.fingerprint
+            author = spread(peer, c.text, c.logprobs) if other else c.logprobs
+            sizes = pieces(peer, c.text) if other else [1] * c.token_ids.size
+            slope = clipped_chunks(a, author, sizes)
+            samples.append(Sample(PROMPTS[p], ids(here.learners[READER], c.text), slope))
     agree(here, samples)
 
 
@@ -521,7 +540,7 @@ def test_trrd_with_a_teacher_of_another_tokenizer() -> None:
     agree(
         here,
         [
-            here.sample(p, c, clipped(a, 0.3 * here.old(p, c) + 0.7 * taught[p, i]))
+            here.sample(p, c, clipped_chunks(a, 0.3 * here.old(p, c) + 0.7 * taught[p, i], pieces(teacher, c.text)))
             for p in range(4)
             for i, (c, a) in enumerate(zip(here.written[READER][p], normalised(here.rewards(READER, p)), strict=True))
         ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bandit.shipped import SHIPPED, arm_of, shipped, shipped_lessons, update_of
-from learners.corrections import Draft, Drop, Scores, correct
+from learners.corrections import Draft, Drop, Scores, Taught, correct
 from learners.example import Example
 from learners.losses import example_loss, scales
 from mutual_env.seeding import generator
@@ -46,7 +46,9 @@ def example_of(lesson: Lesson, context: Context, aligned_AG: Bools) -> Example |
     ids, prompt = np.arange(context.tokens, dtype=np.int32), np.zeros(1, dtype=np.int32)
     exact = np.full(context.tokens, aligned or row == 0)
     author = np.full(context.tokens, log_A[row])
-    draft = Draft(lesson, prompt, ids, author, float(log_A[row]), exact, is_borrowed=row != 0)
+    chunks = np.where(exact, ids, -1)
+    draft = Draft(lesson, prompt, ids, author, float(log_A[row]), exact, chunks, is_borrowed=row != 0)
     taught = isinstance(lesson.correction, TeacherMixture | TeacherDivergence)
-    teacher = np.full(context.tokens, log_A[1] if aligned else np.nan) if taught else None
-    return correct(draft, Scores(np.full(context.tokens, log_A[0]), teacher))
+    teacher = np.full(context.tokens, log_A[1] if aligned else np.nan)
+    old = np.full(context.tokens, log_A[0])
+    return correct(draft, Scores(old, Taught(teacher, np.where(aligned, ids, -1)) if taught else None))

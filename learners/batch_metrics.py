@@ -1,0 +1,119 @@
+"""What is to be known of a batch: how much was borrowed, what was dropped, how far the authors are from the reader."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from learners.corrections import Draft, Scores
+from learners.example import Example
+from learners.losses import scales, term_of
+from learners.units import Units, units_of
+from mutual_env.types import AuthorPolicy, CompatibilityGate, Floats, Lesson, Metrics
+from tokenizers_bridge.types import Translation, residual_metrics
+
+
+def batch_metrics(
+    lessons: Sequence[Lesson],
+    examples: Sequence[Example],
+    kept: Sequence[tuple[Draft, Scores]],
+    drafts: Sequence[Draft],
+    scores: Sequence[Scores],
+    translations: Sequence[Translation],
+    dropped: Counter[str],
+) -> Metrics:
+    """`kept` are the drafts of the examples, with what was known of them."""
+    borrowed = sum(draft.is_borrowed for draft, _ in kept)
+    metrics: Metrics = {
+        "batch/lessons": float(len(lessons)),
+        "batch/examples": float(len(examples)),
+        "batch/tokens": float(sum(int(example.mask.sum()) for example in examples)),
+        "batch/borrowed": float(borrowed),
+        "batch/borrowed_share": borrowed / max(len(examples), 1),
+        "batch/dropped": float(dropped.total()),
+    }
+    if borrowed:
+        metrics["batch/borrowed_gradient_share"] = _gradient_share(examples, kept)
+    metrics.update({f"batch/dropped_{reason}": float(count) for reason, count in sorted(dropped.items())})
+    if translations:
+        metrics.update(residual_metrics(translations, prefix="bridge"))
+    metrics.update(_ratio_metrics(examples, kept))
+    metrics.update(_gate_metrics(examples, kept, drafts))
+    taught = [s.teacher.logprobs for s in scores if s.teacher is not None]
+    if taught:
+        metrics["batch/teacher_aligned_share"] = float(np.isfinite(np.concatenate(taught)).mean())
+    return metrics
+
+
+def _gradient_share(examples: Sequence[Example], kept: Sequence[tuple[Draft, Scores]]) -> float:
+    """How much of the first step's gradient the borrowed samples are: each token's coefficient on grad log π is scale ·
+    slope, and this is the borrowed tokens' share of the sum of its absolute values."""
+    pulls = [
+        abs(scale) * float(np.abs(_slopes(example, draft, known)).sum())
+        for example, (draft, known), scale in zip(examples, kept, scales(examples), strict=True)
+    ]
+    total = sum(pulls)
+    return sum(p for p, (d, _) in zip(pulls, kept, strict=True) if d.is_borrowed) / total if total else 0.0
+
+
+def _slopes(example: Example, draft: Draft, known: Scores) -> Floats:
+    """Of the masked tokens, at the policy before the update. Where the reader was not asked to score a sample, its
+    author stands in: for its own samples that is itself."""
+    guess = np.zeros(example.mask.size) if draft.author_logprobs is None else draft.author_logprobs
+    log_pi = (guess if known.old is None else known.old)[example.mask]
+    anchor = log_pi if example.anchor is None else example.anchor[example.mask]
+    return term_of(example, log_pi, anchor)[1]
+
+
+def _ratio_metrics(examples: Sequence[Example], kept: Sequence[tuple[Draft, Scores]]) -> Metrics:
+    """How far borrowed samples are from the reader: the mean and variance of π_old / β over their exact chunks, and the
+    effective sample size of their sequence weights as a share of their number.
+
+    The variance of the log-ratio between chunks is that of two policies; what spreading each chunk's sum over its
+    tokens would add within chunks is that of two tokenizers, and enters no loss.
+    """
+    chunks: list[Floats] = []
+    within: list[Floats] = []
+    for example, (draft, known) in zip(examples, kept, strict=True):
+        borrowed = draft.is_borrowed and isinstance(draft.lesson.correction, AuthorPolicy)
+        if not borrowed or known.old is None or draft.author_logprobs is None:
+            continue
+        units = Units.among(example.mask, units_of(draft.chunks))
+        tokens = (known.old - draft.author_logprobs)[example.mask]
+        chunks.append(units.sums(tokens))
+        within.append(tokens - units.spread(units.means(tokens)))
+    if not chunks:
+        return {}
+    logs = np.concatenate(chunks)
+    ratios = np.exp(np.clip(logs, -20.0, 20.0))
+    sums = np.array([log.sum() for log in chunks])
+    weights = np.exp(sums - sums.max())
+    return {
+        "batch/ratio_mean": float(ratios.mean()),
+        "batch/ratio_variance": float(ratios.var()),
+        "batch/log_ratio_variance": float(logs.var()),
+        "batch/spread_variance": float((np.concatenate(within) ** 2).mean()),
+        "batch/effective_sample_size": float(weights.sum() ** 2 / (weights**2).sum() / weights.size),
+    }
+
+
+def _gate_metrics(
+    examples: Sequence[Example], kept: Sequence[tuple[Draft, Scores]], drafts: Sequence[Draft]
+) -> Metrics:
+    """The mean weight that open gates gave, and the share of gates that were open."""
+    gated = sum(_gated(draft) for draft in drafts)
+    if gated == 0:
+        return {}
+    factors = [
+        example.weight / draft.lesson.weight
+        for example, (draft, _) in zip(examples, kept, strict=True)
+        if _gated(draft) and draft.lesson.weight != 0.0
+    ]
+    mean = float(np.mean(factors)) if factors else 0.0
+    return {"batch/gate_mean": mean, "batch/gate_kept": len(factors) / gated}
+
+
+def _gated(draft: Draft) -> bool:
+    return isinstance(draft.lesson.correction, CompatibilityGate)
