@@ -43,6 +43,11 @@ def make(name: str, /, **config: Any) -> Learner:
     return _CATALOGUE.load(name)(**config)
 
 
+def target(name: str) -> str | LearnerFactory:
+    """What a name stands for, not yet imported."""
+    return _CATALOGUE.target(name)
+
+
 def options(name: str) -> list[str]:
     """The options that the learner registered as `name` takes."""
     return list(inspect.signature(_CATALOGUE.load(name)).parameters)

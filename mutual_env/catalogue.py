@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mutual_env.errors import InvalidInputError, UnknownNameError
@@ -70,6 +73,32 @@ def load(what: str, target: str) -> Any:
             raise UnknownNameError.of(f"attribute of {what}", attribute, dir(importlib.import_module(module)))
         found = getattr(found, part)
     return found
+
+
+def summary(target: object) -> str:
+    """The first sentence of the docstring of what a target names. Nothing heavy is imported to find it: a module that
+    is not imported yet is read."""
+    text = inspect.getdoc(target) if not isinstance(target, str) else _docstring(target)
+    paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
+    return paragraph.split(". ")[0].rstrip(".")
+
+
+def _docstring(target: str) -> str | None:
+    module, _, attribute = target.partition(":")
+    root, *inner = module.split(".")
+    spec = importlib.util.find_spec(root)
+    if spec is None or spec.origin is None:
+        return None
+    place = Path(spec.origin).parent.joinpath(*inner) if inner else Path(spec.origin).with_suffix("")
+    file = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    if file is None:
+        return None
+    tree: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
+    first = attribute.split(".")[0]  # the class, of a constructor of its own
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == first:
+            return ast.get_docstring(node)
+    return None
 
 
 def check_options(what: str, factory: Callable[..., Any], given: Iterable[str], also: Iterable[str] = ()) -> None:

@@ -119,6 +119,13 @@ def source_of(id: str, **task_kwargs: Any) -> TaskSource:
     return factory(**{**defaults, **task_kwargs})
 
 
+def target(id: str) -> str | Callable[..., Any]:
+    """The task family behind an id, or whatever makes its env, not yet imported."""
+    spec = _registered(id)
+    found: str | Callable[..., Any] = spec.kwargs.get("task_source", spec.entry_point)
+    return found
+
+
 def ids() -> list[str]:
     """The ids of all registered task families and envs of ours and of installed plug-ins."""
     return sorted(pettingzoo.parallel_registry.keys() - _PETTINGZOO_IDS)

@@ -58,6 +58,16 @@ def register(name: str, strategy: type[SharingWrapper]) -> None:
     _CATALOGUE.register(name, _checked(name, strategy))
 
 
+def target(name: str) -> str | type[SharingWrapper]:
+    """What a name or an alias stands for, not yet imported."""
+    return _CATALOGUE.target(canonical(name))
+
+
+def canonical(name: str) -> str:
+    """The name that an alias is another one of; any other name as it is."""
+    return _ALIASES.get(name, name)
+
+
 def strategy(name: str) -> type[SharingWrapper]:
     """The class behind a name or an alias."""
     if name not in names():

@@ -33,6 +33,11 @@ def names() -> list[str]:
     return _CATALOGUE.names()
 
 
+def target(name: str) -> str | type[Loss]:
+    """What a name stands for, not yet imported."""
+    return _CATALOGUE.target(name)
+
+
 @cache
 def loss_of(spec: LossSpec) -> Loss:
     """What computes this loss. A spec that computes itself is taken as it is."""

@@ -56,6 +56,11 @@ def names() -> list[str]:
     return _CATALOGUE.names()
 
 
+def target(name: str) -> str | TrackerFactory:
+    """What a name stands for, not yet imported."""
+    return _CATALOGUE.target(name)
+
+
 def check(trackers: Iterable[str]) -> None:
     """Raise on a name that is not known, naming the nearest that is."""
     for name in trackers:

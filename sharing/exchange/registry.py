@@ -37,6 +37,11 @@ def register(name: str, target: str | OpenExchange) -> None:
     _CATALOGUE.register(name, target)
 
 
+def target(name: str) -> str | OpenExchange:
+    """What a name stands for, not yet imported."""
+    return _CATALOGUE.target(name)
+
+
 def make(name: str, path: Path, **options: Any) -> Exchange:
     """The named exchange, at the place where it may keep what it keeps."""
     check_options(name, options)

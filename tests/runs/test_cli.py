@@ -109,7 +109,7 @@ def test_words_that_are_no_override_are_refused(suite: Path, capsys: pytest.Capt
 
 def test_what_can_be_named_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "envs", "knights"]) == 0
-    assert capsys.readouterr().out == "reasoning_gym/knights_knaves-v0\n"
+    assert capsys.readouterr().out == "logic/knights-knaves-v0\nreasoning_gym/knights_knaves-v0\n"
     for kind, name in (("strategies", "sgt"), ("learners", "tabular"), ("verifiers", "math_verify")):
         assert main(["list", kind]) == 0
         assert name in capsys.readouterr().out.splitlines()
@@ -145,3 +145,28 @@ def test_a_command_that_cannot_be_loaded_says_so_and_leaves_ours_alone(
     capsys.readouterr()
     assert main(["broken", "--any", "thing"]) == 1
     assert "'broken' cannot be loaded: RuntimeError: no licence" in capsys.readouterr().err
+
+
+def test_names_come_with_what_they_are_their_options_and_the_extra_they_need(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["list", "strategies", "sgt", "--json"]) == 0
+    (sgt,) = json.loads(capsys.readouterr().out)
+    assert sgt["options"]["weight"].endswith("= 0.1")
+    assert "peer" in sgt["says"]
+    assert main(["list", "strategies", "grpo", "--long"]) == 0
+    assert "another name of independent" in capsys.readouterr().out
+    assert main(["list", "learners", "torch", "--options"]) == 0
+    printed = capsys.readouterr().out
+    assert "learning_rate: float = 1e-05" in printed
+    assert main(["list", "envs", "knights_knaves", "--long"]) == 0
+    assert "gym" in capsys.readouterr().out
+    for kind in ("envs", "strategies", "learners", "losses", "verifiers", "exchanges", "tokenizers"):
+        assert main(["list", kind, "--long"]) == 0
+        described = capsys.readouterr().out
+        assert described.count("\n") > 2, kind
+
+
+def test_a_filter_that_finds_nothing_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "strategies", "sggt"]) == 2
+    assert "did you mean 'sgt'" in capsys.readouterr().err

@@ -71,6 +71,11 @@ def described(spec: Mapping[str, Any]) -> Tokenizer:
         raise InvalidInputError(f"tokenizer of kind {kind!r}: {error}") from error
 
 
+def target(name: str) -> str | Callable[..., Tokenizer]:
+    """What a name stands for, not yet imported."""
+    return published if name in PUBLISHED else _KINDS.target(name)
+
+
 def names() -> list[str]:
     """What `load` knows by name: kinds, and published tokenizers that come inside ordinary packages."""
     return sorted({*_KINDS.names(), *PUBLISHED})
