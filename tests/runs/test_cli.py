@@ -170,3 +170,29 @@ def test_names_come_with_what_they_are_their_options_and_the_extra_they_need(
 def test_a_filter_that_finds_nothing_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "strategies", "sggt"]) == 2
     assert "did you mean 'sgt'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["train", "x.yaml", "--rounds", "5"], "settings are written without dashes, rounds=VALUE"),
+        (["train", "x.yaml", "--dry-rn"], "did you mean --dry-run?"),
+        (["list", "strategy"], "did you mean 'strategies'?"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_nearest(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_shell_can_complete_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab", reason="the extra completion")
+    for shell in ("bash", "zsh"):
+        assert main(["completion", shell]) == 0
+        printed = capsys.readouterr().out
+        assert "compare" in printed
+        assert "--dry-run" in printed
