@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,9 +42,9 @@ class Parts:
     def executor(self) -> Executor:
         return self.loops[0].executor
 
-    def noticed_by(self, noticed: Noticed) -> Parts:
-        """The same, with somebody told what became of each lesson."""
-        return replace(self, loops=tuple(replace(loop, noticed=noticed) for loop in self.loops))
+    def noticed_by(self, noticed: Noticed, entered: Callable[[str], None]) -> Parts:
+        """The same, with somebody told what became of each lesson, and which phase is entered."""
+        return replace(self, loops=tuple(replace(loop, noticed=noticed, entered=entered) for loop in self.loops))
 
     def without(self, parked: Collection[str]) -> Parts:
         """The same run for the policies that are left."""

@@ -65,10 +65,13 @@ class Loop:
     teachers: Mapping[str, Learner] = field(default_factory=dict)
     executor: Executor = field(default_factory=SerialExecutor)
     noticed: Noticed | None = None
+    entered: Callable[[str], None] | None = None
 
     def round(self, round: int) -> dict[str, AgentInfo]:
         """Draw, sample, verify, share, learn. Returns what the env says of each policy, its update's metrics added."""
-        return self._learn(self.env.step(self._act(round))[-1])
+        actions = self._act(round)
+        self._enter("verifying")
+        return self._learn(self.env.step(actions)[-1])
 
     def sample(self, round: int) -> Sampled:
         """The first half of a round whose peers may be elsewhere and later: draw, sample, verify, publish."""
@@ -79,6 +82,7 @@ class Loop:
         return self._learn(self.env.teach(sampled))
 
     def _act(self, round: int) -> dict[str, list[tuple[Completion, ...]]]:
+        self._enter("sampling")
         observations, _ = self.env.reset(seed=self.seed, options={"round": round})
         seed = derive_seed(self.seed, "act", round)
         actions = self.executor.map(
@@ -97,7 +101,9 @@ class Loop:
 
     def _learn(self, infos: dict[str, AgentInfo]) -> dict[str, AgentInfo]:
         # All batches before any update: a teacher may itself be a policy in training, and is read as it was this round.
+        self._enter("scoring")
         batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in infos})
+        self._enter("updating")
         metrics = self.executor.map(
             "update", {name: partial(self.learners[name].update, batch.examples) for name, batch in batches.items()}
         )
@@ -106,6 +112,10 @@ class Loop:
             if self.noticed is not None:
                 self.noticed(self.learners[name], infos[name], batches[name].outcomes)
         return infos
+
+    def _enter(self, phase: str) -> None:
+        if self.entered is not None:
+            self.entered(phase)
 
     def _batch(self, name: str, info: AgentInfo) -> Batch:
         return build_batch(info.get("lessons", ()), self.learners[name], self.bridge, self.teachers)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mutual_env.catalogue import Catalogue
 from mutual_env.types import Metrics
@@ -28,7 +28,8 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Each policy has an axis of its own: its rounds."""
+    """Each policy has an axis of its own: its rounds. One that has a method `entered(phase)` is also told, in whichever
+    thread it happens, when sampling, verifying, scoring, updating, evaluating or saving begins."""
 
     def started(self, run: TrackedRun) -> None:
         """Before the first round."""
@@ -39,6 +40,13 @@ class Tracker(Protocol):
 
     def finished(self, status: str) -> None:
         """At the end, also of a run that was stopped or has failed."""
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """A tracker that is told of phases too."""
+
+    def entered(self, phase: str) -> None: ...
 
 
 TrackerFactory = Callable[[], Tracker]
@@ -83,6 +91,11 @@ class Trackers:
         for tracker in self._trackers:
             self._told.append(tracker)
             tracker.started(run)
+
+    def entered(self, phase: str) -> None:
+        for tracker in self._told:
+            if isinstance(tracker, Watches):
+                tracker.entered(phase)
 
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         for tracker in self._told:

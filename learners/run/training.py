@@ -135,7 +135,7 @@ class _Run:
         self._files = files
         record, sizes = config.record, (config.rounds, len(config.policies), config.env.group_size)
         self._recorder = Recorder(Allowance.of(record.megabytes, *sizes))
-        self._parts = parts.noticed_by(self._recorder.noticed)
+        self._parts = parts.noticed_by(self._recorder.noticed, told.entered)
         self._told = told
 
     def restore(self) -> list[str]:
@@ -231,6 +231,7 @@ class _Run:
         evaluation = self._config.evaluation
         if self._parts.held_out is None:
             return
+        self._told.entered("evaluating")
         infos = evaluate(self._parts.held_out, self._parts.learners, self._config.seed, evaluation.samples)
         found = {name: accuracies(info, evaluation.part) for name, info in infos.items()}
         for name, metrics in found.items():
@@ -244,6 +245,7 @@ class _Run:
 
     def _save(self) -> None:
         self._lock.check()
+        self._told.entered("saving")
         sharing = [loop.env.state_dict() for loop in self._parts.loops]
         state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
         saves = {name: learner.save for name, learner in self._parts.learners.items()}
