@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="check every arm, print the resolved configuration, stop"
     )
     parser.add_argument("--replace", action="store_true", help="remove an earlier suite of the same name first")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on with runs although versions or exchanges changed"
+    )
     parser.add_argument("--quiet", action="store_true", help="print the comparison alone")
 
 
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     began = time.monotonic()
     with SuiteProgress(config, quiet=args.quiet) as progress:
-        results = run_suite(config, replace=args.replace, watch=progress)
+        results = run_suite(config, replace=args.replace, accept_changes=args.accept_changes, watch=progress)
     console = Console()
     console.print(comparison(results))
     console.print(curves(results))

@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--continue", dest="go_on", action="store_true", help="go on with the run if it was begun before"
     )
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on with a run although its configuration, versions or exchange changed",
+    )
     parser.add_argument("--arm", help="of a suite: the arm to run")
     parser.add_argument("--seed", type=int, help="of a suite: the seed to run it with")
     parser.add_argument("--quiet", action="store_true", help="print nothing on the way")
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     path = Path(config.output) / config.name
     if args.go_on and RunDirectory(path).info.exists():
-        return _finish(_resume(path, args), args.quiet)
+        return _finish(_resume(path, args, config), args.quiet)
     with RunProgress(config, quiet=args.quiet) as progress:
         return _finish(train(config, replace=args.replace, listeners=[progress, _Begun(args)]), args.quiet)
 
@@ -77,10 +82,11 @@ def _config(args: argparse.Namespace) -> RunConfig:
     return arm_config(suite, args.arm, suite.seeds[0] if args.seed is None else args.seed)
 
 
-def _resume(path: Path, args: argparse.Namespace) -> Result:
-    config = load_run(RunDirectory.open(path).config)
+def _resume(path: Path, args: argparse.Namespace, config: RunConfig | None = None) -> Result:
+    """`config`: what the run is asked to be, where that is not for the run itself to say."""
+    config = load_run(RunDirectory.open(path).config) if config is None else config
     with RunProgress(config, quiet=args.quiet) as progress:
-        return resume(path, listeners=[progress, _Begun(args)])
+        return resume(path, config, accept_changes=args.accept_changes, listeners=[progress, _Begun(args)])
 
 
 class _Begun:

@@ -19,6 +19,7 @@ from mutual_env.types import JSON
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+EXCHANGE = ".exchange"  # the part of what the policies exchanged; no policy is called so
 SCHEMA = 1
 _PREFIX = "round_"
 _ASIDE = ".writing-"

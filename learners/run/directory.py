@@ -157,6 +157,15 @@ class RunDirectory:
     def set_status(self, status: str) -> None:
         write_whole(self.info, _as_text({**self.read_info(), "status": status}))
 
+    def note_changes(
+        self, rounds: int, changed: Mapping[str, JSON], config_yaml: str, info: Mapping[str, JSON]
+    ) -> None:
+        """The run goes on after so many rounds under another configuration, or other versions."""
+        before = self.read_info()
+        noted = [*before.get("resumed", []), {"after_rounds": rounds, "changed": changed}]
+        write_whole(self.info, _as_text({**before, **info, "versions": versions(), "resumed": noted}))
+        write_whole(self.config, config_yaml)
+
     def status(self) -> str:
         """What run.json says, unless its process could not say how it ended."""
         said = str(self.read_info().get("status", "unknown"))

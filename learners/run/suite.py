@@ -68,7 +68,9 @@ class _Member:
         return Progress(self.arm, self.seed, "starting" if self.process else state, 0)
 
 
-def run_suite(config: SuiteConfig, *, replace: bool = False, watch: WatchSuite | None = None) -> SuiteResults:
+def run_suite(
+    config: SuiteConfig, *, replace: bool = False, accept_changes: bool = False, watch: WatchSuite | None = None
+) -> SuiteResults:
     """Run what is not finished yet; a run that was begun before goes on from its checkpoint. A run that fails does not
     keep the others from running: the results say which it was, and why."""
     root = Path(config.output) / config.name
@@ -77,13 +79,16 @@ def run_suite(config: SuiteConfig, *, replace: bool = False, watch: WatchSuite |
         if replace and (root / SUITE).is_file():
             _clear(root)
         _keep_config(root, config)
-        _run_all(config, members, root / SUITE, watch)
+        flags = ["--accept-changes"] if accept_changes else []
+        _run_all(config, members, [str(root / SUITE), *flags], watch)
         results = read_suite(config, [member.failure for member in members if member.failure])
         write_whole(root / "results.json", results.as_json() + "\n")
     return results
 
 
-def _run_all(config: SuiteConfig, members: Sequence[_Member], file: Path, watch: WatchSuite | None) -> None:
+def _run_all(
+    config: SuiteConfig, members: Sequence[_Member], arguments: Sequence[str], watch: WatchSuite | None
+) -> None:
     processes = config.processes or os.cpu_count() or 1
     waiting = [member for member in members if not member.finished]
     running: list[_Member] = []
@@ -91,7 +96,7 @@ def _run_all(config: SuiteConfig, members: Sequence[_Member], file: Path, watch:
         while waiting or running:
             while waiting and len(running) < processes:
                 running.append(waiting.pop(0))
-                _start(running[-1], file, processes)
+                _start(running[-1], arguments, processes)
             time.sleep(POLL_SECONDS)
             running = [member for member in running if not _ended(member)]
             if watch is not None:
@@ -117,9 +122,9 @@ def _keep_config(root: Path, config: SuiteConfig) -> None:
     write_whole(kept, resolved)
 
 
-def _start(member: _Member, file: Path, processes: int) -> None:
-    """`file` is the suite's own copy of its configuration: what happens to the original meanwhile does not matter."""
-    command = [sys.executable, "-m", "learners.cli", "train", str(file), "--arm", member.arm]
+def _start(member: _Member, arguments: Sequence[str], processes: int) -> None:
+    """`arguments` name the suite's own copy of its configuration: what becomes of the original does not matter."""
+    command = [sys.executable, "-m", "learners.cli", "train", *arguments, f"--arm={member.arm}"]
     command += [f"--seed={member.seed}", "--quiet", "--continue", f"--parent={os.getpid()}"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     member.path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from learners.resources import Rounds
@@ -13,6 +14,8 @@ from learners.resources.record import as_json
 from learners.run import trackers
 from learners.run.asynchronous import RoundResult, rounds_at_own_pace
 from learners.run.build import Parts, build
+from learners.run.changes import changes, sentence
+from learners.run.checkpoint import EXCHANGE, Checkpoint
 from learners.run.config import RunConfig, as_mapping, load_run, to_yaml
 from learners.run.directory import JsonLines, RunDirectory
 from learners.run.lock import Lock
@@ -20,9 +23,10 @@ from learners.run.loop import accuracies, evaluate
 from learners.run.places import Places, read_places
 from learners.run.recording import Allowance, Recorder, evaluation_line
 from learners.run.trackers import TrackedRun, Tracker, Trackers
-from mutual_env.errors import StorageError, WorkerLostError
+from mutual_env.errors import ConfigError, StorageError, WorkerLostError
 from mutual_env.metrics import HELD_OUT
 from mutual_env.types import JSON, AgentInfo
+from sharing.exchange.protocol import Resumable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,37 @@ def train(config: RunConfig, *, replace: bool = False, listeners: Sequence[Track
     read_places(config)  # what makes no sense removes nothing
     directory = RunDirectory(Path(config.output) / config.name)
     with directory.locked(make=True) as lock:
-        directory.begin(to_yaml(config), {"name": config.name, "seed": config.seed}, replace=replace)
+        directory.begin(to_yaml(config), _info(config), replace=replace)
         with _tidy(directory):
             return _run(config, directory, lock, listeners)
 
 
-def resume(path: Path, *, listeners: Sequence[Tracker] = ()) -> Result:
-    """Go on from the last whole checkpoint, as if nothing had happened."""
+def resume(
+    path: Path,
+    config: RunConfig | None = None,
+    *,
+    accept_changes: bool = False,
+    listeners: Sequence[Tracker] = (),
+) -> Result:
+    """Go on from the last whole checkpoint, as if nothing had happened.
+
+    A run whose configuration (its own, unless `config` is given) or versions are not those it began with is refused,
+    and so is one whose exchange is missing. `accept_changes`: it goes on all the same, and run.json says what changed.
+    """
     directory = RunDirectory.open(path)
     with directory.locked() as lock:
-        return _run(load_run(directory.config), directory, lock, listeners)
+        chosen = load_run(directory.config) if config is None else config
+        changed = changes(directory.read_info(), chosen)
+        if changed and not accept_changes:
+            raise ConfigError(
+                f"{path} is not as it was when the run began, so going on would not give what it would have given:\n"
+                f"{sentence(changed)}\nput that back, or go on all the same with --accept-changes"
+            )
+        return _run(chosen, directory, lock, listeners, accepted=changed if accept_changes else None)
+
+
+def _info(config: RunConfig) -> dict[str, JSON]:
+    return {"name": config.name, "seed": config.seed, "config": as_mapping(config)}
 
 
 @contextmanager
@@ -63,7 +88,14 @@ def _tidy(directory: RunDirectory) -> Iterator[None]:
         raise
 
 
-def _run(config: RunConfig, directory: RunDirectory, lock: Lock, listeners: Sequence[Tracker]) -> Result:
+def _run(
+    config: RunConfig,
+    directory: RunDirectory,
+    lock: Lock,
+    listeners: Sequence[Tracker],
+    accepted: Mapping[str, list[JSON]] | None = None,
+) -> Result:
+    """`accepted`: what has changed since the run began, where that is no reason to refuse (None: it is)."""
     places = read_places(config)
     with ExitStack() as stack:
         files = Files.open(directory, stack)
@@ -71,7 +103,9 @@ def _run(config: RunConfig, directory: RunDirectory, lock: Lock, listeners: Sequ
         told = Trackers([*listeners, *map(trackers.make, config.trackers)])
         run = _Run(config, places, directory, lock, files, parts, told)
         stack.callback(run.close)
-        refused = run.restore()
+        refused = run.restore(None if accepted is None else dict(accepted))
+        if run.changed:
+            directory.note_changes(run.done, run.changed, to_yaml(config), _info(config))
         directory.set_status("running")
         try:
             told.started(_tracked(config, directory, run.done))
@@ -130,6 +164,7 @@ class _Run:
         told: Trackers,
     ) -> None:
         self.done = 0
+        self.changed: dict[str, list[JSON]] = {}
         self._config, self._places, self._lock = config, places, lock
         self._checkpoints = directory.checkpoints(config.checkpoint.keep)
         self._files = files
@@ -138,20 +173,48 @@ class _Run:
         self._parts = parts.noticed_by(self._recorder.noticed, told.entered)
         self._told = told
 
-    def restore(self) -> list[str]:
-        """Take up the last whole checkpoint, if there is one; what was written after it is written again."""
+    def restore(self, accepted: dict[str, list[JSON]] | None) -> list[str]:
+        """Take up the last whole checkpoint, if there is one; what was written after it is written again. `accepted`:
+        where changes are accepted, those that are known, to which that of the exchange is added."""
+        self.changed = accepted or {}
         checkpoint, refused = self._checkpoints.latest()
         if checkpoint is None:
             self._files.cut({})
+            if isinstance(exchange := self._parts.exchange, Resumable):
+                exchange.load(None, self._config.policies, 0)
             return refused
+        try:
+            self._bring_back_exchange(checkpoint)
+        except (StorageError, ConfigError) as error:
+            if accepted is None:
+                raise type(error)(f"{error}, or go on all the same with --accept-changes") from error
+            self.changed["exchange"] = [str(error), "as it is"]
         self._go_on_without(checkpoint.state["parked"])
         for name, learner in self._parts.learners.items():
             learner.load(checkpoint.part(name))
-        for loop, sharing in zip(self._parts.loops, checkpoint.state["sharing"], strict=True):
-            loop.env.load_state_dict(sharing)
+        self._bring_back_sharing(checkpoint)
         self._files.cut(checkpoint.state["files"])
         self.done = checkpoint.round
         return refused
+
+    def _bring_back_sharing(self, checkpoint: Checkpoint) -> None:
+        try:
+            for loop, sharing in zip(self._parts.loops, checkpoint.state["sharing"], strict=True):
+                loop.env.load_state_dict(sharing)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StorageError(
+                f"{checkpoint.directory} keeps nothing that strategy {self._config.sharing.strategy!r} can go on from "
+                f"({type(error).__name__}: {error}): was it written under another strategy or mode? Begin a new run"
+            ) from error
+
+    def _bring_back_exchange(self, checkpoint: Checkpoint) -> None:
+        exchange = self._parts.exchange
+        if not isinstance(exchange, Resumable):
+            raise ConfigError(
+                f"exchange {self._config.sharing.exchange!r} has no `save` and `load`, so it cannot go back to what it "
+                "held at a checkpoint, and a resumed run would not equal an uninterrupted one: choose another exchange"
+            )
+        exchange.load(checkpoint.part(EXCHANGE), list(self._config.policies), checkpoint.round)
 
     def go(self) -> None:
         if self.done == 0:
@@ -249,4 +312,6 @@ class _Run:
         sharing = [loop.env.state_dict() for loop in self._parts.loops]
         state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
         saves = {name: learner.save for name, learner in self._parts.learners.items()}
+        if isinstance(exchange := self._parts.exchange, Resumable):
+            saves[EXCHANGE] = partial(exchange.save, authors=list(self._config.policies), rounds=self.done)
         self._checkpoints.save(self.done, state, saves)

@@ -9,11 +9,14 @@ from threading import Lock
 from typing import TypeAlias
 
 from mutual_env.errors import InvalidInputError
+from sharing.exchange.kept import read_records, write_records
 from sharing.exchange.protocol import Reading, nearest_round
 from sharing.records import Kind, Record, Stored
 
 _Topic: TypeAlias = tuple[str, Kind]  # task
 _Rounds: TypeAlias = dict[int, dict[int, Stored]]  # one author's records on one topic, by round and index
+
+_KEPT = "records.bin"
 
 
 class InMemoryExchange:
@@ -74,6 +77,16 @@ class InMemoryExchange:
             ]
             stored = [stored for batch in batches for stored in batch.values()]
         return (s.record for s in sorted(stored, key=lambda s: s.id))
+
+    def save(self, directory: Path, authors: Collection[str], rounds: int) -> None:
+        """All of it, whoever wrote it: it is gone with the process."""
+        write_records(directory / _KEPT, self.scan())
+
+    def load(self, directory: Path | None, authors: Collection[str], rounds: int) -> None:
+        with self._lock:
+            self._topics, self._published, self._ids = {}, {}, itertools.count(1)
+        if directory is not None:
+            self.publish(list(read_records(directory / _KEPT)))
 
     def close(self) -> None:
         """Nothing is held that the garbage collector would not take."""

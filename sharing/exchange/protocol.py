@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sharing.records import Kind, Record, Stored
@@ -56,6 +57,21 @@ class Exchange(Protocol):
 
     def close(self) -> None:
         """Release what is held. Safe to call twice."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An exchange that a run's checkpoint can bring back to what it held of the run's own authors when they had done so
+    many rounds. What others published meanwhile stays."""
+
+    def save(self, directory: Path, authors: Collection[str], rounds: int) -> None:
+        """Write into an empty directory what `load` needs."""
+
+    def load(self, directory: Path | None, authors: Collection[str], rounds: int) -> None:
+        """Go back to what was saved there; None, with 0 rounds: to before these authors had published anything.
+
+        Raises StorageError where something is missing that was there.
+        """
 
 
 def nearest_round(rounds: Collection[int], at: int, max_staleness: int | None) -> int | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mutual_env.errors import DeadlineExceededError, MissingExtraError, StorageError
 from sharing.codec import decode, encode
 from sharing.exchange.memory import InMemoryExchange
-from sharing.exchange.protocol import Exchange, Reading
+from sharing.exchange.protocol import Reading
 from sharing.exchange.sqlite import SQLiteExchange
 from sharing.records import Kind, Record, Stored
 
@@ -73,6 +74,14 @@ class RayExchange:
         for body in self._ask("scan"):
             yield decode(body)
 
+    def save(self, directory: Path, authors: Collection[str], rounds: int) -> None:
+        for name, content in self._ask("save", list(authors), rounds).items():
+            (directory / name).write_bytes(content)
+
+    def load(self, directory: Path | None, authors: Collection[str], rounds: int) -> None:
+        files = None if directory is None else {path.name: path.read_bytes() for path in directory.iterdir()}
+        self._ask("load", files, list(authors), rounds)
+
     def close(self) -> None:
         """The actor stays, because other processes use it, unless it is owned. `stop` ends it."""
         if self._owned:
@@ -99,7 +108,7 @@ class _Host:
     """What runs in the actor."""
 
     def __init__(self, path: str) -> None:
-        self._exchange: Exchange = SQLiteExchange(path) if path else InMemoryExchange()
+        self._exchange: SQLiteExchange | InMemoryExchange = SQLiteExchange(path) if path else InMemoryExchange()
 
     def publish(self, bodies: list[bytes]) -> tuple[int, ...]:
         return self._exchange.publish([decode(body) for body in bodies])
@@ -117,6 +126,17 @@ class _Host:
             reader, task_ids, kinds, round=round, max_staleness=max_staleness, authors=authors
         )
         return [(s.id, encode(s.record)) for s in reading.records], reading.outside, reading.unreadable
+
+    def save(self, authors: list[str], rounds: int) -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory(prefix="mutual-env-exchange-") as directory:
+            self._exchange.save(Path(directory), authors, rounds)
+            return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+
+    def load(self, files: dict[str, bytes] | None, authors: list[str], rounds: int) -> None:
+        with tempfile.TemporaryDirectory(prefix="mutual-env-exchange-") as directory:
+            for name, content in (files or {}).items():
+                (Path(directory) / name).write_bytes(content)
+            self._exchange.load(None if files is None else Path(directory), authors, rounds)
 
     def scan(self) -> list[bytes]:
         return [encode(record) for record in self._exchange.scan()]

@@ -6,7 +6,7 @@ import itertools
 import json
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -53,6 +53,7 @@ SELECT id, task_id, kind, author, round, idx, {_BODY} FROM record WHERE id > ? O
 """
 
 _SMALLEST: Final = -(2**63)
+_MARK: Final = "exchange.json"
 
 
 class SQLiteExchange:
@@ -163,6 +164,29 @@ class SQLiteExchange:
                     yield stored.record
         if unreadable:
             warnings.warn(f"{self.path}: {unreadable} rows are no records and were left out", stacklevel=2)
+
+    def save(self, directory: Path, authors: Collection[str], rounds: int) -> None:
+        """The file keeps the records: how many there are says whether it is still the one that belongs to them."""
+        with self._guard():
+            count = self._count(authors, rounds)
+        (directory / _MARK).write_text(json.dumps({"records": count}))
+
+    def load(self, directory: Path | None, authors: Collection[str], rounds: int) -> None:
+        expected = 0 if directory is None else _records_in(directory / _MARK)
+        with self._guard(), self._transaction():
+            count = self._count(authors, rounds)
+            if count != expected:
+                raise StorageError(
+                    f"{self.path} holds {count} records of the run's own policies from its first {rounds} rounds, and "
+                    f"held {expected} when the checkpoint was written: put the exchange back that belongs to it"
+                )
+            later = {"authors": json.dumps(list(authors)), "rounds": rounds}
+            self._connection.execute(f"DELETE FROM record WHERE round >= :rounds {_BY_AUTHOR}", later)
+
+    def _count(self, authors: Collection[str], rounds: int) -> int:
+        earlier = {"authors": json.dumps(list(authors)), "rounds": rounds}
+        query = f"SELECT count(*) FROM record WHERE round BETWEEN 0 AND :rounds - 1 {_BY_AUTHOR}"
+        return int(self._connection.execute(query, earlier).fetchone()[0])
 
     def close(self) -> None:
         with self._lock:
@@ -301,3 +325,10 @@ def _text(value: object) -> str | None:
         return value.decode() if isinstance(value, bytes) else None
     except UnicodeDecodeError:
         return None
+
+
+def _records_in(path: Path) -> int:
+    try:
+        return int(json.loads(path.read_text())["records"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StorageError(f"{path} does not say how many records there were: {error}") from error

@@ -17,7 +17,7 @@ from learners.run.config import load_run
 from learners.run.directory import RunDirectory
 from learners.run.results import read_run
 from learners.run.training import resume, train
-from mutual_env.errors import StorageError
+from mutual_env.errors import ConfigError, StorageError
 from mutual_env.seeding import generator
 
 CONFIG = """
@@ -201,8 +201,10 @@ def test_a_checkpoint_of_other_policies_is_refused(config_file: Path) -> None:
     result = train(load_run(config_file))
     text = result.directory.joinpath("config.yaml").read_text().replace("\n  ada:", "\n  eve:")
     result.directory.joinpath("config.yaml").write_text(text)
-    with pytest.raises(StorageError, match="holds no part 'eve'"):
+    with pytest.raises(ConfigError, match=r"policies\.ada\.learner: 'tabular', now '\(nothing\)'"):
         resume(result.directory)
+    with pytest.raises(StorageError, match="holds no part 'eve'"):
+        resume(result.directory, accept_changes=True)
 
 
 @pytest.mark.slow
