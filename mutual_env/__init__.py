@@ -1,5 +1,7 @@
 """Reasoning tasks with verifiers as a multi-agent environment: `env = mutual_env.make(id, agents=...)`."""
 
+from importlib import metadata
+
 from mutual_env.env import Action, Observation, ReasoningEnv
 from mutual_env.registry import ids, make, make_from, register, register_env
 from mutual_env.spec import EnvSpec
@@ -31,3 +33,10 @@ __all__ = [
     "register",
     "register_env",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__` is looked up when it is asked for, so that a checkout on the path needs no installation."""
+    if name == "__version__":
+        return metadata.version("mutual-env")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

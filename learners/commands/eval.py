@@ -20,6 +20,7 @@ from learners.evaluation.measures import measure
 from learners.evaluation.sampling import Watch, sample
 from learners.report.evaluation_sheets import agreed, measured
 from learners.report.sheets import FORMS, show
+from learners.run.shipped import config_file
 from learners.run.subject import Subject, find
 from mutual_env.errors import ConfigError
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="key=value", help="dotted overrides, e.g. env.options.path=FILE"
     )
     parser.add_argument(
-        "--like", type=Path, metavar="CONFIG", help="of a model: ask it the tasks of this configuration"
+        "--like", type=config_file, metavar="CONFIG", help="of a model: ask it the tasks of this configuration"
     )
     parser.add_argument("--round", type=int, help="of a run: the checkpoint after so many rounds (default: the last)")
     parser.add_argument("--policy", action="append", default=[], help="only this one (may be repeated)")

@@ -24,6 +24,7 @@ from learners import losses, registry
 from learners.health.extras import extras
 from learners.losses import registry as loss_registry
 from learners.run import trackers
+from learners.run.shipped import about, shipped
 from mutual_env import registry as envs
 from mutual_env import verifiers
 from mutual_env.catalogue import load, summary
@@ -46,6 +47,7 @@ _KINDS: dict[str, tuple[Names, Target]] = {
     "exchanges": (exchanges.names, exchanges.target),
     "tokenizers": (loading.names, loading.target),
     "trackers": (trackers.names, trackers.target),
+    "configs": (lambda: list(shipped()), about),
 }
 _EXTRAS = {
     "learners": {"torch": "torch", "tiny": "torch", "openrlhf": "openrlhf", "openrlhf_ray": "openrlhf", "vllm": "vllm"},

@@ -16,10 +16,11 @@ from learners.resources.plan import Plan, make_plan, parse_devices
 from learners.run.build import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite
 from learners.run.results import read_spans
+from learners.run.shipped import config_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="a YAML file; of a suite, its first arm is laid out")
+    parser.add_argument("config", type=config_file, help="a YAML file; of a suite, its first arm is laid out")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the file")
     parser.add_argument("--like", type=Path, metavar="RUN", help="take each phase's seconds from this run's directory")
     parser.add_argument(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from rich.console import Console
 
@@ -17,11 +16,12 @@ from learners.report.progress import SuiteProgress
 from learners.report.tables import comparison, curves
 from learners.run.build import check
 from learners.run.config import arm_config, load_suite, to_yaml
+from learners.run.shipped import config_file
 from learners.run.suite import run_suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="a YAML file with `base`, `arms` and `seeds`")
+    parser.add_argument("config", type=config_file, help="a YAML file with `base`, `arms` and `seeds`")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides, e.g. base.rounds=20")
     parser.add_argument(
         "--dry-run", action="store_true", help="check every arm, print the resolved configuration, stop"

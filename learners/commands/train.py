@@ -16,6 +16,7 @@ from learners.run.build import check
 from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
 from learners.run.directory import RunDirectory
 from learners.run.ending import end_with
+from learners.run.shipped import config_file
 from learners.run.trackers import TrackedRun
 from learners.run.training import Result, resume, train
 from mutual_env.errors import ConfigError
@@ -23,7 +24,7 @@ from mutual_env.types import Metrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", type=Path, help="a YAML file; a suite's file needs --arm")
+    parser.add_argument("config", nargs="?", type=config_file, help="a YAML file; a suite's file needs --arm")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the file")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this directory")
     parser.add_argument(
