@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from learners.seeds import sample_seeds
+from learners.stopping import Endings
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Floats, Ids, Prompt
 from tokenizers_bridge.protocol import Tokenizer
@@ -13,13 +14,14 @@ from tokenizers_bridge.protocol import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """The distribution that is sampled from, and how far. `top_k` 0: all tokens."""
+    """The distribution that is sampled from, and how far. `top_k` 0: all tokens; `endings`: of the stop strings."""
 
     stop_id: int
     max_new_tokens: int = 64
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    endings: Endings | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -34,10 +36,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """The sampled ids, the stop token included, and their log-probabilities under the distribution sampled from."""
+    """The sampled ids, the stop token included, and their log-probabilities under the distribution sampled from. A
+    stop string that was met is part of what was sampled."""
 
     token_ids: Ids
     logprobs: Floats
+    met_stop_string: bool = False
+
+    def up_to_end(self, endings: Endings | None) -> Sample:
+        """The same up to the first stop string, for samplers that do not look for them."""
+        length = None if endings is None else endings.length(self.token_ids)
+        return self if length is None else Sample(self.token_ids[:length], self.logprobs[:length], True)
 
     def completion(self, tokenizer: Tokenizer, version: int) -> Completion:
         """What a policy of this tokenizer and version says it wrote: it stopped by itself if the stop token came."""
@@ -46,7 +55,7 @@ class Sample:
             text=tokenizer.decode(self.token_ids),
             token_ids=self.token_ids,
             logprobs=self.logprobs,
-            finish_reason="stop" if stopped else "length",
+            finish_reason="stop" if stopped else "stop_string" if self.met_stop_string else "length",
             policy_version=version,
             tokenizer=tokenizer.fingerprint,
         )

@@ -13,6 +13,7 @@ from learners.checks import check_examples, check_finite, check_sequences
 from learners.example import Example
 from learners.losses import Aggregation, example_loss
 from learners.sampling import Sample, asked_for
+from learners.stopping import Endings
 from learners.update import Step, Stepped, UpdateOptions, update
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
 from mutual_env.seeding import generator
@@ -47,6 +48,7 @@ class TabularLearner:
         alphabet: str = "",
         aversion: float = 20.0,
         temperature: float = 1.0,
+        stop: Sequence[str] = (),
         learning_rate: float = 10.0,
         minibatches: int = 1,
         aggregation: Aggregation = "token_mean",
@@ -61,6 +63,7 @@ class TabularLearner:
         self._max_new_tokens = max_new_tokens
         self._context = context
         self._temperature = temperature
+        self._endings = Endings.of(stop, tokenizer)
         self._learning_rate = learning_rate
         self._options = UpdateOptions(minibatches, aggregation, kl_coefficient)
         self._initial = _initial_logits(tokenizer, alphabet, aversion)
@@ -187,10 +190,10 @@ class TabularLearner:
             token = min(int(np.searchsorted(cumulative, u * cumulative[-1], side="right")), row.size - 1)
             ids.append(token)
             logprobs.append(float(row[token]))
-            if token == self._tokenizer.stop_id:
+            if token == self._tokenizer.stop_id or (self._endings is not None and self._endings.length(ids)):
                 break
         sample = Sample(np.array(ids, dtype=np.int32), np.array(logprobs))
-        return sample.completion(self._tokenizer, self._version)
+        return sample.up_to_end(self._endings).completion(self._tokenizer, self._version)
 
     def _accumulate(self, gradients: Table, example: Example, slope: Floats) -> None:
         """Add the gradient by the rows of the table, from the one by the log-probabilities."""

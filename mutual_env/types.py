@@ -35,7 +35,7 @@ Scalar: TypeAlias = "bool | int | float | str | None"
 Metrics: TypeAlias = dict[str, float]
 Ids: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float64]
-FinishReason: TypeAlias = Literal["stop", "length"]
+FinishReason: TypeAlias = Literal["stop", "stop_string", "length"]
 VerdictStatus: TypeAlias = Literal["ok", "wrong_format", "timeout", "crash", "error"]
 
 
@@ -65,7 +65,8 @@ class Completion:
 
     `token_ids` are the ids that were sampled, the stop token included where the policy stopped by itself; `logprobs`
     are theirs under the distribution that was sampled from. `tokenizer` is the fingerprint of their vocabulary.
-    A completion made of text alone has no trace: see `from_text`.
+    `finish_reason` is "stop" after a stop token, "stop_string" where the text came to hold one that ends it (and is
+    part of it), "length" where it was cut off. A completion made of text alone has no trace: see `from_text`.
     """
 
     text: str

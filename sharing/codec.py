@@ -21,7 +21,8 @@ from sharing.records import KINDS, SCHEMA_VERSION, Origin, Record, Rollout, Stat
 
 _MAGIC: Final = b"ME"
 _HEADER: Final = struct.Struct("<2sHBBqqIIdd6I")
-_CORRECT, _STOPPED = 1, 2
+_CORRECT = 1
+_FINISHES: Final[dict[FinishReason, int]] = {"length": 0, "stop": 2, "stop_string": 4}
 _NO_IDS = np.empty(0, np.int32)
 _NO_LOGPROBS = np.empty(0, np.float64)
 
@@ -33,12 +34,12 @@ def encode(record: Record) -> bytes:
     text, ids, logprobs = "", _NO_IDS, _NO_LOGPROBS
     match record:
         case Rollout(completion=completion):
-            flags = _CORRECT * record.correct | _STOPPED * (completion.finish_reason == "stop")
+            flags = _CORRECT * record.correct | _FINISHES[completion.finish_reason]
             text, ids, logprobs, x = completion.text, completion.token_ids, completion.logprobs, record.reward
         case Statistics():
             count, x, y = record.count, record.reward_sum, record.square_sum
         case Success():
-            flags = _CORRECT | _STOPPED * (record.finish_reason == "stop")
+            flags = _CORRECT | _FINISHES[record.finish_reason]
             text, x = record.text, record.reward
         case _:
             assert_never(record)
@@ -97,7 +98,7 @@ def decode(data: bytes) -> Record:
     origin = Origin(task_id, author, round_, version, tokenizer, verifier)
     if KINDS[kind] == "statistics":
         return Statistics(origin, count, x, y)
-    finish: FinishReason = "stop" if flags & _STOPPED else "length"
+    finish: FinishReason = next((reason for reason, flag in _FINISHES.items() if flags & flag), "length")
     if KINDS[kind] == "success":
         return Success(origin, index, text, finish, x)
     ids = np.frombuffer(data, "<i4", tokens, end)

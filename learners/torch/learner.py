@@ -66,7 +66,7 @@ class TorchLearner:
                 f"{name}: the tokenizer's stop token {tokenizer.stop_id} is outside the model's vocabulary of "
                 f"{self._model.head.size}: give the tokenizer that belongs to the model"
             )
-        self.sampling = options.sampling(tokenizer.stop_id)
+        self.sampling = options.sampling(tokenizer)
         self._version = 0
         self._torn = False  # an update failed between two of its optimizer steps: the weights are no version's
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 from learners.sampling import Sampling
+from learners.stopping import Endings, checked
 from learners.update import UpdateOptions
 from mutual_env.errors import InvalidInputError, UnknownNameError
+from tokenizers_bridge.protocol import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class TorchOptions(UpdateOptions):
     """How a torch learner samples and trains.
 
-    Sampling: `max_new_tokens`, `temperature`, `top_p`, `top_k` (0: all), `max_rows` (samples decoded side by side).
+    Sampling: `max_new_tokens`, `temperature`, `top_p`, `top_k` (0: all), `max_rows` (samples decoded side by side),
+    `stop` (texts: a completion ends with the first that it holds).
     Optimizer: AdamW with `learning_rate`, `weight_decay`, `beta1`, `beta2`; `schedule` over `total_steps` optimizer
     steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping).
     Update: those of `UpdateOptions`.
@@ -33,6 +36,7 @@ class TorchOptions(UpdateOptions):
     top_p: float = 1.0
     top_k: int = 0
     max_rows: int = 256
+    stop: tuple[str, ...] = ()
     learning_rate: float = 1e-5
     weight_decay: float = 0.0
     beta1: float = 0.9
@@ -52,6 +56,7 @@ class TorchOptions(UpdateOptions):
 
     def __post_init__(self) -> None:
         UpdateOptions.__post_init__(self)
+        object.__setattr__(self, "stop", checked(self.stop))
         hints = get_type_hints(type(self))
         for name in ("dtype", "schedule"):
             if getattr(self, name) not in get_args(hints[name]):
@@ -80,9 +85,10 @@ class TorchOptions(UpdateOptions):
                 f"schedule 'cosine' needs total_steps above warmup_steps ({self.warmup_steps}), got {self.total_steps}"
             )
 
-    def sampling(self, stop_id: int) -> Sampling:
-        """The distribution that a policy with this stop token samples from."""
-        return Sampling(stop_id, self.max_new_tokens, self.temperature, self.top_p, self.top_k)
+    def sampling(self, tokenizer: Tokenizer) -> Sampling:
+        """The distribution that a policy with this tokenizer samples from."""
+        endings = Endings.of(self.stop, tokenizer)
+        return Sampling(tokenizer.stop_id, self.max_new_tokens, self.temperature, self.top_p, self.top_k, endings)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> TorchOptions:

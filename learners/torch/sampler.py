@@ -60,10 +60,10 @@ def _decode(
     layout = GroupDecode(prefill, lengths, group, sampling.max_new_tokens)
     uniforms_RT = torch.from_numpy(_uniforms(seeds_PG, sampling.max_new_tokens)).to(model.device)
     positions = lengths.repeat_interleave(group)
-    track = _Track(len(prompts) * group, sampling.max_new_tokens)
+    track = _Track(len(prompts) * group, sampling)
     for at in range(sampling.max_new_tokens):
         tokens, logprobs = pick(logits, uniforms_RT[:, at], sampling)
-        track.record(at, tokens, logprobs, sampling.stop_id)
+        track.record(at, tokens, logprobs)
         if track.done or at + 1 == sampling.max_new_tokens:
             break
         keep = track.drop()
@@ -110,23 +110,31 @@ def _last_states(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefi
 class _Track:
     """What has been sampled, row by row, and which rows are still in the batch."""
 
-    def __init__(self, rows: int, steps: int) -> None:
-        self._tokens = np.zeros((rows, steps), dtype=np.int32)
-        self._logprobs = np.zeros((rows, steps))
+    def __init__(self, rows: int, sampling: Sampling) -> None:
+        self._stop_id, self._endings = sampling.stop_id, sampling.endings
+        self._tokens = np.zeros((rows, sampling.max_new_tokens), dtype=np.int32)
+        self._logprobs = np.zeros((rows, sampling.max_new_tokens))
         self._lengths = np.zeros(rows, dtype=np.int64)
+        self._met_stop_string = np.zeros(rows, dtype=np.bool_)
         self._rows = np.arange(rows)  # in the batch
         self._open = np.ones(rows, dtype=np.bool_)  # of those, not finished
+        self._states = np.zeros(rows, dtype=np.int16)  # of those, how much of a stop string was read
 
     @property
     def done(self) -> bool:
         return not self._open.any()
 
-    def record(self, step: int, tokens: torch.Tensor, logprobs: torch.Tensor, stop_id: int) -> None:
+    def record(self, step: int, tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
         tokens_R: npt.NDArray[np.int64] = tokens.cpu().numpy()
         self._tokens[self._rows, step] = tokens_R
         self._logprobs[self._rows, step] = logprobs.cpu().numpy()
         self._lengths[self._rows[self._open]] = step + 1
-        self._open &= tokens_R != stop_id
+        if self._endings is not None:
+            self._states = self._endings.after[self._states, tokens_R]
+            met = self._open & (self._states == self._endings.ended)
+            self._met_stop_string[self._rows[met]] = True
+            self._open &= ~met
+        self._open &= tokens_R != self._stop_id
 
     def drop(self) -> torch.Tensor | None:
         """Which row of the batch is at each place from here on, or None to go on with all.
@@ -140,11 +148,12 @@ class _Track:
         keep = np.arange(left)
         keep[~self._open[:left]] = left + np.flatnonzero(self._open[left:])
         self._rows, self._open = self._rows[keep], np.ones(left, dtype=np.bool_)
+        self._states = self._states[keep]
         return torch.from_numpy(keep)
 
     def groups(self, size: int) -> list[tuple[Sample, ...]]:
         samples = [
-            Sample(self._tokens[row, :length], self._logprobs[row, :length])
+            Sample(self._tokens[row, :length], self._logprobs[row, :length], bool(self._met_stop_string[row]))
             for row, length in enumerate(self._lengths.tolist())
         ]
         return [tuple(samples[i : i + size]) for i in range(0, len(samples), size)]

@@ -8,7 +8,6 @@ from typing import Any
 
 from learners import registry
 from learners.registry import takes
-from learners.sampling import Sampling
 from learners.torch.options import TorchOptions
 from learners.vllm.engine import SamplingEngine
 from learners.vllm.local import LocalEngine
@@ -18,7 +17,7 @@ from learners.vllm.transport import make_transport
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
-SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k")
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
 
 
 @takes(TorchOptions)
@@ -41,8 +40,7 @@ def make_vllm(
     """
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
-    defaults = TorchOptions()
-    sampling = Sampling(tokenizer.stop_id, **{key: options.get(key, getattr(defaults, key)) for key in SAMPLING})
+    sampling = TorchOptions(**{key: options[key] for key in SAMPLING if key in options}).sampling(tokenizer)
     carrier = make_transport(transport, **(transport_options or {}))
     chosen: SamplingEngine
     if server:

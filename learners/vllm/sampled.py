@@ -65,7 +65,8 @@ class VllmSampled:
         prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self.tokenizer)
         flat = [ids for ids in prompt_ids for _ in range(n)]
         samples = self._engine.sample(flat, [s for seeds in seeds_PG for s in seeds], self._sampling)
-        completions = [sample.completion(self.tokenizer, self.version) for sample in samples]
+        whole = [sample.up_to_end(self._sampling.endings) for sample in samples]
+        completions = [sample.completion(self.tokenizer, self.version) for sample in whole]
         return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompts))]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:

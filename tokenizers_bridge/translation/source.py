@@ -64,7 +64,7 @@ def source_of_trace(completion: Completion, author: Tokenizer, truncation: Trunc
             "Completion.text is not what its token_ids decode to: pass on the text that was sampled"
         )
     kept = _whole_characters(data)
-    truncated = kept < len(data) and completion.finish_reason == "length"
+    truncated = kept < len(data) and not stopped
     if not truncated or truncation == "carry":
         kept = len(data)
     start = 1 if declaration_of(author).prefix_space and data[:1] == b" " else 0

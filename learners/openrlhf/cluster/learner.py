@@ -76,7 +76,7 @@ class RayOpenRlhfLearner:
         """A group of n completions for each prompt."""
         rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
         check_sequences(rendered, [ids[:0] for ids in rendered], self._head_size)
-        sampling = self._options.sampling(self._tokenizer.stop_id)
+        sampling = self._options.sampling(self._tokenizer)
         shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, sampling)
         groups = {index: group for share in shares for index, group in share.items()}
         return [
