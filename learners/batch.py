@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from learners.batch_metrics import batch_metrics
+from learners.conversed import Piece, earlier_in_tokens_of, with_turns
 from learners.corrections import Draft, Drop, Scores, Taught, correct, needs_old, teacher_of
 from learners.example import Example
 from learners.protocol import Learner, longest_sequence
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
-from mutual_env.types import Floats, Ids, Lesson, Metrics, Prompt
+from mutual_env.types import Floats, Ids, Lesson, Metrics
 from tokenizers_bridge.bridge import TokenizerBridge
+from tokenizers_bridge.replies import Conversing
 from tokenizers_bridge.translation.align import align
 from tokenizers_bridge.types import Translation
 
@@ -74,26 +76,30 @@ def _made(
     lessons: Sequence[Lesson], learner: Learner, bridge: TokenizerBridge
 ) -> list[tuple[Draft | Drop, Translation | None]]:
     """Each lesson in the reader's tokens, or why it cannot be; and what the bridge made of it, where it is a peer's."""
-    prompts, longest = _Prompts(learner), longest_sequence(learner)
+    conversing, longest = Conversing(learner.tokenizer), longest_sequence(learner)
     peers = [lesson for lesson in lessons if lesson.experience.author != learner.name]
     translated = iter(bridge.translate([lesson.experience.completion for lesson in peers], learner.tokenizer))
     made: list[tuple[Draft | Drop, Translation | None]] = []
     for lesson in lessons:
         if lesson.experience.author == learner.name:
-            made.append((_own(lesson, learner, prompts), None))
+            made.append((_own(lesson, learner, conversing), None))
         else:
             translation = next(translated)
-            made.append((_borrowed(lesson, translation, prompts, longest), translation))
+            made.append((_borrowed(lesson, translation, bridge, conversing, longest), translation))
     return made
 
 
-def _borrowed(lesson: Lesson, translation: Translation, prompts: _Prompts, longest: int | None) -> Draft | Drop:
-    prompt_ids = prompts.of(lesson.experience.task.prompt)
-    if translation.action == "reject":
-        return Drop(f"translation_{translation.verdict.replace('-', '_')}")
-    if _is_too_long(prompt_ids, translation.token_ids, longest):
-        return Drop("too_long")
-    return Draft.borrowed(lesson, prompt_ids, translation)
+def _borrowed(
+    lesson: Lesson, translation: Translation, bridge: TokenizerBridge, conversing: Conversing, longest: int | None
+) -> Draft | Drop:
+    earlier = earlier_in_tokens_of(lesson.experience.earlier, bridge, conversing.tokenizer)
+    rejected = translation if translation.action == "reject" else earlier
+    if not isinstance(rejected, list):
+        return Drop(f"translation_{rejected.verdict.replace('-', '_')}")
+    draft = Draft.borrowed(lesson, conversing.prompt(lesson.experience.task.prompt), translation)
+    if lesson.experience.earlier and isinstance(earlier, list):
+        draft = with_turns(draft, earlier, conversing)
+    return Drop("too_long") if _is_too_long(draft.prompt_ids, draft.response_ids, longest) else draft
 
 
 def _outcome(lesson: Lesson, draft: Draft | Drop, scores: Scores | None, translation: Translation | None) -> Outcome:
@@ -119,34 +125,24 @@ def _is_too_long(prompt_ids: Ids, response_ids: Ids, longest: int | None) -> boo
     return longest is not None and prompt_ids.size + response_ids.size > longest
 
 
-class _Prompts:
-    """Each prompt is rendered once."""
-
-    def __init__(self, learner: Learner) -> None:
-        self._tokenizer = learner.tokenizer
-        self._rendered: dict[str, Ids] = {}
-
-    def of(self, prompt: Prompt) -> Ids:
-        key = repr(prompt)
-        if key not in self._rendered:
-            self._rendered[key] = self._tokenizer.render_prompt(prompt)
-        return self._rendered[key]
-
-
-def _own(lesson: Lesson, learner: Learner, prompts: _Prompts) -> Draft:
-    completion = lesson.experience.completion
-    if not completion.has_trace:
-        raise InvalidInputError(
-            f"{learner.name}: a lesson from its own experience on task {lesson.experience.task.id!r} has no token "
-            "trace: step the env with the completions that `act` returned, not with their text"
-        )
-    if completion.tokenizer != learner.tokenizer.fingerprint:
-        raise IdentityMismatchError(
-            f"{learner.name}: its own completion on task {lesson.experience.task.id!r} was sampled with tokenizer "
-            f"{completion.tokenizer[:12]}, it trains with {learner.tokenizer.fingerprint[:12]}: "
-            "give the learner that sampled it"
-        )
-    return Draft.own(lesson, prompts.of(lesson.experience.task.prompt))
+def _own(lesson: Lesson, learner: Learner, conversing: Conversing) -> Draft:
+    experience = lesson.experience
+    for completion in experience.written:
+        if not completion.has_trace:
+            raise InvalidInputError(
+                f"{learner.name}: a lesson from its own experience on task {experience.task.id!r} has no token "
+                "trace: step the env with the completions that `act` returned, not with their text"
+            )
+        if completion.tokenizer != learner.tokenizer.fingerprint:
+            raise IdentityMismatchError(
+                f"{learner.name}: its own completion on task {experience.task.id!r} was sampled with tokenizer "
+                f"{completion.tokenizer[:12]}, it trains with {learner.tokenizer.fingerprint[:12]}: "
+                "give the learner that sampled it"
+            )
+    draft = Draft.own(lesson, conversing.prompt(experience.task.prompt))
+    if not experience.earlier:
+        return draft
+    return with_turns(draft, [Piece.own(turn.completion) for turn in experience.earlier], conversing)
 
 
 def _scores(
@@ -173,26 +169,36 @@ def _scores(
 def _taught(
     drafts: Sequence[Draft], indices: Sequence[int], learner: Learner, bridge: TokenizerBridge, teacher: Learner
 ) -> dict[int, Taught]:
-    """The teacher's log-probabilities on the reader's tokens."""
+    """The teacher's log-probabilities on the reader's tokens: of what was written last, where there were turns."""
     taught = {i: _untaught(draft) for i, draft in zip(indices, drafts, strict=True)}
-    prompts = _Prompts(teacher)
-    asked: list[tuple[int, Draft, Ids]] = []
+    conversing = Conversing(teacher.tokenizer)
+    asked: list[tuple[int, Draft, Ids, Ids]] = []
     for index, draft, ids in zip(indices, drafts, _in_tokens_of(drafts, learner, bridge, teacher), strict=True):
-        prompt_ids = prompts.of(draft.lesson.experience.task.prompt)
-        if ids.size and not _is_too_long(prompt_ids, ids, longest_sequence(teacher)):
-            asked.append((index, draft, ids))
+        prompt_ids = _before_last(draft, bridge, conversing)
+        if ids.size and prompt_ids.size and not _is_too_long(prompt_ids, ids, longest_sequence(teacher)):
+            asked.append((index, draft, prompt_ids, ids))
     if not asked:
         return taught
-    values = teacher.score(
-        [prompts.of(d.lesson.experience.task.prompt) for _, d, _ in asked], [ids for _, _, ids in asked]
-    )
-    for (index, draft, ids), logprobs in zip(asked, values, strict=True):
-        alignment = align(ids, teacher.tokenizer, draft.response_ids, learner.tokenizer)
+    values = teacher.score([prompt_ids for _, _, prompt_ids, _ in asked], [ids for _, _, _, ids in asked])
+    for (index, draft, _, ids), logprobs in zip(asked, values, strict=True):
+        alignment = align(ids, teacher.tokenizer, draft.response_ids[draft.last_turn :], learner.tokenizer)
         carried, exact = alignment.carry(logprobs)
         known = exact & np.isfinite(carried)
-        chunks = np.where(known, alignment.chunk_ids(), -1)
-        taught[index] = Taught(np.where(known, carried, np.nan), chunks)
+        taught[index].logprobs[draft.last_turn :] = np.where(known, carried, np.nan)
+        taught[index].chunks[draft.last_turn :] = np.where(known, alignment.chunk_ids(), -1)
     return taught
+
+
+def _before_last(draft: Draft, bridge: TokenizerBridge, conversing: Conversing) -> Ids:
+    """The conversation up to what was written last, in a teacher's tokens; nothing where it cannot be translated."""
+    experience = draft.lesson.experience
+    parts = [conversing.prompt(experience.task.prompt)]
+    pieces = earlier_in_tokens_of(experience.earlier, bridge, conversing.tokenizer)
+    if not isinstance(pieces, list):
+        return np.empty(0, np.int32)
+    for turn, piece in zip(experience.earlier, pieces, strict=True):
+        parts += [piece.ids, conversing.after(experience.task.prompt, turn.reply, piece.ids)]
+    return np.concatenate(parts)
 
 
 def _untaught(draft: Draft) -> Taught:
@@ -203,6 +209,6 @@ def _untaught(draft: Draft) -> Taught:
 def _in_tokens_of(drafts: Sequence[Draft], learner: Learner, bridge: TokenizerBridge, teacher: Learner) -> list[Ids]:
     """Each draft in the teacher's tokens; nothing where it cannot be translated."""
     if teacher.tokenizer.fingerprint == learner.tokenizer.fingerprint:
-        return [draft.response_ids for draft in drafts]
+        return [draft.response_ids[draft.last_turn :] for draft in drafts]
     translations = bridge.translate([draft.lesson.experience.completion for draft in drafts], teacher.tokenizer)
     return [np.empty(0, np.int32) if t.action == "reject" else t.token_ids for t in translations]

@@ -35,7 +35,7 @@ class Draft:
 
     `author_logprobs` (T) are the author's on the reader's tokens, comparable where `exact` (T) is True, and there as
     sums over `chunks` (T; -1 outside); None: the author left no trace. `author_mean` is the mean over the author's own
-    tokens.
+    tokens. `written` (T) is False where the world answered, in an episode of several turns; None: all was written.
     """
 
     lesson: Lesson
@@ -46,6 +46,12 @@ class Draft:
     exact: Mask
     chunks: Ints
     is_borrowed: bool
+    written: Mask | None = None
+
+    @property
+    def last_turn(self) -> int:
+        """Where what was written last begins."""
+        return 0 if self.written is None else int(np.flatnonzero(~self.written)[-1]) + 1
 
     @classmethod
     def own(cls, lesson: Lesson, prompt_ids: Ids) -> Draft:
@@ -162,10 +168,11 @@ def _log_ratio(draft: Draft, scores: Scores) -> float:
 
 def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = None) -> Example:
     size = draft.response_ids.size
+    written = np.ones(size, dtype=np.bool_) if draft.written is None else draft.written
     return Example(
         prompt_ids=draft.prompt_ids,
         response_ids=draft.response_ids,
-        mask=np.ones(size, dtype=np.bool_) if mask is None else mask,
+        mask=written if mask is None else mask,
         advantages=np.full(size, draft.lesson.advantage),
         loss=draft.lesson.loss,
         weight=draft.lesson.weight,
@@ -194,7 +201,7 @@ def _author_mean(draft: Draft, correction: AuthorMean) -> Example | Drop:
     """Only means are compared: the anchor of every token is the author's mean."""
     if draft.author_logprobs is None:
         return Drop("no_author_logprobs")
-    mean = draft.author_mean if correction.lengths == "own" else _mean(draft.author_logprobs)
+    mean = draft.author_mean if correction.lengths == "own" else _mean_written(draft, draft.author_logprobs)
     return _example(draft, anchor=np.full(draft.response_ids.size, mean))
 
 
@@ -202,8 +209,8 @@ def _compatibility_gate(draft: Draft, scores: Scores, correction: CompatibilityG
     """The weight falls with how unlikely the reader finds what the author found likely."""
     if scores.old is None or draft.author_logprobs is None:
         return Drop("no_author_logprobs")
-    author = draft.author_mean if correction.lengths == "own" else _mean(draft.author_logprobs)
-    gap = _mean(scores.old) - author
+    author = draft.author_mean if correction.lengths == "own" else _mean_written(draft, draft.author_logprobs)
+    gap = _mean_written(draft, scores.old) - author
     s = math.exp(min(gap, MAX_LOG_RATIO))
     if not s > correction.floor:
         return Drop("gate_closed")
@@ -250,6 +257,10 @@ def _divergence(log_ratio: Floats) -> float:
     clipped = np.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
     ratio = np.exp(clipped)
     return float((ratio * clipped - ratio + 1.0).sum())
+
+
+def _mean_written(draft: Draft, values: Floats) -> float:
+    return _mean(values if draft.written is None else values[draft.written])
 
 
 def _mean(values: Floats) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from learners.example import Example
-from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
 
 
@@ -29,9 +29,10 @@ class Learner(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
-        """A group of n completions for each prompt. The seed of each sample is derived from (seed, name, prompt, its
-        occurrence among the prompts, index), so a sample does not depend on what else is in the call."""
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        """A group of n completions for each prompt, or of next turns for each context. The seed of each sample is
+        derived from (seed, name, prompt or context, its occurrence among them, index), so a sample does not depend on
+        what else is in the call."""
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at temperature 1."""

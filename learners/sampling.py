@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from learners.seeds import sample_seeds
 from learners.stopping import Endings
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import Completion, Floats, Ids, Prompt
+from mutual_env.types import Completion, Context, Floats, Ids, Prompt
 from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.replies import Conversing
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,12 @@ class Sample:
 
 
 def asked_for(
-    prompts: Sequence[Prompt], n: int, seed: int, name: str, tokenizer: Tokenizer
+    prompts: Sequence[Prompt | Context], n: int, seed: int, name: str, tokenizer: Tokenizer
 ) -> tuple[list[Ids], list[tuple[int, ...]]]:
-    """The prompts in a policy's tokens, and the seeds of the n samples of each."""
+    """The prompts in a policy's tokens, and the seeds of the n samples of each. A context is its prompt with what was
+    said since."""
     if n < 1:
         raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
-    return [tokenizer.render_prompt(prompt) for prompt in prompts], sample_seeds(seed, name, prompts, n)
+    conversing = Conversing(tokenizer)
+    rendered = [conversing.context(p) if isinstance(p, Context) else tokenizer.render_prompt(p) for p in prompts]
+    return rendered, sample_seeds(seed, name, prompts, n)

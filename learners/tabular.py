@@ -17,7 +17,7 @@ from learners.stopping import Endings
 from learners.update import Step, Stepped, UpdateOptions, update
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
 from mutual_env.seeding import generator
-from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer
 from tokenizers_bridge.protocol import Tokenizer
 
@@ -82,10 +82,14 @@ class TabularLearner:
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
         rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
-        return [tuple(self._sample(ids, s) for s in seeds) for ids, seeds in zip(rendered, seeds_PG, strict=True)]
+        sizes = [self._prompt_size(prompt, ids) for prompt, ids in zip(prompts, rendered, strict=True)]
+        return [
+            tuple(self._sample(ids[:size], ids[size:], s) for s in seeds)
+            for ids, size, seeds in zip(rendered, sizes, seeds_PG, strict=True)
+        ]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token."""
@@ -180,19 +184,26 @@ class TabularLearner:
         rows = (_log_softmax(table.get(key, self._initial)) for key in keys)
         return np.array([row[token] for row, token in zip(rows, response_ids, strict=True)], dtype=np.float64)
 
-    def _sample(self, prompt_ids: Ids, seed: int) -> Completion:
+    def _prompt_size(self, prompt: Prompt | Context, ids: Ids) -> int:
+        """Where the response begins: what was said in earlier turns is part of it, in sampling as in training."""
+        return self._tokenizer.render_prompt(prompt.prompt).size if isinstance(prompt, Context) else ids.size
+
+    def _sample(self, prompt_ids: Ids, said: Ids, seed: int) -> Completion:
+        """What follows the prompt and what was said since."""
         uniforms = generator(seed).random(self._max_new_tokens)
-        ids: list[int] = []
+        ids = said.tolist()
         logprobs: list[float] = []
-        for position, u in enumerate(uniforms):
+        for position, u in enumerate(uniforms, start=said.size):
             row = _log_softmax(self._logits(self._key(prompt_ids, ids, position)) / self._temperature)
             cumulative = np.cumsum(np.exp(row))
             token = min(int(np.searchsorted(cumulative, u * cumulative[-1], side="right")), row.size - 1)
             ids.append(token)
             logprobs.append(float(row[token]))
-            if token == self._tokenizer.stop_id or (self._endings is not None and self._endings.length(ids)):
+            if token == self._tokenizer.stop_id or (
+                self._endings is not None and self._endings.length(ids[said.size :])
+            ):
                 break
-        sample = Sample(np.array(ids, dtype=np.int32), np.array(logprobs))
+        sample = Sample(np.array(ids[said.size :], dtype=np.int32), np.array(logprobs))
         return sample.up_to_end(self._endings).completion(self._tokenizer, self._version)
 
     def _accumulate(self, gradients: Table, example: Example, slope: Floats) -> None:

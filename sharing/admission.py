@@ -34,7 +34,7 @@ from typing import Any, TypeAlias, assert_never
 import numpy as np
 
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import Completion, Experience, Floats, Group, Task, Verdict
+from mutual_env.types import Completion, Experience, Floats, Group, Task, Turn, Verdict
 from sharing.records import Record, Rollout, Statistics, Stored, Success
 
 Verify: TypeAlias = Callable[[Sequence[tuple[Task, str]]], Sequence[Verdict]]
@@ -166,6 +166,10 @@ def defect(record: Record, standing: Standing, limits: Limits) -> str | None:
     round_, version = standing.seen.get(origin.author, (-1, 0))
     if origin.round >= round_ and origin.policy_version < version:
         return "old_version"
+    if not isinstance(record, Statistics) and record.earlier:
+        in_turns = _turns_defect(record.earlier, limits)
+        if in_turns is not None:
+            return in_turns
     match record:
         case Rollout(completion=completion, reward=reward):
             return _trace_defect(completion, limits) or (None if math.isfinite(reward) else "not_finite")
@@ -201,6 +205,16 @@ def _claim_defect(logprobs: Floats, limits: Limits) -> str | None:
     entropy = math.log(limits.vocabulary)
     lowest, least = -(entropy + _UNLIKELY_TOKEN), -(logprobs.size * entropy + _UNLIKELY_SAMPLE)
     return "implausible" if logprobs.size and (logprobs.min() < lowest or logprobs.sum() < least) else None
+
+
+def _turns_defect(turns: Sequence[Turn], limits: Limits) -> str | None:
+    """Of the turns before the last: each is bounded as a completion is, and together they are as one."""
+    if sum(len(turn.completion.text) + len(turn.reply.text) for turn in turns) > limits.max_text_bytes:
+        return "too_long"
+    if sum(turn.completion.token_ids.size for turn in turns) > limits.max_tokens:
+        return "too_long"
+    found = (_trace_defect(turn.completion, limits) or _text_defect(turn.reply.text, limits) for turn in turns)
+    return next((defect for defect in found if defect is not None), None)
 
 
 def _statistics_defect(record: Statistics, limits: Limits) -> str | None:
@@ -268,11 +282,11 @@ def text_of(record: Rollout | Success) -> str:
 def _experience(record: Rollout | Success, task: Task, verdict: Verdict) -> Experience:
     origin = record.origin
     if isinstance(record, Rollout):
-        return Experience(task, origin.author, record.completion, verdict, origin.round)
+        return Experience(task, origin.author, record.completion, verdict, origin.round, record.earlier)
     completion = Completion(
         record.text, _NO_IDS, _NO_LOGPROBS, record.finish_reason, origin.policy_version, tokenizer=""
     )
-    return Experience(task, origin.author, completion, verdict, origin.round)
+    return Experience(task, origin.author, completion, verdict, origin.round, record.earlier)
 
 
 def _versions(passed: Sequence[tuple[Record, bool]]) -> dict[str, tuple[int, int]]:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
-from mutual_env.types import Completion, Experience, FinishReason, Group
+from mutual_env.types import Completion, Experience, FinishReason, Group, Turn
 
 SCHEMA_VERSION = 1
-"""Of the records' bytes. It rises when a reader of the old one could misread the new one."""
+"""Of the bytes of records without earlier turns. It rises when a reader of the old one could misread the new one."""
+
+TURNS_SCHEMA = 2
+"""Of the bytes of records with earlier turns: a reader that knows none of them refuses them."""
 
 Kind: TypeAlias = Literal["rollout", "statistics", "success"]
 KINDS: tuple[Kind, ...] = ("rollout", "statistics", "success")
@@ -39,7 +42,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One scored completion, trace included."""
+    """One scored sample of an episode, trace included: what was written last, and the turns before it."""
 
     kind: ClassVar[Kind] = "rollout"
     origin: Origin
@@ -47,6 +50,7 @@ class Rollout:
     completion: Completion
     reward: float
     correct: bool
+    earlier: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The text of a completion that was verified as correct. No trace: it is learnt from as text."""
+    """The text of a completion that was verified as correct, and the turns before it. No trace: it is learnt from as
+    text."""
 
     kind: ClassVar[Kind] = "success"
     origin: Origin
@@ -71,6 +76,7 @@ class Success:
     text: str
     finish_reason: FinishReason
     reward: float
+    earlier: tuple[Turn, ...] = ()
 
 
 Record: TypeAlias = Rollout | Statistics | Success
@@ -128,12 +134,20 @@ def _origin(experience: Experience, verifier: str) -> Origin:
 
 
 def _rollout(origin: Origin, index: int, experience: Experience) -> Rollout:
-    return Rollout(origin, index, experience.completion, reward_of(experience), experience.verdict.correct)
+    reward, correct = reward_of(experience), experience.verdict.correct
+    return Rollout(origin, index, experience.completion, reward, correct, experience.earlier)
 
 
 def _success(origin: Origin, index: int, experience: Experience) -> Success:
     completion = experience.completion
-    return Success(origin, index, completion.text, completion.finish_reason, reward_of(experience))
+    earlier = tuple(replace(turn, completion=_text_of(turn.completion)) for turn in experience.earlier)
+    return Success(origin, index, completion.text, completion.finish_reason, reward_of(experience), earlier)
+
+
+def _text_of(completion: Completion) -> Completion:
+    """Without its trace."""
+    text = Completion.from_text(completion.text, policy_version=completion.policy_version)
+    return replace(text, finish_reason=completion.finish_reason)
 
 
 def _statistics(origin: Origin, experiences: Sequence[Experience]) -> Statistics:

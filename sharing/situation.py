@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from mutual_env.types import AgentInfo, Group, Lesson, Metrics
@@ -47,11 +47,13 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A round that has been verified and published, and has taught nothing yet. `sent` holds the bytes that each agent
+    """A round that has been verified and published, and has taught nothing yet; or one that has further turns, with
+    what the agents observe. `sent` holds the bytes that each agent
     sent, by kind, for each strategy of the stack, the outermost first."""
 
     infos: Mapping[str, AgentInfo]
     sent: tuple[Mapping[str, Mapping[str, int]], ...] = ()
+    observations: Mapping[str, Any] = field(default_factory=dict)
 
 
 INHERITED = ("length_penalty", "truncated")

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Unpack, cast
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
+from mutual_env.together import EndTogether
+from mutual_env.turns import ConversationEnv
 from mutual_env.types import JSON, AgentInfo, Group, Lesson
 from sharing.admission import Admitted, Limits, Standing, Verify, admit
 from sharing.codec import wire_size
@@ -40,8 +42,8 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
     needs: ClassVar[frozenset[Credit]] = frozenset()
 
     def __init__(self, env: Any, **common: Unpack[Common]) -> None:
-        super().__init__(env)
         below = sharing_below(env)
+        super().__init__(env if below or not _has_turns(env) else EndTogether(env))
         self._below = below
         _check_stack(type(self), env)
         _check_options(common)
@@ -97,15 +99,21 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
 
     def step(self, actions: dict[str, Any]) -> Any:
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        return observations, rewards, terminations, truncations, self._with_lessons(infos, self._send(infos))
+        if not self.env.agents:  # else the round goes on: nothing is shared before its end
+            infos = self._with_lessons(infos, self._send(infos))
+        return observations, rewards, terminations, truncations, infos
 
     def sample(self, actions: dict[str, Any]) -> Sampled:
-        """The first half of `step`: verify and publish. For a loop whose peers may be rounds behind."""
+        """The first half of `step`: verify and publish. For a loop whose peers may be rounds behind. Where the round
+        has further turns, nothing is published yet, and the observations are what agents go on from."""
         if self._below:
             below = self._below.sample(actions)
-            return Sampled(below.infos, (self._send(below.infos), *below.sent))
-        infos: Mapping[str, AgentInfo] = self.env.step(actions)[-1]
-        return Sampled(infos, (self._send(infos),))
+            return Sampled(below.infos, (self._publish_at_end(below.infos), *below.sent), below.observations)
+        stepped = self.env.step(actions)
+        return Sampled(stepped[-1], (self._publish_at_end(stepped[-1]),), stepped[0])
+
+    def _publish_at_end(self, infos: Mapping[str, AgentInfo]) -> Mapping[str, Mapping[str, int]]:
+        return {} if self.env.agents else self._send(infos)
 
     def teach(self, sampled: Sampled) -> dict[str, AgentInfo]:
         """The second half, any number of rounds later: read the peers, and what they teach."""
@@ -385,3 +393,7 @@ def _verify(env: Any, common: Common) -> Verify:
 _ROUNDS_AHEAD = 256  # of rounds that are sampled and not yet taught, more are not remembered
 _SENT_NOTHING: Mapping[str, int] = {}
 _HEARD_NOTHING = (Reading(()), Admitted({}, {}, {}))
+
+
+def _has_turns(env: Any) -> bool:
+    return isinstance(env.unwrapped, ConversationEnv)

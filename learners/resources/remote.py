@@ -13,7 +13,7 @@ from learners.resources.demand import Patience
 from learners.resources.record import Incident
 from learners.resources.worker import Call, Done, Failed, Files, LearnerState, Reply, Stale, read_files, write_files
 from mutual_env.errors import DeadlineExceededError, WorkerLostError
-from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
 
 DEFAULT_LIMIT_SECONDS = 600.0  # for a call whose phase has no demand
@@ -93,7 +93,7 @@ class RemoteLearner:
         longest: int | None = self._longest
         return longest
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         groups: list[tuple[Completion, ...]] = self._ask("act", prompts, n, seed=seed)
         return groups
 

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from learners.batch import Batch, Outcome, build_batch
 from learners.protocol import Learner
 from learners.resources.executor import Executor, SerialExecutor
+from learners.run.rollout import Asked, Groups, Turn, play
 from mutual_env.errors import WorkerLostError
 from mutual_env.metrics import ACCURACY
 from mutual_env.seeding import derive_seed
-from mutual_env.types import JSON, AgentInfo, Completion, Metrics
+from mutual_env.types import JSON, AgentInfo, Metrics
 from sharing import Sampled
 from tokenizers_bridge import TokenizerBridge
 
@@ -69,35 +70,40 @@ class Loop:
 
     def round(self, round: int) -> dict[str, AgentInfo]:
         """Draw, sample, verify, share, learn. Returns what the env says of each policy, its update's metrics added."""
-        actions = self._act(round)
-        self._enter("verifying")
-        return self._learn(self.env.step(actions)[-1])
+        return self._learn(self._play(round, self.env.step)[-1])
 
     def sample(self, round: int) -> Sampled:
         """The first half of a round whose peers may be elsewhere and later: draw, sample, verify, publish."""
-        return self.env.sample(self._act(round))
+        sampled: Sampled = self._play(round, self.env.sample)
+        return sampled
 
     def learn(self, sampled: Sampled) -> dict[str, AgentInfo]:
         """The second half: read what the peers have published meanwhile, and learn."""
         return self._learn(self.env.teach(sampled))
 
-    def _act(self, round: int) -> dict[str, list[tuple[Completion, ...]]]:
-        self._enter("sampling")
+    def _play(self, round: int, step: Callable[[dict[str, Any]], Any]) -> Any:
+        """All turns of a round (one, as a rule); what the last step returned."""
         observations, _ = self.env.reset(seed=self.seed, options={"round": round})
-        seed = derive_seed(self.seed, "act", round)
-        actions = self.executor.map(
-            "act",
-            {
-                name: partial(learner.act, observations[name]["prompts"], self.group_size, seed=seed)
-                for name, learner in self.learners.items()
-            },
-        )
-        if len(actions) < len(self.learners):
-            lost = ", ".join(sorted(set(self.learners) - set(actions)))
+        first = Turn(observations, 0, self.group_size, derive_seed(self.seed, "act", round))
+
+        def verify(actions: dict[str, Any]) -> Any:
+            self._enter("verifying")
+            return step(actions)
+
+        for result in play(self.env, verify, first, list(self.learners), partial(self._act, round)):
+            last = result
+        return last
+
+    def _act(self, round: int, asked: Mapping[str, Asked]) -> Mapping[str, Groups]:
+        self._enter("sampling")
+        calls = {name: partial(self.learners[name].act, what, n, seed=s) for name, (what, n, s) in asked.items()}
+        answers = self.executor.map("act", calls)
+        if len(answers) < len(asked):
+            lost = ", ".join(sorted(set(asked) - set(answers)))
             raise WorkerLostError(
                 f"round {round}: {lost} could not act and is parked: go on without, or repair and resume"
             )
-        return actions
+        return answers
 
     def _learn(self, infos: dict[str, AgentInfo]) -> dict[str, AgentInfo]:
         # All batches before any update: a teacher may itself be a policy in training, and is read as it was this round.
@@ -124,11 +130,15 @@ class Loop:
 def evaluate(env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int) -> dict[str, AgentInfo]:
     """What each policy makes of the env's tasks, verified."""
     observations, _ = env.reset(seed=seed, options={"round": 0})
-    actions = {
-        name: learner.act(observations[name]["prompts"], samples, seed=derive_seed(seed, "evaluate"))
-        for name, learner in learners.items()
-    }
-    return env.step(actions)[-1]
+    first = Turn(observations, 0, samples, derive_seed(seed, "evaluate"))
+
+    def act(asked: Mapping[str, Asked]) -> Mapping[str, Groups]:
+        return {name: learners[name].act(what, n, seed=s) for name, (what, n, s) in asked.items()}
+
+    infos: dict[str, AgentInfo] = {}
+    for stepped in play(env, env.step, first, list(learners), act):
+        infos.update((name, info) for name, info in stepped[-1].items() if info["groups"])
+    return infos
 
 
 def accuracies(info: AgentInfo, part: str = "") -> Metrics:

@@ -22,7 +22,7 @@ from learners.torch.options import TorchOptions
 from learners.torch.sampler import sample_groups
 from learners.torch.trainer import Trainer, memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, TrainingError
-from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
@@ -100,7 +100,7 @@ class TorchLearner:
         bounds = [bound for bound in (self._trainer.max_sequence, positions) if bound is not None]
         return min(bounds, default=None)
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
         self._require_version()
         rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)

@@ -11,7 +11,7 @@ from learners.protocol import Learner, longest_sequence
 from learners.sampling import Sampling, asked_for
 from learners.vllm.engine import SamplingEngine, Weights
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
 
 
@@ -60,7 +60,7 @@ class VllmSampled:
     def max_sequence(self) -> int | None:
         return longest_sequence(self._learner)
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""
         prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self.tokenizer)
         flat = [ids for ids in prompt_ids for _ in range(n)]

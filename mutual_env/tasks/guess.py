@@ -35,13 +35,14 @@ class HigherLower:
 
 
 class GuessTasks:
-    """`guess 0-15#3:` asks for a number from 0 to 15; #3 names the secret one without giving it away.
+    """`guess 0-15#3:` asks for a number from 0 to 15; #3 names the game, and says nothing of its number.
 
     limit     how many numbers there are
+    names     how many names of games; a name comes with any number
     turns     how many guesses
     template  the prompt; {limit} stands for the largest number and {name} for what tells one task from another
     higher, lower, odd  what is answered; short words for small models
-    split     "train" or "eval", by a hash of the task's name
+    split     "train" or "eval", by a hash of the game's name and number
     """
 
     verifier = VerifierSpec("exact")
@@ -50,6 +51,7 @@ class GuessTasks:
         self,
         *,
         limit: int = 16,
+        names: int = 10**6,
         turns: int = 4,
         template: str = "guess 0-{limit}#{name}:",
         higher: str = "higher\n",
@@ -57,20 +59,20 @@ class GuessTasks:
         odd: str = "a number, please\n",
         split: str = "train",
     ) -> None:
-        for name, value, least in (("limit", limit, 2), ("turns", turns, 1)):
+        for name, value, least in (("limit", limit, 2), ("names", names, 1), ("turns", turns, 1)):
             if not (isinstance(value, int) and value >= least):
                 raise InvalidInputError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if "{name}" not in template:
             raise InvalidInputError(f"template must contain {{name}}, which tells tasks apart, got {template!r}")
-        self._limit, self._template, self._split = limit, template, check_split(split)
+        self._limit, self._names, self._template, self._split = limit, names, template, check_split(split)
         kwargs: dict[str, JSON] = {"max_turns": turns, "higher": higher, "lower": lower, "odd": odd}
         self.interaction = InteractionSpec("guess", kwargs)
 
     def draw(self, seed: int, round: int, n: int) -> list[Task]:
         rng = generator(seed, "mutual/guess-v0", self._split, round)
-        drawn = (self._task(*map(int, rng.integers((10**6, self._limit)))) for _ in range(1000 + 200 * n))
+        drawn = (self._task(*map(int, rng.integers((self._names, self._limit)))) for _ in range(1000 + 200 * n))
         return take_distinct((t for t in drawn if split_of(t.id) == self._split), n, "mutual/guess-v0")
 
     def _task(self, name: int, number: int) -> Task:
         prompt = self._template.replace("{limit}", str(self._limit - 1)).replace("{name}", str(name))
-        return Task(f"mutual/guess-v0:{self._limit}:{name}", prompt, str(number))
+        return Task(f"mutual/guess-v0:{prompt}{number}", prompt, str(number))

@@ -22,7 +22,7 @@ from learners.run.results import read_run
 from learners.run.training import resume, train
 from learners.tabular import TabularLearner
 from mutual_env.errors import MutualEnvError
-from mutual_env.types import Completion, Metrics, Prompt
+from mutual_env.types import Completion, Context, Metrics, Prompt
 
 CONFIG = """
 name: r
@@ -40,7 +40,7 @@ checkpoint: {every: 2}
 class Hanging(TabularLearner):
     """Stops answering after two updates."""
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         if self.version >= 2:
             time.sleep(8.0)
         return super().act(prompts, n, seed=seed)
@@ -78,7 +78,7 @@ EASY = [  # so that something is learnt in every round
 class Slow(TabularLearner):
     """Takes its time to sample."""
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         time.sleep(0.03)
         return super().act(prompts, n, seed=seed)
 

@@ -21,7 +21,7 @@ from learners.sampling import Sample, asked_for
 from learners.torch.learner import probe_of
 from learners.torch.options import TorchOptions
 from mutual_env.errors import DeadlineExceededError
-from mutual_env.types import Completion, Floats, Ids, Metrics, Prompt
+from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
@@ -72,7 +72,7 @@ class RayOpenRlhfLearner:
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
 
-    def act(self, prompts: Sequence[Prompt], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
         rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
         check_sequences(rendered, [ids[:0] for ids in rendered], self._head_size)

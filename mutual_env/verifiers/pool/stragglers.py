@@ -60,35 +60,6 @@ class Pace:
         self.credit -= _COST
 
 
-@dataclass(slots=True)
-class Clock:
-    """Of the item in flight.
-
-    since     when it began, pauses left out
-    look_due  when to look at it next
-    looked    when it was looked at last, and `ran` what its process had had of a core then
-    age       what the item has had since the first look, of a core or of sleep
-    asleep    whether its process used no core at the last look, so that another worker may run beside it
-    """
-
-    since: float
-    look_due: float
-    looked: float | None = None
-    ran: float = 0.0
-    age: float = 0.0
-    asleep: bool = False
-
-    def look(self, pid: int, now: float) -> bool:
-        """Note what it has had since the last look; says whether it was asleep at both."""
-        slept = self.asleep
-        self.asleep, ran = is_asleep(pid), seconds_on_a_core(pid)
-        if self.looked is not None:
-            passed = now - self.looked
-            self.age += passed if self.asleep or ran is None else min(passed, ran - self.ran)
-        self.looked, self.ran = now, ran or 0.0
-        return slept and self.asleep
-
-
 def seconds_on_a_core(pid: int) -> float | None:
     """What the process has had of a core since it was born; None where the system does not say."""
     with contextlib.suppress(ValueError, IndexError):
@@ -97,5 +68,5 @@ def seconds_on_a_core(pid: int) -> float | None:
 
 
 def is_asleep(pid: int) -> bool:
-    """Does it wait for something other than a core, and does the system say so? One that stopped itself does."""
-    return kernel.of_process(pid, "stat").rpartition(b") ")[2][:1] not in (b"R", b"")
+    """Does it wait for something other than a core, and does the system say so?"""
+    return kernel.of_process(pid, "stat").rpartition(b") ")[2][:1] in (b"S", b"D")

@@ -1,0 +1,89 @@
+"""A draft of the last turn, made one of the whole conversation: what was written before, and the replies between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from learners.corrections import Draft
+from learners.units import Ints, Mask
+from mutual_env.types import Completion, Floats, Ids, Turn
+from tokenizers_bridge.bridge import TokenizerBridge
+from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.replies import Conversing
+from tokenizers_bridge.types import Translation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A part of a conversation in the reader's tokens; see `Draft` for what its arrays mean."""
+
+    ids: Ids
+    logprobs: Floats | None
+    exact: Mask
+    chunks: Ints
+    written: bool
+
+    @classmethod
+    def own(cls, completion: Completion) -> Piece:
+        size = completion.token_ids.size
+        return cls(completion.token_ids, completion.logprobs, np.ones(size, np.bool_), np.arange(size), written=True)
+
+    @classmethod
+    def borrowed(cls, translation: Translation) -> Piece:
+        logprobs = translation.logprobs if translation.has_logprobs else None
+        return cls(translation.token_ids, logprobs, translation.exact, translation.chunks, written=True)
+
+    @classmethod
+    def last(cls, draft: Draft) -> Piece:
+        return cls(draft.response_ids, draft.author_logprobs, draft.exact, draft.chunks, written=True)
+
+    @classmethod
+    def reply(cls, ids: Ids) -> Piece:
+        """Read, and never trained on."""
+        nothing = np.zeros(ids.size, np.bool_)
+        return cls(ids, np.zeros(ids.size), nothing, np.full(ids.size, -1, np.int64), written=False)
+
+
+def with_turns(draft: Draft, earlier: Sequence[Piece], conversing: Conversing) -> Draft:
+    """The draft of the last turn with the turns before it in front; `earlier` holds what was written in each."""
+    experience = draft.lesson.experience
+    pieces: list[Piece] = []
+    for turn, piece in zip(experience.earlier, earlier, strict=True):
+        pieces += [piece, Piece.reply(conversing.after(experience.task.prompt, turn.reply, piece.ids))]
+    pieces.append(Piece.last(draft))
+    written = np.concatenate([np.full(piece.ids.size, piece.written) for piece in pieces])
+    logprobs = [piece.logprobs for piece in pieces if piece.logprobs is not None]
+    own = [c.logprobs for c in experience.written]
+    return replace(
+        draft,
+        response_ids=np.concatenate([piece.ids for piece in pieces]),
+        author_logprobs=np.concatenate(logprobs) if len(logprobs) == len(pieces) else None,
+        author_mean=float(np.concatenate(own).mean()) if any(part.size for part in own) else 0.0,
+        exact=np.concatenate([piece.exact for piece in pieces]),
+        chunks=_numbered([piece.chunks for piece in pieces]),
+        written=None if written.all() else written,
+    )
+
+
+def earlier_in_tokens_of(
+    turns: Sequence[Turn], bridge: TokenizerBridge, tokenizer: Tokenizer
+) -> list[Piece] | Translation:
+    """What was written in these turns in a tokenizer's ids; a translation that is to be rejected comes back alone."""
+    if not turns:
+        return []
+    translations = bridge.translate([turn.completion for turn in turns], tokenizer)
+    rejected = next((t for t in translations if t.action == "reject"), None)
+    return rejected if rejected is not None else [Piece.borrowed(t) for t in translations]
+
+
+def _numbered(chunks: Sequence[Ints]) -> Ints:
+    """The chunks of all pieces, no number twice."""
+    numbered: list[Ints] = []
+    used = 0
+    for part in chunks:
+        numbered.append(np.where(part < 0, -1, part + used))
+        used += int(part.max(initial=-1)) + 1
+    return np.concatenate(numbered)
