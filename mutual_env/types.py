@@ -334,6 +334,7 @@ class Lesson:
 
     def __post_init__(self) -> None:
         _check_is("Lesson.experience", self.experience, Experience, "an Experience")
+        _check_is("Lesson.loss", self.loss, LossSpec, "a LossSpec, such as PolicyGradient() or NamedLoss.of(name)")
         _check_is("Lesson.correction", self.correction, Correction, "a Correction, such as OldPolicy()")
         _check_is("Lesson.order", self.order, int, "a whole number")
         for name, value in (("Lesson.advantage", self.advantage), ("Lesson.weight", self.weight)):

@@ -17,7 +17,7 @@ class FilteredTruncatedSampling(SharingWrapper):
     """Advantages in the pooled group; a peer's sample has the ratio π / β against its author, at most `ratio_cap`,
     and is kept if its advantage is positive or its estimated KL(π || β) is below `max_kl`.
 
-    `max_kl=.inf` and `ratio_cap=.inf` is PRP; no peers on a prompt: GRPO on it, to the last bit.
+    `max_kl=.inf` is PRP with the same `ratio_cap`; no peers on a prompt: GRPO on it, to the last bit.
     """
 
     kinds: tuple[Kind, ...] = ("rollout",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
@@ -18,7 +17,8 @@ class PeerRolloutPooling(SharingWrapper):
     """The group is the union over all policies, and advantages are normalised in the union.
 
     Own rollouts: GRPO's ratio against the old policy. A peer's: the ratio π / β against its author, which the bridge
-    carries onto the reader's tokens; tokens in no exact chunk are masked. `ratio_cap` truncates that ratio.
+    carries onto the reader's tokens; tokens in no exact chunk are masked. `ratio_cap` bounds that ratio from above, as
+    the field does: β is what the author says it is, and a lie would otherwise be a factor of millions.
     `normalise="author"` takes each author's own group as the baseline and scale instead of the union.
 
     No peers, no peer rollouts on a prompt: GRPO on it, to the last bit.
@@ -34,7 +34,7 @@ class PeerRolloutPooling(SharingWrapper):
         std: Std = True,
         clip_low: float = 0.2,
         clip_high: float = 0.2,
-        ratio_cap: float = math.inf,
+        ratio_cap: float = 8.0,
         normalise: Literal["union", "author"] = "union",
         **common: Unpack[Common],
     ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mutual_env import Task, Verdict
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import Completion, Experience, Lesson, OldPolicy
+from mutual_env.types import Completion, Experience, Lesson, OldPolicy, PolicyGradient
 
 EXPERIENCE = Experience(Task("t", "1+1=", "2"), "ada", Completion.from_text("2"), Verdict.scored(1.0, correct=True), 0)
 
@@ -31,6 +31,8 @@ EXPERIENCE = Experience(Task("t", "1+1=", "2"), "ada", Completion.from_text("2")
         ),
         ({"order": 1.5}, "Lesson.order must be a whole number, got 1.5"),
         ({"order": False}, "Lesson.order must be a whole number, got False"),
+        ({"loss": "cross_entropy"}, r"Lesson.loss must be a LossSpec, such as PolicyGradient\(\)"),
+        ({"loss": PolicyGradient}, "Lesson.loss must be a LossSpec"),
         ({"correction": "the old policy"}, r"Lesson.correction must be a Correction, such as OldPolicy\(\)"),
         ({"correction": OldPolicy}, "Lesson.correction must be a Correction"),
     ],

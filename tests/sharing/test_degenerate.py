@@ -102,7 +102,8 @@ def test_all_solved_by_all_gives_every_rollout_the_advantage_zero(name: str) -> 
 def test_prp_without_cap_is_ftis_without_filter() -> None:
     answers = {a: [[GOOD, BAD, BAD], [BAD, GOOD, GOOD]] for a in AGENTS}
     inf = float("inf")
-    assert lessons("ftis", answers, max_kl=inf, ratio_cap=inf) == lessons("prp", answers)
+    assert lessons("ftis", answers, max_kl=inf, ratio_cap=inf) == lessons("prp", answers, ratio_cap=inf)
+    assert lessons("ftis", answers, max_kl=inf, ratio_cap=8.0) == lessons("prp", answers)
 
 
 def test_a_teacher_learns_as_if_there_were_no_teacher() -> None:
