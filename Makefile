@@ -73,6 +73,6 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-models
 	@touch $@ $(VENV)/.installed
 
 clean: ## remove environments, caches and run outputs
-	rm -rf .venv* runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist *.egg-info
+	rm -rf .venv* site runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist *.egg-info
 
 -include make/*.mk

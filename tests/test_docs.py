@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from learners.run.config import load_run
+
 ROOT = Path(__file__).parents[1]
 LONGEST_LINE = 120
-EVERY = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+EVERY = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 # Their code needs an environment and a model of its own: tests/openrlhf and tests/vllm make the same calls there.
 ELSEWHERE = {"openrlhf.md", "vllm.md"}
 PAGES = [page for page in EVERY if "```python" in page.read_text() and page.name not in ELSEWHERE]
@@ -52,3 +54,24 @@ def test_the_glossary_says_each_word_once_in_one_sentence() -> None:
     words = [word for word, _ in entries]
     assert len(words) == len(set(words)) > 30
     assert [word for word, meaning in entries if not re.fullmatch(r"[A-Z][^.]*(?:\.\w[^.]*)*\.", meaning)] == []
+
+
+BLOCKS = [
+    (page, block)
+    for page in EVERY
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    if "policies:" in block
+]
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=[page.stem for page, _ in BLOCKS])
+def test_a_configuration_in_a_page_is_one(page: Path, block: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(block)
+    assert load_run(path).policies
+
+
+def test_every_page_is_on_the_site() -> None:
+    listed = re.findall(r"- (?:\w+: )?([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from learners.evaluation import outcomes
-from learners.evaluation.agreement import agreements
+from learners.evaluation.agreement import Agreement, agreements
 from learners.evaluation.comparison import compare
 from learners.evaluation.scores import gather
 from learners.report.evaluation_sheets import agreed, differences
@@ -44,7 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pairs(paths: list[Path]) -> list[Sheet]:
-    """Of evaluations: the pairs of policies in each."""
-    kept = [path for path in paths if (path / outcomes.SAMPLES).is_file()]
-    found = {path: agreements(outcomes.read(path)) for path in kept}
-    return [agreed(pairs, f"Pairs of policies in {path}") for path, pairs in found.items() if pairs]
+    """The pairs of policies in each evaluation and, of runs and suites, in each run's last."""
+    found: dict[str, list[Agreement]] = {}
+    for path in paths:
+        if (path / outcomes.SAMPLES).is_file():
+            found[str(path)] = agreements(outcomes.read(path))
+        else:
+            for file in sorted(path.rglob("evaluations.jsonl")):
+                found[str(file.parent)] = agreements(outcomes.last_of_run(file))
+    return [agreed(pairs, f"Pairs of policies in {where}") for where, pairs in found.items() if pairs]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from learners.run.directory import read_lines
 from mutual_env.errors import StorageError
 from mutual_env.types import JSON, Experience, Message, VerdictStatus
 
@@ -85,6 +86,25 @@ def read_about(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StorageError(f"{directory / SUMMARY} cannot be read ({error}): evaluate again") from error
     return about
+
+
+def last_of_run(path: Path) -> dict[str, tuple[Answered, ...]]:
+    """policy -> its tasks in the run's last evaluation. A run keeps what each sample voted for, not its text."""
+    last: dict[str, Mapping[str, Any]] = {}
+    for line in read_lines(path):
+        last[line["policy"]] = line["tasks"]
+    return {
+        policy: tuple(
+            Answered(policy, task, "", "", part, tuple(map(_voted, right, votes)))
+            for task, (part, right, votes) in tasks.items()
+        )
+        for policy, tasks in last.items()
+    }
+
+
+def _voted(right: str, vote: str | None) -> Judged:
+    correct = right == "1"
+    return Judged(vote or "", float(correct), correct, "ok" if vote is not None else "wrong_format")
 
 
 def _answered(line: str, where: str) -> Answered:

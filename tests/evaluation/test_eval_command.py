@@ -114,7 +114,10 @@ def test_arms_and_evaluations_are_compared_in_every_form(tmp_path: Path, capsys:
     capsys.readouterr()
     pair = str(tmp_path / "pair")
     assert main(["compare", pair, "--measure", "accuracy", "--json"]) == 0
-    (rows,) = json.loads(capsys.readouterr().out).values()
+    rows, *agreed = json.loads(capsys.readouterr().out).values()
+    assert [pair["pair"] for (pair,) in agreed] == ["ada, bob"] * 6
+    shares = [sum(pair[k] for k in ("both", "only first", "only second", "neither")) for (pair,) in agreed]
+    assert shares == pytest.approx([1.0] * 6)
     assert [(row["arm"], row["policy"], row["pairs"]) for row in rows] == [("sgt", "ada", 3), ("sgt", "bob", 3)]
     assert main(["compare", f"{pair}/alone", f"{pair}/sgt", "--format", "csv"]) == 0
     assert capsys.readouterr().out.startswith("arm,policy,measure,alone,value,difference,95 %_low,95 %_high,effect,p,")
