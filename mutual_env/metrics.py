@@ -131,6 +131,8 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("bridge/mass_share", "Share of the author's log-probability that lies on such tokens."),
             Metric("bridge/unmatched_bytes", "Bytes on either side of a translation without an equal on the other."),
             Metric("bridge/largest_chunk", "Most tokens on one side that had to be aligned as one."),
+            Metric("bridge/leading_space", "Share of translations that begin with white space."),
+            Metric("bridge/text_differs", "Completions whose text was not what their ids decode to."),
             Metric("bridge/{verdict}", "How many translations had this verdict."),
         ),
     ),

@@ -9,12 +9,14 @@ import numpy as np
 from mutual_env.errors import IdentityMismatchError, MutualEnvError
 from mutual_env.types import Completion, Ids
 from tokenizers_bridge.protocol import Tokenizer
-from tokenizers_bridge.translation.blocks import Authored, Translated, authored, same_tokenizer, translated
+from tokenizers_bridge.translation.blocks import Authored, Translated, authored, meant, same_tokenizer, translated
 from tokenizers_bridge.translation.cache import ByteBudgetCache
-from tokenizers_bridge.translation.encodings import Encodings
+from tokenizers_bridge.translation.encodings import Encodings, Wanted
 from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.front import LeadingSpace
+from tokenizers_bridge.translation.reading import Reading, reading_of
 from tokenizers_bridge.translation.short_chunks import translate_one
-from tokenizers_bridge.translation.source import Source, Truncation, source_of_text, source_of_trace
+from tokenizers_bridge.translation.source import Truncation, source_of_text, source_of_trace
 from tokenizers_bridge.types import ACTIONS, Action, Block, Fidelity, Translation
 
 # A block costs half a millisecond beside its rows, which is nothing to what it takes to encode so many characters.
@@ -28,7 +30,9 @@ class TokenizerBridge:
     in least-recently-used caches, of `cache_bytes` together. A row that cannot be translated comes back flagged
     `failed` with a sentence, and the rows beside it are not affected. `truncation` says what becomes of a completion
     that was cut in the middle of a character: the unfinished character is left out ("trim"), or its bytes are carried
-    ("carry"); both are flagged. `actions` says what to do on each verdict.
+    ("carry"); both are flagged. `actions` says what to do on each verdict. `leading_space` says what becomes of white
+    space that a completion begins with: a policy that is prompted in the middle of a text begins with a space, one that
+    is prompted with a chat template does not, and finds that space most unlikely; "strip" leaves it out.
     """
 
     def __init__(
@@ -38,12 +42,14 @@ class TokenizerBridge:
         *,
         truncation: Truncation = "trim",
         actions: Mapping[Fidelity, Action] | None = None,
+        leading_space: LeadingSpace = "keep",
     ) -> None:
         self._tokenizers = {t.fingerprint: t for t in tokenizers}
         self._looked_up: dict[str, Known] = {}
         self._truncation = truncation
         self._actions = {**ACTIONS, **(actions or {})}
-        self._encodings: ByteBudgetCache[tuple[str, str], Ids] = ByteBudgetCache(cache_bytes // 2)
+        self._leading_space: LeadingSpace = leading_space
+        self._encodings: ByteBudgetCache[tuple[str, Wanted], Ids] = ByteBudgetCache(cache_bytes // 2)
         # An entry holds its completion, so that the id() in its key cannot pass to another object while it lives.
         self._translations: ByteBudgetCache[tuple[str, int], tuple[Completion, Translation]] = ByteBudgetCache(
             cache_bytes - cache_bytes // 2
@@ -90,22 +96,28 @@ class TokenizerBridge:
                 continue
             tokenizer = self._tokenizers.get(fingerprint)
             author = None if tokenizer is None else self._known(tokenizer)
-            source = None if author is None else authored(batch, part, author)
+            source = None if author is None else authored(batch, part, author, reader.apart(author))
             if author is not None and source is not None:
                 sources.append((author, source))
             odd += _others(part, source)
-        taken_apart = {i: self._source(batch[i]) for i in odd}
-        texts = [text for _, source in sources for text in source.texts]
-        pieces = [p for s in taken_apart.values() if isinstance(s, Source) for p in s.pieces if isinstance(p, str)]
-        encodings = self._encode(texts + pieces, reader)
+        taken_apart = {i: self._reading(batch[i], reader) for i in odd}
+        wanted = [
+            (text, reader.goes_on)
+            for author, source in sources
+            for text in meant(source, author, reader, self._leading_space).texts
+        ]
+        wanted += [w for one in taken_apart.values() if isinstance(one, Reading) for w in one.wanted]
+        encodings = self._encode(wanted, reader)
         for author, source in sources:
-            block = translated(batch, source, author, reader, encodings, self._actions)
-            taken_apart.update((i, self._source(batch[i])) for i in _others(source.rows, block))
+            block = translated(batch, source, author, reader, encodings, self._actions, self._leading_space)
+            taken_apart.update((i, self._reading(batch[i], reader)) for i in _others(source.rows, block))
             if block is not None:
                 yield block
         for i, one in taken_apart.items():
-            if isinstance(one, Source):
-                one = translate_one(batch[i], one, reader, encodings, self._actions)
+            if isinstance(one, Reading):
+                tokenizer = self._tokenizers.get(batch[i].tokenizer)
+                author = None if tokenizer is None else self._known(tokenizer)
+                one = translate_one(batch[i], one, author, reader, encodings, self._actions)
             yield Translated([i], one)
 
     def _parts(self, batch: Sequence[Completion], rows: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
@@ -134,31 +146,33 @@ class TokenizerBridge:
                 for i in rows:
                     yield from self._identical(batch, [i], reader)
 
-    def _source(self, completion: Completion) -> Source | Block:
+    def _reading(self, completion: Completion, reader: Known) -> Reading | Block:
         """What there is to translate, or a refusal. The other such boundary."""
         try:
             if not completion.has_trace:
-                return source_of_text(completion)
-            author = self._tokenizers.get(completion.tokenizer)
-            if author is None:
+                return reading_of(source_of_text(completion), None, reader, self._leading_space)
+            tokenizer = self._tokenizers.get(completion.tokenizer)
+            if tokenizer is None:
                 raise IdentityMismatchError(
                     f"Completion.tokenizer {completion.tokenizer!r} is none of the bridge's "
                     f"{len(self._tokenizers)} tokenizers: give the author's tokenizer to TokenizerBridge"
                 )
-            return source_of_trace(completion, author, self._truncation)
+            author = self._known(tokenizer)
+            source = source_of_trace(completion, author, self._truncation)
+            return reading_of(source, author, reader, self._leading_space)
         except MutualEnvError as error:
             return Block.failed(str(error), self._actions["failed"])
 
-    def _encode(self, texts: Sequence[str], reader: Known) -> Encodings:
+    def _encode(self, wanted: Sequence[Wanted], reader: Known) -> Encodings:
         """Each distinct text once."""
-        distinct = list(dict.fromkeys(texts))
-        known = self._encodings.get([(reader.fingerprint, text) for text in distinct])
-        ids = {text: found for text, found in zip(distinct, known, strict=True) if found is not None}
-        new = Encodings.of([text for text in distinct if text not in ids] if ids else distinct, reader.tokenizer)
+        distinct = list(dict.fromkeys(wanted))
+        known = self._encodings.get([(reader.fingerprint, one) for one in distinct])
+        ids = {one: found for one, found in zip(distinct, known, strict=True) if found is not None}
+        new = Encodings.of([one for one in distinct if one not in ids] if ids else distinct, reader)
         rows = list(new.ids.items())
-        sizes = [found.nbytes + 4 * len(text) for text, found in rows]
+        sizes = [found.nbytes + 4 * len(one[0]) for one, found in rows]
         for part in self._cut(sizes):
-            self._encodings.put({(reader.fingerprint, text): found for text, found in rows[part]}, sum(sizes[part]))
+            self._encodings.put({(reader.fingerprint, one): found for one, found in rows[part]}, sum(sizes[part]))
         return Encodings({**ids, **new.ids} if ids else new.ids, new.failed)
 
 

@@ -26,10 +26,12 @@ ESCAPED = re.compile("([\udc80-\udcff]+)")  # bytes that are no UTF-8, as "surro
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edits:
-    """`rows` is (E, 4), sorted and disjoint. `declared`: every edit is a change that one of the tokenizers declares."""
+    """`rows` is (E, 4), sorted and disjoint. `declared`: every edit is a change that one of the tokenizers declares;
+    `lossless`: none of them changes what is said, as dropping a line break or a capital does."""
 
     rows: npt.NDArray[np.int64]
     declared: bool
+    lossless: bool = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,32 +93,71 @@ def edits_between(author: bytes, reader: bytes, author_says: Declaration, reader
         if found is not None:
             shifted = [(a0 + skip_a, a1 + skip_a, r0 + skip_r, r1 + skip_r) for a0, a1, r0, r1 in found]
             prefix = [(0, skip_a, 0, skip_r)] if skip_a or skip_r else []
-            return Edits(_merged(prefix + shifted), declared=True)
+            return Edits(_merged(prefix + shifted), True, _canonical(author, reader, shifted))
     return Edits(np.array([_middle(author, reader)], np.int64), declared=False)
 
 
-def edits_by_piece(
-    pairs: Sequence[tuple[bytes, bytes]], skipped: bytes, author_says: Declaration, reader_says: Declaration
-) -> Edits:
-    """The same for texts that were encoded piece by piece: (author's bytes, reader's bytes) of each piece. `skipped`
-    are the author's bytes in front of the first piece."""
-    rows: list[tuple[int, ...]] = [(0, len(skipped), 0, 0)] if skipped else []
-    declared, at_a, at_r = True, len(skipped), 0
-    inner = replace(author_says, prefix_space=False)
-    for author, reader in pairs:
-        edits = edits_between(author, reader, inner, reader_says)
-        rows += [(a0 + at_a, a1 + at_a, r0 + at_r, r1 + at_r) for a0, a1, r0, r1 in edits.rows.tolist()]
-        declared, at_a, at_r = declared and edits.declared, at_a + len(author), at_r + len(reader)
-    author, reader = skipped + b"".join(a for a, _ in pairs), b"".join(r for _, r in pairs)
-    merged = _merged(rows)
-    kept = [row for row in merged.tolist() if author[row[0] : row[1]] != reader[row[2] : row[3]]]
-    return Edits(_merged(kept), declared)
+def _canonical(author: bytes, reader: bytes, rows: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Whether these edits only write the same characters in another canonical form."""
+    return all(_decomposed(author[a0:a1]) == _decomposed(reader[r0:r1]) for a0, a1, r0, r1 in rows)
+
+
+def _decomposed(data: bytes) -> str:
+    return unicodedata.normalize("NFD", data.decode("utf-8", "surrogateescape"))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A piece of what the author wrote and what the reader makes of it, in bytes. `declared`: they are meant to
+    differ."""
+
+    author: bytes
+    reader: bytes
+    declared: bool = False
+
+
+def edits_by_piece(pieces: Sequence[Written], author_says: Declaration, reader_says: Declaration) -> Edits:
+    """The same for what was encoded piece by piece. The reader's prefix space may stand before the first text alone,
+    the author's is a piece of its own."""
+    rows: list[tuple[int, ...]] = []
+    declared, lossless, at_a, at_r = True, True, 0, 0
+    author_says = replace(author_says, prefix_space=False)
+    for piece in pieces:
+        if piece.declared:
+            found = [(0, len(piece.author), 0, len(piece.reader))] if piece.author != piece.reader else []
+        else:
+            edits = edits_between(piece.author, piece.reader, author_says, reader_says)
+            found = [(a0, a1, r0, r1) for a0, a1, r0, r1 in edits.rows.tolist()]
+            declared, lossless = declared and edits.declared, lossless and edits.lossless
+        reader_says = replace(reader_says, prefix_space=False)
+        rows += [(a0 + at_a, a1 + at_a, r0 + at_r, r1 + at_r) for a0, a1, r0, r1 in found]
+        at_a, at_r = at_a + len(piece.author), at_r + len(piece.reader)
+    author, reader = b"".join(p.author for p in pieces), b"".join(p.reader for p in pieces)
+    kept = [row for row in _merged(rows).tolist() if author[row[0] : row[1]] != reader[row[2] : row[3]]]
+    return Edits(_merged(kept), declared, lossless)
+
+
+def behind_front(edits: Edits, skipped: bytes, extra: int, reader: bytes) -> Edits:
+    """`edits` are between what the author would have written and what the reader has; in truth the author's first
+    `extra` bytes of it are the reader's alone, and the author has the `skipped` bytes instead."""
+    front, rows = [0, len(skipped), 0, extra], []
+    for a0, a1, r0, r1 in edits.rows.tolist():
+        if a0 < extra:
+            front[1], front[3] = len(skipped) + max(a1 - extra, 0), max(extra, a1) + r1 - a1
+        else:
+            rows.append((a0 - extra + len(skipped), a1 - extra + len(skipped), r0, r1))
+    merged = _merged([*([tuple(front)] if front[1] or front[3] else []), *rows]).tolist()
+    in_front = bool(merged) and merged[0][::2] == [0, 0] and merged[0][1] <= len(skipped)
+    if in_front and skipped[: merged[0][1]] == reader[: merged[0][3]]:
+        merged = merged[1:]
+    return Edits(_merged(merged), edits.declared, edits.lossless)
 
 
 def trimmed_tail(edits: Edits, author_kept: int, author_size: int, reader_size: int) -> Edits:
     """`edits` hold for the first `author_kept` bytes; the rest of the author's bytes was left out at the end."""
     row = np.array([[author_kept, author_size, reader_size, reader_size]], np.int64)
-    return Edits(_merged([tuple(r) for r in np.concatenate([edits.rows, row]).tolist()]), edits.declared)
+    rows = _merged([tuple(r) for r in np.concatenate([edits.rows, row]).tolist()])
+    return Edits(rows, edits.declared, edits.lossless)
 
 
 def _prefixes(data: bytes, says: Declaration) -> tuple[int, ...]:

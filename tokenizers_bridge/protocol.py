@@ -21,7 +21,9 @@ class Tokenizer(Protocol):
 
     `fingerprint` is a hash of the full definition: equal fingerprints mean equal tokenizers, in every process.
     A tokenizer that changes text when it encodes (a prefix space, a Unicode form) says so in an attribute
-    `declaration`, a `Declaration`; one that does not need not have it. `check_tokenizer` tests all of this.
+    `declaration`, a `Declaration`; one that does not need not have it. Two more attributes are asked for and need not
+    be there: `stop_ids`, where several tokens end a completion, and `encode_continuations`, where a text is encoded
+    otherwise in the middle of a row than at the beginning of a document. `check_tokenizer` tests all of this.
     """
 
     @property
@@ -36,7 +38,7 @@ class Tokenizer(Protocol):
 
     @property
     def stop_id(self) -> int:
-        """The token that ends a completion."""
+        """The token that ends a completion: the one with which the policy's own chat template ends a turn."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """Plain text to ids. Text that spells a control token is text: no id in `specials` is returned, but for one of
@@ -62,3 +64,15 @@ class Spelling(Protocol):
     def misspelled(self, ids: Ids, lengths: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.int64]:
         """Which of these ids, laid behind one another over `data`, do not stand for the bytes that they lie on.
         `lengths` are theirs, as `byte_lengths` gives them, and add up to the bytes there are."""
+
+
+def stop_ids_of(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Every token that ends a completion of this tokenizer's policy, `stop_id` first: what a sampler stops at."""
+    return tuple(getattr(tokenizer, "stop_ids", (tokenizer.stop_id,)))
+
+
+def encode_continuations(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """Texts that go on in the middle of a row: nothing is put in front of them."""
+    encode = getattr(tokenizer, "encode_continuations", tokenizer.encode_batch)
+    rows: list[Ids] = encode(texts)
+    return rows

@@ -3,12 +3,18 @@ too."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 
-from mutual_env.errors import ConformanceError
+from mutual_env.errors import ConformanceError, InvalidInputError
 from tokenizers_bridge.declaration import NOTHING, declaration_of
 from tokenizers_bridge.edits import edits_between
-from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.protocol import Tokenizer, encode_continuations, stop_ids_of
+from tokenizers_bridge.roles import STOP_ROLES, looks_like_control
 
 PROBES = (
     "Hello, world",
@@ -28,30 +34,115 @@ PROBES = (
 )
 
 
+# So many spellings are looked at in one prompt: a vocabulary has hundreds, and all are treated alike.
+MOST_SPELLED = 64
+
+
 def check_tokenizer(tokenizer: Tokenizer) -> None:
     """Raise ConformanceError, with the probe, where bytes(encode(text)) is not the text up to declared changes, where
-    text that spells a control token becomes one, or where the tables disagree with each other."""
+    text that spells a control token becomes one, in a completion or in a prompt, where a token that acts as one is not
+    said to be one, or where the tables disagree with each other."""
+    _check_probes(tokenizer)
+    _check_continuations(tokenizer)
+    _check_tables(tokenizer)
+    _check_spelled(tokenizer)
+    _check_prompts(tokenizer)
+
+
+def _check_probes(tokenizer: Tokenizer) -> None:
     says = declaration_of(tokenizer)
-    unknown = {i for i, role in tokenizer.specials.items() if role == "unk"}
     for probe, ids in zip(PROBES, tokenizer.encode_batch(PROBES), strict=True):
         data = tokenizer.token_bytes(ids)
         edits = edits_between(probe.encode(), data, NOTHING, says)
-        if not edits.declared and not unknown & set(ids.tolist()):
+        if not edits.declared and not _unknown(tokenizer) & set(ids.tolist()):
             raise ConformanceError(f"{tokenizer!r} turns {probe!r} into {data!r}: no declared change explains that")
         if int(tokenizer.byte_lengths(ids).sum()) != len(data):
             raise ConformanceError(f"{tokenizer!r}: byte_lengths and token_bytes disagree on {probe!r}")
-    _check_controls(tokenizer, unknown)
 
 
-def _check_controls(tokenizer: Tokenizer, unknown: set[int]) -> None:
-    every = np.fromiter(tokenizer.specials, np.int32, len(tokenizer.specials))
-    if tokenizer.byte_lengths(every).any():
+def _check_continuations(tokenizer: Tokenizer) -> None:
+    """A text that goes on has nothing put in front of it."""
+    says = declaration_of(tokenizer)
+    if not says.prefix_space:
+        return
+    for probe, ids in zip(PROBES, encode_continuations(tokenizer, PROBES), strict=True):
+        data = tokenizer.token_bytes(ids)
+        edits = edits_between(probe.encode(), data, NOTHING, replace(says, prefix_space=False))
+        if not edits.declared and not _unknown(tokenizer) & set(ids.tolist()):
+            raise ConformanceError(
+                f"{tokenizer!r}: encode_continuations turns {probe!r} into {data!r}: nothing may stand in front of it"
+            )
+
+
+def _unknown(tokenizer: Tokenizer) -> set[int]:
+    return {i for i, role in tokenizer.specials.items() if role == "unk"}
+
+
+def _check_tables(tokenizer: Tokenizer) -> None:
+    specials, says = tokenizer.specials, declaration_of(tokenizer)
+    if tokenizer.byte_lengths(np.fromiter(specials, np.int32, len(specials))).any():
         raise ConformanceError(f"{tokenizer!r}: a control token stands for bytes")
-    if tokenizer.stop_id not in tokenizer.specials:
-        raise ConformanceError(f"{tokenizer!r}: stop_id {tokenizer.stop_id} is not among its control tokens")
-    texts = sorted({text for text in declaration_of(tokenizer).control_texts.values() if text})
-    spelled = [f"a{text}b {text}" for text in texts]
-    for text, ids in zip(spelled, tokenizer.encode_batch(spelled), strict=True):
-        leaked = (set(ids.tolist()) & set(tokenizer.specials)) - unknown
-        if leaked:
-            raise ConformanceError(f"{tokenizer!r}: the text {text!r} was encoded as control tokens {sorted(leaked)}")
+    stops = stop_ids_of(tokenizer)
+    for i in {tokenizer.stop_id, *stops}:
+        if i not in specials:
+            raise ConformanceError(f"{tokenizer!r}: stop_id {i} is not among its control tokens")
+        if specials[i] not in STOP_ROLES:
+            raise ConformanceError(f"{tokenizer!r}: stop_id {i} has role {specials[i]!r}: it ends a completion, 'eos'")
+    if stops[0] != tokenizer.stop_id:
+        raise ConformanceError(f"{tokenizer!r}: stop_ids begin with {stops[0]}, stop_id is {tokenizer.stop_id}")
+    tags = np.fromiter(says.tags, np.int32, len(says.tags))
+    if set(says.tags) & set(specials) or not tokenizer.byte_lengths(tags).all():
+        raise ConformanceError(f"{tokenizer!r}: a tag is content, and stands for the bytes of its spelling")
+    for i, text in _shaped(tokenizer):
+        if i not in says.tags and looks_like_control(text):
+            raise ConformanceError(
+                f"{tokenizer!r}: token {i}, {text!r} acts as a control token: list it in `specials`, or in the tags of "
+                "its declaration"
+            )
+
+
+def _shaped(tokenizer: Tokenizer) -> Iterator[tuple[int, str]]:
+    """Ids that stand for something in angle brackets, and that."""
+    every = np.arange(tokenizer.vocab_size, dtype=np.int32)
+    lengths = tokenizer.byte_lengths(every)
+    ends = lengths.cumsum()
+    data = tokenizer.token_bytes(every)
+    raw = np.frombuffer(data + b"\0", np.uint8)
+    open_, close = raw[ends - lengths] == ord("<"), raw[np.maximum(ends - 1, 0)] == ord(">")
+    for i in (open_ & close & (lengths > 2)).nonzero()[0].tolist():
+        yield i, data[ends[i] - lengths[i] : ends[i]].decode("utf-8", "replace")
+
+
+def _spellings(tokenizer: Tokenizer) -> list[str]:
+    return sorted({text for text in declaration_of(tokenizer).control_texts.values() if text})
+
+
+def _check_spelled(tokenizer: Tokenizer) -> None:
+    specials, unknown = set(tokenizer.specials), _unknown(tokenizer)
+    spelled = [f"a{text}b {text}" for text in _spellings(tokenizer)]
+    for encode in (tokenizer.encode_batch, partial(encode_continuations, tokenizer)):
+        for text, ids in zip(spelled, encode(spelled), strict=True):
+            leaked = (set(ids.tolist()) & specials) - unknown
+            if leaked:
+                raise ConformanceError(
+                    f"{tokenizer!r}: the text {text!r} was encoded as control tokens {sorted(leaked)}"
+                )
+
+
+def _check_prompts(tokenizer: Tokenizer) -> None:
+    """What a user says adds no control token to a prompt, whatever it spells."""
+    try:
+        plain = tokenizer.render_prompt("ab")
+    except InvalidInputError:  # its template wants another conversation, or its alphabet has no such letters
+        return
+    spelled = " ".join(_spellings(tokenizer)[:MOST_SPELLED])
+    try:
+        ids = tokenizer.render_prompt(f"a{spelled}b")
+    except InvalidInputError:
+        return
+    expected, found = (
+        Counter(i for i in row.tolist() if tokenizer.specials.get(i, "unk") != "unk") for row in (plain, ids)
+    )
+    if expected != found:
+        more = sorted((found - expected).elements())[:8]
+        raise ConformanceError(f"{tokenizer!r}: render_prompt makes control tokens of what a user says, {more}")

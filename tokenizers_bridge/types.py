@@ -21,7 +21,7 @@ from mutual_env.types import Floats, Ids, Metrics
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
-Fidelity: TypeAlias = Literal["exact", "normalised", "truncated", "injected-special", "failed"]
+Fidelity: TypeAlias = Literal["exact", "normalised", "truncated", "injected-special", "lossy", "lost-special", "failed"]
 Action: TypeAlias = Literal["accept", "accept-and-flag", "reject"]
 
 ACTIONS: Mapping[Fidelity, Action] = {
@@ -29,6 +29,8 @@ ACTIONS: Mapping[Fidelity, Action] = {
     "normalised": "accept-and-flag",
     "truncated": "accept-and-flag",
     "injected-special": "accept-and-flag",
+    "lossy": "reject",
+    "lost-special": "reject",
     "failed": "reject",
 }
 
@@ -41,23 +43,28 @@ class Residual:
     `mass_share`       share of the author's |log-probability| that lies outside exact chunks; 0 without a trace
     `unmatched_bytes`  bytes on either side without an equal on the other
     `largest_chunk`    tokens in the largest chunk, on the side that has more
+    `leading_space`    bytes of white space that the reader's row begins with: after most chat prompts it costs several
+                       nats, and what is compared at the first token is the habit of prompting, not the policy
     """
 
     token_share: float = 0.0
     mass_share: float = 0.0
     unmatched_bytes: int = 0
     largest_chunk: int = 0
+    leading_space: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """`has_logprobs` is False where the completion came as text alone, or failed; `reason` is why the verdict is not
-    "exact", as a sentence, and empty where it is."""
+    "exact", as a sentence, and empty where it is. `text_differs`: the completion's text is not what its ids decode to,
+    as engines that hold an unfinished character back or strip white space have it; the ids are what was translated."""
 
     verdict: Fidelity
     action: Action
     has_logprobs: bool
     reason: str = ""
+    text_differs: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +88,7 @@ class Block:
     mass_share: Floats
     unmatched_bytes: Ints
     largest_chunk: Ints
+    leading_space: Ints
     outcomes: Sequence[Outcome]
 
     def __post_init__(self) -> None:
@@ -101,7 +109,8 @@ class Block:
         none, mask, zeros = np.empty(0, np.int64), np.zeros(ids.size, np.bool_), np.zeros(2, np.int64)
         return cls(
             ids, np.zeros(ids.size), mask, none, none, mask[:0], zeros, np.array([0, ids.size]), zeros,
-            np.zeros(1), np.zeros(1), np.array([unmatched_bytes]), np.zeros(1, np.int64), (outcome,),
+            np.zeros(1), np.zeros(1), np.array([unmatched_bytes]), np.zeros(1, np.int64), np.zeros(1, np.int64),
+            (outcome,),
         )  # fmt: skip
 
     @property
@@ -123,14 +132,14 @@ class Block:
             np.array([0, author.stop - author.start]), np.array([0, reader.stop - reader.start]),
             np.array([0, chunks.stop - chunks.start]),
             self.token_share[one].copy(), self.mass_share[one].copy(), self.unmatched_bytes[one].copy(),
-            self.largest_chunk[one].copy(), (self.outcomes[row],),
+            self.largest_chunk[one].copy(), self.leading_space[one].copy(), (self.outcomes[row],),
         )  # fmt: skip
 
     def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
         return (
             self.token_ids, self.logprobs, self.exact, self.author_ends, self.reader_ends, self.chunk_exact,
             self.author_at, self.reader_at, self.chunk_at, self.token_share, self.mass_share, self.unmatched_bytes,
-            self.largest_chunk,
+            self.largest_chunk, self.leading_space,
         )  # fmt: skip
 
 
@@ -191,6 +200,7 @@ class Translation:
             float(of.mass_share[row]),
             int(of.unmatched_bytes[row]),
             int(of.largest_chunk[row]),
+            int(of.leading_space[row]),
         )
 
     @property
@@ -208,6 +218,10 @@ class Translation:
     @property
     def reason(self) -> str:
         return self.block.outcomes[self.row].reason
+
+    @property
+    def text_differs(self) -> bool:
+        return self.block.outcomes[self.row].text_differs
 
     def _span(self, at: Ints) -> slice:
         return slice(at[self.row], at[self.row + 1])
@@ -240,4 +254,6 @@ def residual_metrics(translations: Iterable[Translation], prefix: str = "bridge"
     metrics[f"{prefix}/mass_share"] = float(weights @ np.array([t.residual.mass_share for t in rows]))
     metrics[f"{prefix}/unmatched_bytes"] = float(sum(t.residual.unmatched_bytes for t in rows))
     metrics[f"{prefix}/largest_chunk"] = float(max((t.residual.largest_chunk for t in rows), default=0))
+    metrics[f"{prefix}/text_differs"] = float(sum(t.text_differs for t in rows))
+    metrics[f"{prefix}/leading_space"] = sum(t.residual.leading_space > 0 for t in rows) / max(len(rows), 1)
     return metrics

@@ -18,6 +18,7 @@ from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import ACTIONS, CharTokenizer, Tokenizer, TokenizerBridge, Translation, WordTokenizer, load
 from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.reading import reading_of
 from tokenizers_bridge.translation.short_chunks import translate_one
 from tokenizers_bridge.translation.source import Source, source_of_text, source_of_trace
 from tokenizers_bridge.types import Block, Ints
@@ -104,10 +105,15 @@ def batch_of(written: Sequence[str], seed: int) -> list[Completion]:
     return rows
 
 
+def author_of(row: Completion) -> Known | None:
+    return Known.of(BY_FINGERPRINT[row.tokenizer]) if row.has_trace else None
+
+
 def source_of(row: Completion) -> Source | str:
     """What there is to translate, or why there is nothing."""
     try:
-        return source_of_trace(row, BY_FINGERPRINT[row.tokenizer], "trim") if row.has_trace else source_of_text(row)
+        author = author_of(row)
+        return source_of_text(row) if author is None else source_of_trace(row, author, "trim")
     except MutualEnvError as error:
         return str(error)
 
@@ -144,8 +150,10 @@ def test_a_block_gives_each_row_what_the_general_way_gives_it(written: list[str]
         if isinstance(source, str):
             assert (translation.verdict, translation.reason) == ("failed", source)
         else:
-            encodings = Encodings.of([p for p in source.pieces if isinstance(p, str)], reader)
-            assert_same(translation, Translation(translate_one(row, source, known, encodings, ACTIONS), 0))
+            reading = reading_of(source, author_of(row), known, "keep")
+            encodings = Encodings.of(reading.wanted, known)
+            block = translate_one(row, reading, author_of(row), known, encodings, ACTIONS)
+            assert_same(translation, Translation(block, 0))
 
 
 def test_rows_that_fit_are_one_block_and_the_others_one_each() -> None:

@@ -135,16 +135,45 @@ def test_a_prefix_space_is_undone_in_both_directions(tokenizers: dict[str, Token
         assert translation.chunk_exact.tolist() == [False, True, True]
 
 
-def test_a_thought_opens_with_the_readers_own_token(tokenizers: dict[str, Tokenizer]) -> None:
-    # two vocabularies that both have think tokens as control tokens: Qwen3.6, and itself under another stop token
-    qwen = tokenizers["qwen3.6"]
-    opening = next(i for i, role in qwen.specials.items() if role == "think_open")
-    ids = [opening, *qwen.encode_batch(["so"])[0].tolist(), qwen.stop_id]
-    (elsewhere,) = TokenizerBridge([qwen, tokenizers["llama3"]]).translate(
-        [completion_of(qwen, ids, "stop")], tokenizers["llama3"]
+def test_a_thought_opens_with_the_readers_own_token_or_is_spelled_out(tokenizers: dict[str, Tokenizer]) -> None:
+    deepseek = tokenizers["deepseek"]
+    opening, closing = (
+        next(i for i, role in declaration_of(deepseek).tags.items() if role == wanted)
+        for wanted in ("think_open", "think_close")
     )
-    assert elsewhere.verdict == "injected-special"
-    assert tokenizers["llama3"].decode(elsewhere.token_ids) == "so"
+    body = [deepseek.encode_batch([text])[0].tolist() for text in ("\nhm\n", "\n\n42")]
+    wrote = completion_of(deepseek, [opening, *body[0], closing, *body[1], deepseek.stop_id], "stop")
+    assert wrote.text == "<think>\nhm\n</think>\n\n42"
+    bridge = TokenizerBridge(tokenizers.values())
+    for name in ("llama3", "gpt2", "mistral-spm"):
+        reader = tokenizers[name]
+        (translation,) = bridge.translate([wrote], reader)
+        assert reader.token_bytes(translation.token_ids).decode().strip() == wrote.text
+        assert translation.verdict == ("normalised" if name == "mistral-spm" else "exact")
+    # Qwen3.6 has tokens of its own for it, and its prompt has opened the thought already
+    qwen = tokenizers["qwen3.6"]
+    (own,) = bridge.translate([wrote], qwen)
+    own_closing = next(i for i, role in declaration_of(qwen).tags.items() if role == "think_close")
+    assert own_closing in own.token_ids.tolist()
+    assert qwen.decode(own.token_ids) == "hm\n</think>\n\n42"
+    assert (own.verdict, own.action) == ("normalised", "accept-and-flag")
+
+
+def test_a_thought_that_the_authors_prompt_opened_is_part_of_what_it_said(tokenizers: dict[str, Tokenizer]) -> None:
+    qwen, deepseek, llama = (tokenizers[name] for name in ("qwen3.6", "deepseek", "llama3"))
+    bridge = TokenizerBridge(tokenizers.values())
+    (thought,) = sampled(qwen, ("hm\n</think>\n\n42",))
+    opening = next(i for i, role in declaration_of(deepseek).tags.items() if role == "think_open")
+    (there,) = bridge.translate([thought], deepseek)
+    assert there.token_ids[0] == opening
+    assert deepseek.decode(there.token_ids) == "<think>\nhm\n</think>\n\n42"
+    assert llama.decode(bridge.translate([thought], llama)[0].token_ids) == "<think>\nhm\n</think>\n\n42"
+    # who did not think closes the thought that the reader's prompt opens, as its template does
+    (plain,) = sampled(llama, ("42",))
+    (read,) = bridge.translate([plain], qwen)
+    assert qwen.decode(read.token_ids) == "\n</think>\n\n42"
+    assert read.chunk_exact.tolist() == [False, True]  # the closing with "42", one token of the author's; the stops
+    assert np.isclose(read.logprobs.sum(), plain.logprobs.sum())
 
 
 def test_chat_prompts_are_those_of_the_publishers(tokenizers: dict[str, Tokenizer]) -> None:

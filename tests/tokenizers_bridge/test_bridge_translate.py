@@ -116,7 +116,7 @@ def test_a_control_token_in_the_middle_is_left_out_and_counted() -> None:
     middle = completion_of(WORD, [ids[0], 0, ids[1], WORD.stop_id], "stop")
     (translation,) = TokenizerBridge(ALL).translate([middle], CHAR)
     assert CHAR.decode(translation.token_ids) == "hello world"
-    assert translation.verdict == "injected-special"
+    assert (translation.verdict, translation.action) == ("lost-special", "reject")
     assert translation.exact.tolist() == [False] * 5 + [True] * 7
     # the bos went with "hello": two of the four log-probabilities lie outside exact chunks.
     lost = -middle.logprobs[:2].sum() / -middle.logprobs.sum()

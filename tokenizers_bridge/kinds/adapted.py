@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from mutual_env.types import Ids, Prompt
 from tokenizers_bridge.declaration import Declaration
 from tokenizers_bridge.kinds.vocabulary import Vocabulary
 from tokenizers_bridge.protocol import Role
+from tokenizers_bridge.roles import STOP_ROLES, is_plain_tag
 
 Encoder: TypeAlias = Callable[[Sequence[str]], list[Ids]]
 PromptFormat: TypeAlias = Callable[[Prompt], Ids]
@@ -35,9 +37,67 @@ def fingerprint_of(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlainText:
+    """An encoder that makes none of the `forbidden` ids of a text: where it comes out with one, the text is encoded
+    again, cut inside each of the `spellings`. `continuation` is the encoder of what goes on behind a cut."""
+
+    encoder: Encoder
+    continuation: Encoder
+    forbidden: npt.NDArray[np.bool_]
+    spellings: Mapping[int, str]
+    unknown: frozenset[int]
+
+    @classmethod
+    def of(
+        cls,
+        encoder: Encoder,
+        continuation: Encoder,
+        vocabulary: Vocabulary,
+        declaration: Declaration,
+        *,
+        tags: bool,
+    ) -> PlainText:
+        """Without `tags`, no text becomes one either; with them, a plain one does."""
+        texts = declaration.control_texts
+        spellings = {i: texts[i] for i, role in vocabulary.specials.items() if role != "unk" and texts.get(i)}
+        for i in declaration.tags:
+            text = vocabulary.bytes_of([i]).decode("utf-8", "replace")
+            spellings |= {} if tags and is_plain_tag(text) else {i: text}
+        forbidden = vocabulary.lengths == 0
+        forbidden[[i for i in declaration.tags if i in spellings]] = True
+        unknown = frozenset(i for i, role in vocabulary.specials.items() if role == "unk")
+        return cls(encoder, continuation, forbidden, spellings, unknown)
+
+    def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        rows = self.encoder(texts)
+        if rows and self.forbidden.take(np.concatenate(rows)).any():
+            for i, row in enumerate(rows):
+                if self.forbidden[row].any():
+                    rows[i] = self._spelled_out(texts[i], row)
+        return rows
+
+    def _spelled_out(self, text: str, row: Ids) -> Ids:
+        """An id of role "unk" stays: it says that the vocabulary cannot write what was there."""
+        spelled: set[str] = set()
+        while met := {self.spellings[i] for i in row[self.forbidden[row]].tolist() if i in self.spellings} - spelled:
+            spelled |= met
+            cuts = [0, *(m.end() for m in inside_spellings(spelled).finditer(text)), len(text)]
+            parts = [text[a:b] for a, b in pairwise(cuts) if b > a]
+            row = np.concatenate([*self.encoder(parts[:1]), *self.continuation(parts[1:])])
+        leaked = self.forbidden[row]
+        if spelled and leaked.any():
+            row = row[~(leaked & np.array([i not in self.unknown for i in row.tolist()]))]
+        return row
+
+
 class AdaptedTokenizer:
     """The `Tokenizer` protocol over a `Vocabulary`. `prompt_format` is what prompts are rendered with; it may use
     `encode_batch`.
+
+    `encoder` encodes a text from its beginning, `continuation` one that goes on in the middle of a row; None: there is
+    no difference. Neither has to know what is a control token: what comes out with one is encoded again, spelled out.
+    `stop_ids` are all ids that end a completion, `stop_id` first.
     """
 
     def __init__(
@@ -50,18 +110,27 @@ class AdaptedTokenizer:
         stop_id: int,
         declaration: Declaration,
         definition: Iterable[str | bytes],
+        continuation: Encoder | None = None,
+        stop_ids: Sequence[int] = (),
     ) -> None:
         if stop_id not in vocabulary.specials:
             raise InvalidInputError(f"{name}: stop_id {stop_id} is not a control token: name one of its special tokens")
+        stop_ids = tuple(dict.fromkeys([stop_id, *(i for i in stop_ids if i in vocabulary.specials)]))
+        for i in stop_ids:
+            if vocabulary.specials[i] not in STOP_ROLES:
+                vocabulary = vocabulary.with_role(i, "eos")
         self._name = name
         self._vocabulary = vocabulary
+        goes_on = continuation or encoder
         self._encoder = encoder
+        self._begins = PlainText.of(encoder, goes_on, vocabulary, declaration, tags=True)
+        self._goes_on = replace(self._begins, encoder=goes_on)
         self._prompt_format = prompt_format
-        self._stop_id = stop_id
+        self._stop_ids = stop_ids
         self._declaration = declaration
-        self._control = vocabulary.lengths == 0
         roles = [f"{i}:{role}" for i, role in sorted(vocabulary.specials.items())]
-        self._fingerprint = fingerprint_of((*definition, "|".join(roles), f"stop:{stop_id}"))
+        stops = [f"stop:{i}" for i in self._stop_ids]
+        self._fingerprint = fingerprint_of((*definition, "|".join(roles), *stops))
 
     @property
     def name(self) -> str:
@@ -81,19 +150,22 @@ class AdaptedTokenizer:
 
     @property
     def stop_id(self) -> int:
-        return self._stop_id
+        return self._stop_ids[0]
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return self._stop_ids
 
     @property
     def declaration(self) -> Declaration:
         return self._declaration
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        rows = self._encoder(texts)
-        if rows and self._control.take(np.concatenate(rows)).any():
-            for i, row in enumerate(rows):
-                if self._control[row].any():
-                    rows[i] = self._encode_spelled_out(texts[i], row)
-        return rows
+        return self._begins(texts)
+
+    def encode_continuations(self, texts: Sequence[str]) -> list[Ids]:
+        """Texts that go on in the middle of a row: no prefix space, nothing that belongs to the beginning of a text."""
+        return self._goes_on(texts)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         data = self._vocabulary.bytes_of(ids)
@@ -118,20 +190,7 @@ class AdaptedTokenizer:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.vocab_size} ids, {self._fingerprint[:8]}>"
 
-    def _encode_spelled_out(self, text: str, row: Ids) -> Ids:
-        """The text that came out with control tokens, cut inside each spelling of one, so that none can be recognised.
 
-        An id of role "unk" stays: it says that the vocabulary cannot write what was there.
-        """
-        texts = self._declaration.control_texts
-        spelled = {
-            texts[i] for i in set(row[self._control[row]].tolist()) if self.specials[i] != "unk" and texts.get(i)
-        }
-        if not spelled:
-            return row
-        pattern = re.compile("|".join(re.escape(s[0]) + "(?=" + re.escape(s[1:]) + ")" for s in sorted(spelled)))
-        cuts = [0, *(m.end() for m in pattern.finditer(text)), len(text)]
-        parts = self._encoder([text[a:b] for a, b in pairwise(cuts) if b > a])
-        joined = np.concatenate(parts) if parts else row[:0]
-        leaked = self._control[joined]
-        return joined[~leaked] if leaked.any() else joined
+def inside_spellings(spellings: Iterable[str]) -> re.Pattern[str]:
+    """The first character of each place at which one of these is spelled, overlapping ones included."""
+    return re.compile("|".join(re.escape(s[0]) + "(?=" + re.escape(s[1:]) + ")" for s in sorted(set(spellings))))

@@ -1,55 +1,30 @@
-"""Hugging Face fast tokenizers: byte-level BPE, SentencePiece-style BPE with byte fallback, Unigram.
-
-The kind is read off the definition (tokenizer.json), never guessed from a name. WordPiece and word-level models are
-refused: their ids do not say where the white space was.
-"""
+"""Hugging Face fast tokenizers: byte-level BPE, SentencePiece-style BPE with byte fallback, Unigram."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import Ids
-from tokenizers_bridge.declaration import Declaration
-from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, PromptFormat
-from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt, PlainPrompt, TransformersPrompt
-from tokenizers_bridge.kinds.vocabulary import SPACE, Vocabulary
+from tokenizers_bridge.declaration import Boundary
+from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, Encoder, PlainText, PromptFormat
+from tokenizers_bridge.kinds.boundary import PROBES, boundary_of, render, turn_end
+from tokenizers_bridge.kinds.definitions import (
+    Definition,
+    HuggingFaceEncoder,
+    Kind,
+    encoding_copy,
+    ids_of,
+    pieces_of,
+    publishers_copy,
+)
+from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt, PlainPrompt, TemplatePrompt
+from tokenizers_bridge.kinds.templates import ChatTemplate
+from tokenizers_bridge.kinds.vocabulary import Vocabulary
 from tokenizers_bridge.protocol import Role
-from tokenizers_bridge.roles import STOP_ROLES, role_of
-
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_Parts = list[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class HuggingFaceEncoder:
-    """A private copy of a `tokenizers.Tokenizer` that never recognises a control token in text."""
-
-    tokenizer: Any
-
-    def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.fromiter(encoding.ids, np.int32) for encoding in encodings]
-
-
-@dataclass(frozen=True, slots=True)
-class HuggingFaceForm:
-    """What the definition's normaliser makes of a text, the prefix space left out."""
-
-    normalizer: Any
-    space_pieces: bool
-    prepends: bool
-
-    def __call__(self, text: str) -> str:
-        formed = str(self.normalizer.normalize_str(text)) if self.normalizer is not None else text
-        formed = formed.replace(SPACE, " ") if self.space_pieces else formed
-        return formed[1:] if self.prepends and formed[:1] == " " else formed
+from tokenizers_bridge.roles import STOP_ROLES, acts_as_control, is_plain_tag, is_tag, looks_like_control, role_of
 
 
 def from_huggingface(
@@ -57,169 +32,179 @@ def from_huggingface(
     *,
     name: str = "",
     special_texts: Mapping[Role, str] | None = None,
-    stop: str | None = None,
+    stop: str | Sequence[str] | None = None,
     chat: ChatFormat | None = None,
-    template_of: Any = None,
+    template: ChatTemplate | None = None,
+    also_stops: Collection[int] = (),
 ) -> AdaptedTokenizer:
-    """A `tokenizers.Tokenizer`. `special_texts` and `stop` name control tokens where their spelling does not say their
-    role; `template_of` is the transformers tokenizer whose chat template renders the prompts."""
+    """A `tokenizers.Tokenizer`. `special_texts` name control tokens where their spelling does not say their role;
+    `template` renders the prompts, else `chat`. A completion ends with `stop`, where it is not given with the token
+    with which the template ends a turn, else with the end of the text; `also_stops` are ids that end one too."""
     definition = json.loads(backend.to_str())
-    kind = _kind(definition, name)
-    ids = _ids(definition)
-    controls = _controls(definition, ids, special_texts or {})
-    stop_id = _stop_id(controls, ids, stop, name)
-    controls.setdefault(stop_id, "eos")
-    copy = _private_copy(definition, controls)
-    texts = {i: text for text, i in ids.items() if i in controls}
-    encoder = HuggingFaceEncoder(copy)
-    added = {row["id"] for row in definition["added_tokens"]}
-    pieces = [b""] * (max(ids.values()) + 1)
-    for text, i in ids.items():
-        pieces[i] = text.encode("utf-8", "replace") if i in added else kind.piece_bytes(text)
+    kind = Kind.of(definition, name)
+    chatting = None if template is None else _Chatting.of(template, definition, kind)
+    tokens = _Tokens.of(definition, special_texts or {}, chatting, stop, name or "tokenizer")
+    stops = tokens.stops(special_texts or {}, chatting, stop, also_stops, name or "tokenizer")
+    begins = HuggingFaceEncoder(encoding_copy(definition, tokens.controls, tokens.plain_tags, begins=True))
+    goes_on = begins
+    if kind.prefix_space:
+        goes_on = HuggingFaceEncoder(encoding_copy(definition, tokens.controls, tokens.plain_tags, begins=False))
+    texts = {i: text for text, i in tokens.ids.items() if i in tokens.controls}
+    declaration = replace(kind.declaration(begins.tokenizer.normalizer, definition, texts), tags=tokens.tags)
+    vocabulary = Vocabulary.of(pieces_of(definition, kind), tokens.controls)
+    plain = PlainText.of(begins, goes_on, vocabulary, declaration, tags=False)
+    if chatting is not None:
+        prompt_format, boundary = _templated(tokens, stops[0], (begins, goes_on), chatting)
+    else:
+        prompt_format, boundary = _untemplated(backend, tokens, stops[0], plain, chat)
     return AdaptedTokenizer(
         name=name or "huggingface",
-        vocabulary=Vocabulary.of(pieces, controls),
-        encoder=encoder,
-        prompt_format=_prompt_format(backend, encoder, ids, controls, stop_id, chat, template_of),
-        stop_id=stop_id,
-        declaration=kind.declaration(copy.normalizer, definition, texts),
-        definition=("huggingface", copy.to_str()),
+        vocabulary=vocabulary,
+        encoder=begins,
+        continuation=goes_on,
+        prompt_format=prompt_format,
+        stop_id=stops[0],
+        stop_ids=stops,
+        declaration=replace(declaration, boundary=boundary),
+        definition=("huggingface", begins.tokenizer.to_str()),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """How pieces spell bytes: through the byte-level alphabet, or with ▁ for a space and <0xXX> for a byte."""
+class _Chatting:
+    """A chat template, and the publisher's tokenizer that encodes what it writes: from its beginning, or where it goes
+    on."""
 
-    byte_level: bool
-    prefix_space: bool
+    template: ChatTemplate
+    encode: Encoder
+    goes_on: Encoder
 
-    def piece_bytes(self, piece: str) -> bytes:
-        if self.byte_level:
-            return b"".join(_ALPHABET.get(c) or c.encode("utf-8", "replace") for c in piece)
-        byte = _BYTE_PIECE.fullmatch(piece)
-        return bytes([int(byte.group(1), 16)]) if byte else piece.replace(SPACE, " ").encode("utf-8", "replace")
-
-    def declaration(self, normalizer: Any, definition: Mapping[str, Any], texts: Mapping[int, str]) -> Declaration:
-        normalizers = _parts(definition.get("normalizer"), "normalizers")
-        if self.byte_level and not normalizers:
-            return Declaration(self.prefix_space, None, "", texts)
-        prepends = any(n["type"] == "Prepend" for n in normalizers)
-        names = [n["type"] for n in normalizers if n["type"] not in ("Prepend", "Replace")]
-        names += [] if self.byte_level else ["space pieces"]
-        return Declaration(
-            self.prefix_space,
-            HuggingFaceForm(normalizer, not self.byte_level, prepends),
-            "+".join(names) or "replacement",
-            texts,
-        )
+    @classmethod
+    def of(cls, template: ChatTemplate, definition: Definition, kind: Kind) -> _Chatting:
+        encode = HuggingFaceEncoder(publishers_copy(definition))
+        goes_on = HuggingFaceEncoder(publishers_copy(definition, begins=False)) if kind.prefix_space else encode
+        return cls(template, encode, goes_on)
 
 
-def _kind(definition: Mapping[str, Any], name: str) -> _Kind:
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Ids by spelling, and what is a control token or a tag among them."""
+
+    ids: Mapping[str, int]
+    controls: Mapping[int, Role]
+    tags: Mapping[int, Role]
+
+    @classmethod
+    def of(
+        cls,
+        definition: Definition,
+        named: Mapping[Role, str],
+        chatting: _Chatting | None,
+        stop: str | Sequence[str] | None,
+        name: str,
+    ) -> _Tokens:
+        ids = ids_of(definition)
+        added: dict[int, str] = {row["id"]: row["content"] for row in definition["added_tokens"]}
+        tags = {i: role_of(text) for i, text in added.items() if is_tag(text)}
+        special = {row["id"] for row in definition["added_tokens"] if row["special"]}
+        rendered = _rendered(chatting, added) if chatting is not None else set()
+        acting = {i: text for i, text in added.items() if i in special or i in rendered or acts_as_control(text)}
+        acting |= {i: text for text, i in ids.items() if looks_like_control(text)}  # RoBERTa has GPT-2's left over
+        roles: dict[int, Role] = {i: role_of(text) for i, text in acting.items() if i not in tags}
+        roles |= dict.fromkeys(_unknowns(definition, ids), "unk")
+        for role, text in named.items():
+            if text in ids and roles.get(ids[text], "other") == "other" and ids[text] not in tags:
+                roles[ids[text]] = role
+        for text in _as_list(stop):
+            if text not in ids:
+                raise InvalidInputError(f"{name}: stop token {text!r} is not in its vocabulary")
+            if roles.get(ids[text], "other") not in STOP_ROLES:
+                roles[ids[text]] = "eos"
+        return cls(ids, roles, {i: role for i, role in tags.items() if i not in roles})
+
+    @property
+    def plain_tags(self) -> set[int]:
+        """Tags that text may become."""
+        return {i for text, i in self.ids.items() if i in self.tags and is_plain_tag(text)}
+
+    def spellings(self, of: Collection[int]) -> tuple[str, ...]:
+        return tuple(text for text, i in self.ids.items() if i in of and text)
+
+    def stops(
+        self,
+        named: Mapping[Role, str],
+        chatting: _Chatting | None,
+        stop: str | Sequence[str] | None,
+        also: Collection[int],
+        name: str,
+    ) -> list[int]:
+        """The ids that end a completion, the one that the policy's own turns end with first.
+
+        That is what the template ends a turn with, where nothing that is told knows better: generation_config.json has
+        a list without it, or the eos token is the end of a turn itself (gpt-oss ends messages with one token and its
+        turns with another).
+        """
+        ends = [self.ids[text] for text in _as_list(stop)]
+        if not ends:
+            told = [i for i in also if i in self.controls]
+            eos = [self.ids[t] for role, t in named.items() if role == "eos" and t in self.ids]
+            turn = None if chatting is None else turn_end(chatting.template, chatting.encode, self.controls)
+            if told:
+                ends = [i for i in (turn, *eos) if i in told] + told
+            elif turn is None or any(self.controls.get(i) == "end_of_turn" for i in eos):
+                ends = eos
+            else:
+                ends = [turn, *eos]
+        if not ends:
+            known = [i for i, role in self.controls.items() if role in STOP_ROLES]
+            ends = sorted(known, key=lambda i: (self.controls[i] != "eos", i))[:1]
+        if not ends:
+            raise InvalidInputError(f"{name}: no end-of-text token is known: name the stop token, load(..., stop=...)")
+        return list(dict.fromkeys(ends))
+
+
+def _as_list(stop: str | Sequence[str] | None) -> list[str]:
+    return [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
+
+
+def _unknowns(definition: Definition, ids: Mapping[str, int]) -> list[int]:
     model = definition["model"]
-    if model["type"] not in ("BPE", "Unigram"):
-        raise InvalidInputError(
-            f"{name or 'tokenizer'}: {model['type']} models are not supported, because their ids do not say where the "
-            "white space was; use a policy with a BPE or Unigram tokenizer"
-        )
-    decoders = {d["type"]: d for d in _parts(definition.get("decoder"), "decoders")}
-    affixes = [k for k in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(k)]
-    unknown = set(decoders) - {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
-    if affixes or unknown or not decoders:
-        found = ", ".join([*sorted(unknown), *affixes]) or "none"
-        raise InvalidInputError(
-            f"{name or 'tokenizer'}: cannot read how its pieces spell bytes (decoder: {found}); supported are "
-            "byte-level decoders and ▁ pieces with or without byte fallback"
-        )
-    splitters = _parts(definition.get("pre_tokenizer"), "pretokenizers")
-    normalizers = _parts(definition.get("normalizer"), "normalizers")
-    prefix = (
-        any(p.get("add_prefix_space") for p in splitters if p["type"] == "ByteLevel")
-        or any(_prepends(p) for p in [*splitters, *decoders.values()] if p["type"] == "Metaspace")
-        or any(n["type"] == "Prepend" for n in normalizers)
-    )
-    return _Kind("ByteLevel" in decoders, prefix)
+    unk, unk_id = model.get("unk_token"), model.get("unk_id")
+    found = [ids[unk]] if isinstance(unk, str) and unk in ids else []
+    return found + ([unk_id] if unk_id is not None else [])
 
 
-def _prepends(metaspace: Mapping[str, Any]) -> bool:
-    return bool(
-        metaspace.get("prepend_scheme", "always" if metaspace.get("add_prefix_space", True) else "never") != "never"
-    )
+def _rendered(chatting: _Chatting, added: Mapping[int, str]) -> set[int]:
+    """Added tokens that the chat template writes: those that its renderings have outside of what messages say, and
+    those that its source spells with a mark in it. White space is what any text may have."""
+    candidates = {i: text for i, text in added.items() if text.strip() and not is_tag(text)}
+    spelled = {i for i, text in candidates.items() if not text.isalnum() and text in chatting.template.source}
+    texts = [text for messages in PROBES for text in render(chatting.template, messages)]
+    met = {i for row in chatting.encode(texts) for i in row.tolist()}
+    return spelled | (met & set(candidates))
 
 
-def _parts(part: Mapping[str, Any] | None, key: str) -> _Parts:
-    """A component of the definition as the flat list of what it is made of."""
-    if part is None:
-        return []
-    return [p for inner in part[key] for p in _parts(inner, key)] if part["type"] == "Sequence" else [part]
-
-
-def _ids(definition: Mapping[str, Any]) -> dict[str, int]:
-    vocab = definition["model"]["vocab"]
-    ids = dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
-    return ids | {row["content"]: row["id"] for row in definition["added_tokens"]}
-
-
-def _controls(definition: Mapping[str, Any], ids: Mapping[str, int], named: Mapping[Role, str]) -> dict[int, Role]:
-    roles = {row["id"]: role_of(row["content"]) for row in definition["added_tokens"] if row["special"]}
-    model = definition["model"]
-    unk = model.get("unk_token")
-    if isinstance(unk, str) and unk in ids:
-        roles[ids[unk]] = "unk"
-    if model.get("unk_id") is not None:
-        roles[model["unk_id"]] = "unk"
-    for role, text in named.items():
-        if text in ids and roles.get(ids[text], "other") == "other":
-            roles[ids[text]] = role
-    return roles
-
-
-def _stop_id(controls: Mapping[int, Role], ids: Mapping[str, int], stop: str | None, name: str) -> int:
-    if stop is not None:
-        if stop not in ids:
-            raise InvalidInputError(f"{name or 'tokenizer'}: stop token {stop!r} is not in its vocabulary")
-        return ids[stop]
-    ends = [i for i, role in controls.items() if role in STOP_ROLES]
-    if not ends:
-        raise InvalidInputError(f"{name or 'tokenizer'}: no end-of-text token is known: name the stop token")
-    return min(ends, key=lambda i: (controls[i] != "eos", i))
-
-
-def _private_copy(definition: dict[str, Any], controls: Mapping[int, Role]) -> Any:
-    """The same tokenizer without truncation, padding or dropout, to which every control token is special."""
-    from tokenizers import Tokenizer
-
-    special = [{**row, "special": row["special"] or row["id"] in controls} for row in definition["added_tokens"]]
-    model = definition["model"] | ({"dropout": None} if "dropout" in definition["model"] else {})
-    changed = definition | {"truncation": None, "padding": None, "added_tokens": special, "model": model}
-    copy = Tokenizer.from_str(json.dumps(changed))
-    copy.encode_special_tokens = True
-    return copy
-
-
-def _prompt_format(
-    backend: Any,
-    encoder: HuggingFaceEncoder,
-    ids: Mapping[str, int],
-    controls: Mapping[int, Role],
+def _templated(
+    tokens: _Tokens,
     stop_id: int,
-    chat: ChatFormat | None,
-    template_of: Any,
-) -> PromptFormat:
-    if template_of is not None:
-        return TransformersPrompt(template_of)
+    encoders: tuple[Encoder, Encoder],
+    chatting: _Chatting,
+) -> tuple[PromptFormat, Boundary]:
+    prompt = TemplatePrompt(
+        chatting.template,
+        chatting.encode,
+        chatting.goes_on,
+        tokens.spellings(tokens.controls),
+        tokens.spellings(tokens.tags),
+    )
+    return prompt, boundary_of(prompt, encoders, stop_id)
+
+
+def _untemplated(
+    backend: Any, tokens: _Tokens, stop_id: int, plain: PlainText, chat: ChatFormat | None
+) -> tuple[PromptFormat, Boundary]:
     if chat is not None:
-        return ChatFormatPrompt(chat, encoder, ids)
+        return ChatFormatPrompt(chat, plain, tokens.ids), Boundary(opening=chat.opening, closing=chat.closing)
     head = backend.encode("").ids  # what its post-processor puts around a text
-    bos = next((i for i in head if controls.get(i) == "bos"), None)
-    return PlainPrompt(encoder, bos, stop_id)
-
-
-def _alphabet() -> dict[str, bytes]:
-    """The byte-level alphabet: printable Latin-1 stands for itself, the other bytes for U+0100 onwards in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in set(printable)]
-    return {chr(b): bytes([b]) for b in printable} | {chr(0x100 + n): bytes([b]) for n, b in enumerate(others)}
-
-
-_ALPHABET = _alphabet()
+    bos = next((i for i in head if tokens.controls.get(i) == "bos"), None)
+    return PlainPrompt(plain, bos, stop_id), Boundary(continues=True)

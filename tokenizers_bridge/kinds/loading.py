@@ -9,12 +9,18 @@ A package adds a kind by an entry point: a class or function that makes a `Token
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mutual_env.catalogue import Catalogue, check_options
-from mutual_env.errors import ConformanceError, InvalidInputError, MissingExtraError, UnknownNameError
+from mutual_env.errors import (
+    ConformanceError,
+    InvalidInputError,
+    MissingExtraError,
+    MutualEnvError,
+    UnknownNameError,
+)
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
 from tokenizers_bridge.kinds.huggingface import from_huggingface
 from tokenizers_bridge.kinds.published import PUBLISHED, published
@@ -24,6 +30,7 @@ from tokenizers_bridge.kinds.transformers import from_directory, from_transforme
 from tokenizers_bridge.protocol import Tokenizer
 from tokenizers_bridge.testing import check_tokenizer
 
+Stop: TypeAlias = str | Sequence[str] | None
 _ACCEPTED = (
     "a directory with tokenizer.json, a tokenizer.json, Tekken .json or SentencePiece .model file, a tokenizers or "
     f"transformers tokenizer, a tiktoken encoding, a SentencePieceProcessor, or one of {', '.join(PUBLISHED)}"
@@ -38,21 +45,33 @@ _TOYS = {
 _KINDS: Catalogue[Callable[..., Tokenizer]] = Catalogue("tokenizer kind", "mutual_env.tokenizers", _TOYS)
 
 
-def load(source: Any) -> Tokenizer:
+def load(source: Any, *, stop: Stop = None) -> Tokenizer:
     """The tokenizer in `source`, tested before it is returned: see `check_tokenizer`. One that already is a `Tokenizer`
-    of this package comes back as it is, and so does a toy, which can write its own alphabet alone."""
+    of this package comes back as it is, and so does a toy, which can write its own alphabet alone.
+
+    `stop` names the token that ends a completion, or several, the policy's own first, where the files do not say it or
+    a policy was trained otherwise.
+    """
+    if stop is not None and isinstance(source, (Tokenizer, Mapping)):
+        raise InvalidInputError(f"stop={stop!r} is for a tokenizer that is read: this one has its stop token")
     if isinstance(source, Tokenizer):
         return source
-    if isinstance(source, Mapping):
-        tokenizer = described(source)
-        if source["kind"] in _TOYS:
-            return tokenizer
-    else:
-        tokenizer = _from_path(source) if isinstance(source, (str, Path)) else _from_object(source)
     try:
-        check_tokenizer(tokenizer)
+        tokenizer = _read(source, stop)
+        if not (isinstance(source, Mapping) and source["kind"] in _TOYS):
+            check_tokenizer(tokenizer)
     except ConformanceError as error:
         raise InvalidInputError(str(error)) from error  # what is wrong is what was given to `load`
+    except MutualEnvError:
+        raise
+    except BaseException as error:  # the libraries raise what they like; a panic in Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        shown = source if isinstance(source, (str, Path)) else type(source).__name__
+        why = str(error).strip().partition("\n")[0][:300]
+        raise InvalidInputError(
+            f"{shown} cannot be read as a tokenizer ({type(error).__name__}: {why}): take its files as published"
+        ) from error
     return tokenizer
 
 
@@ -81,46 +100,82 @@ def names() -> list[str]:
     return sorted({*_KINDS.names(), *PUBLISHED})
 
 
-def _from_path(source: str | Path) -> Tokenizer:
+def _read(source: Any, stop: Stop) -> Tokenizer:
+    if isinstance(source, Mapping):
+        return described(source)
+    return _from_path(source, stop) if isinstance(source, (str, Path)) else _from_object(source, stop)
+
+
+def _from_path(source: str | Path, stop: Stop) -> Tokenizer:
     path = Path(source)
-    if isinstance(source, str) and (source in PUBLISHED or not path.exists()):
+    looks_like_path = isinstance(source, Path) or "/" in source or path.suffix in (".json", ".model")
+    if isinstance(source, str) and (source in PUBLISHED or not (path.exists() or looks_like_path)):
+        if stop is not None:
+            raise InvalidInputError(f"stop={stop!r} is for files: {source!r} has the stop token of its publisher")
         return described({"kind": source}) if source in _KINDS.names() else published(source)
-    if path.is_dir():
-        if (path / "tokenizer.json").exists():
-            configured = (path / "tokenizer_config.json").exists() or (path / "config.json").exists()
-            return from_directory(path) if configured else _from_json(path / "tokenizer.json")
-        if (path / "tekken.json").exists():
-            return from_tekken(path / "tekken.json")
-        raise InvalidInputError(f"{path} has no tokenizer.json: save the fast tokenizer of the model there")
     if not path.exists():
         raise InvalidInputError(f"{path} does not exist: give {_ACCEPTED}")
-    return _from_json(path) if path.suffix == ".json" else from_sentencepiece(path, name=path.stem)
+    if path.is_dir():
+        return _from_directory(path, stop)
+    if path.suffix == ".json":
+        return _from_json(path, stop)
+    _refuse_other_vocabularies(path)
+    return from_sentencepiece(path, name=path.stem, stop=stop)
 
 
-def _from_json(path: Path) -> AdaptedTokenizer:
+def _from_directory(path: Path, stop: Stop) -> AdaptedTokenizer:
+    if (path / "tokenizer.json").exists():
+        configured = (path / "tokenizer_config.json").exists() or (path / "config.json").exists()
+        return from_directory(path, stop=stop) if configured else _from_json(path / "tokenizer.json", stop)
+    if (path / "tekken.json").exists():
+        return from_tekken(path / "tekken.json", stop=stop)
+    if (path / "tokenizer.model").exists():
+        raise InvalidInputError(
+            f"{path} has no tokenizer.json: load {path / 'tokenizer.model'} itself, or save the fast tokenizer there"
+        )
+    raise InvalidInputError(f"{path} has no tokenizer.json: save the fast tokenizer of the model there")
+
+
+def _from_json(path: Path, stop: Stop) -> AdaptedTokenizer:
     try:
         data = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InvalidInputError(f"{path} is not JSON ({error}): give {_ACCEPTED}") from error
-    if "vocab" in data and "config" in data:
-        return from_tekken(path)
-    if "model" not in data:
+    if not isinstance(data, dict) or not ("model" in data or ("vocab" in data and "config" in data)):
         raise InvalidInputError(f"{path} has neither a 'model' nor a 'vocab': give {_ACCEPTED}")
+    if "model" not in data:
+        return from_tekken(path, stop=stop)
     try:
         from tokenizers import Tokenizer as Backend
     except ImportError as error:
         raise MissingExtraError.of("a tokenizer.json", "tokenizers") from error
-    return from_huggingface(Backend.from_file(str(path)), name=path.parent.name)
+    return from_huggingface(Backend.from_file(str(path)), name=path.parent.name, stop=stop)
 
 
-def _from_object(source: Any) -> AdaptedTokenizer:
+def _refuse_other_vocabularies(path: Path) -> None:
+    """Vocabulary files that are no SentencePiece model, by what they begin with."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if path.suffix == ".txt" and head[:2] in (b"1 ", b"0 "):
+        raise InvalidInputError(
+            f"{path} is an RWKV vocabulary, which is not supported: nothing but RWKV's own code says how it cuts text; "
+            "use a policy with a BPE or Unigram tokenizer"
+        )
+    if path.suffix == ".txt":
+        raise InvalidInputError(
+            f"{path} is a word list (WordPiece?), not supported because its ids do not say where the white space was: "
+            "use a policy with a BPE or Unigram tokenizer"
+        )
+
+
+def _from_object(source: Any, stop: Stop) -> AdaptedTokenizer:
     module = type(source).__module__.partition(".")[0]
     if module == "tiktoken":
-        return from_tiktoken(source)
+        return from_tiktoken(source, stop=stop)
     if module == "sentencepiece":
-        return from_sentencepiece(source)
+        return from_sentencepiece(source, stop=stop)
     if module == "tokenizers" and hasattr(source, "to_str"):
-        return from_huggingface(source)
+        return from_huggingface(source, stop=stop)
     if hasattr(source, "backend_tokenizer") or hasattr(source, "chat_template"):
-        return from_transformers(source)
+        return from_transformers(source, stop=stop)
     raise InvalidInputError(f"cannot read a tokenizer from {type(source).__name__}: give {_ACCEPTED}")

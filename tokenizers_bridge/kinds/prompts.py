@@ -1,17 +1,20 @@
-"""How a prompt becomes ids: a chat format of declared pieces, a transformers chat template, or bos and the plain
-text."""
+"""How a prompt becomes ids: a chat format of declared pieces, a chat template, or bos and the plain text. What a
+message says is content in all three: whatever it spells, it becomes no control token."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Ids, Message, Prompt
-from tokenizers_bridge.kinds.adapted import Encoder
+from tokenizers_bridge.kinds.adapted import Encoder, inside_spellings
+from tokenizers_bridge.kinds.templates import ChatTemplate
+from tokenizers_bridge.roles import is_tag
 
 
 def messages_of(prompt: Prompt) -> list[Message]:
@@ -45,15 +48,16 @@ class ChatFormat:
     for the content without the white space around it.
 
     `turns` gives the pieces of one message by its role, "*" those of every other role; `generation` is what the policy
-    goes on from. What a message says is always encoded as plain text, whatever it spells.
+    goes on from. What a message says is encoded as plain text, whatever it spells, but for the tags of a thought or a
+    call that an assistant's earlier turn has in it.
     """
 
     start: tuple[str, ...]
     turns: Mapping[str, tuple[str, ...]]
     generation: tuple[str, ...]
 
-    def pieces(self, messages: Sequence[Message]) -> list[str | tuple[str]]:
-        """In order: a control token as a 1-tuple, text as it is."""
+    def pieces(self, messages: Sequence[Message], tags: re.Pattern[str] | None = None) -> list[str | tuple[str]]:
+        """In order: a control token or a tag as a 1-tuple, text as it is."""
         out: list[str | tuple[str]] = [*map(_control_or_text, self.start)]
         for message in messages:
             role, content = message["role"], message["content"]
@@ -63,8 +67,22 @@ class ChatFormat:
                 raise InvalidInputError(
                     f"prompt has a message of role {role!r}, which this chat format lacks: use {known}"
                 )
-            out += [_filled(p, role, content) if isinstance(p, str) else p for p in map(_control_or_text, pieces)]
+            for piece in map(_control_or_text, pieces):
+                text = _filled(piece, role, content) if isinstance(piece, str) else ""
+                found = tags.split(text) if tags is not None and role == "assistant" else [text]
+                out += [(t,) if i % 2 else t for i, t in enumerate(found)] if isinstance(piece, str) else [piece]
         return [*out, *map(_control_or_text, self.generation)]
+
+    @property
+    def opening(self) -> str:
+        """What the last turn has written already of what the policy says: the opening of a thought."""
+        start = next((i for i, piece in enumerate(self.generation) if is_tag(piece)), len(self.generation))
+        return "".join(self.generation[start:])
+
+    @property
+    def closing(self) -> str:
+        """What ends such a thought where nothing is thought."""
+        return "\n</think>\n\n" if self.opening else ""
 
 
 def _filled(piece: str, role: str, content: str) -> str:
@@ -78,16 +96,18 @@ def _control_or_text(piece: str) -> str | tuple[str]:
 
 @dataclass(frozen=True, slots=True)
 class ChatFormatPrompt:
-    """A prompt in a `ChatFormat`."""
+    """A prompt in a `ChatFormat`. `encoder` makes no token of any spelling; `token_ids` are control tokens and tags."""
 
     format: ChatFormat
     encoder: Encoder
-    control_ids: Mapping[str, int]
+    token_ids: Mapping[str, int]
 
     def __call__(self, prompt: Prompt) -> Ids:
+        spelled = [re.escape(text) for text in self.token_ids if is_tag(text)]
+        tags = re.compile(f"({'|'.join(spelled)})") if spelled else None
         parts: list[Ids] = []
         text = ""
-        for piece in [*self.format.pieces(messages_of(prompt)), ("",)]:
+        for piece in [*self.format.pieces(messages_of(prompt), tags), ("",)]:
             if isinstance(piece, str):
                 text += piece
                 continue
@@ -95,21 +115,71 @@ class ChatFormatPrompt:
                 parts += self.encoder([text])
                 text = ""
             if piece[0]:
-                parts.append(np.array([self.control_ids[piece[0]]], np.int32))
+                parts.append(np.array([self.token_ids[piece[0]]], np.int32))
         return np.concatenate(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class TransformersPrompt:
-    """A prompt through the chat template that a transformers tokenizer carries."""
+# Characters that no text has in it: what stands for the first character of a spelling, so that nobody recognises it.
+STAND_INS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 
-    tokenizer: Any
+
+@dataclass(frozen=True, slots=True)
+class TemplatePrompt:
+    """A prompt through a chat template.
+
+    `encode` is the publisher's own tokenizer, which recognises control tokens in what the template wrote; `goes_on` is
+    the same for what goes on in the middle of a text. Where a message spells one, the first character of the spelling
+    goes through the template as a stand-in, and the text is encoded in parts that end there. `controls` and `tags` are
+    the spellings; a tag is content where the assistant wrote it.
+    """
+
+    template: ChatTemplate
+    encode: Encoder
+    goes_on: Encoder
+    controls: tuple[str, ...]
+    tags: tuple[str, ...] = ()
 
     def __call__(self, prompt: Prompt) -> Ids:
-        rendered = self.tokenizer.apply_chat_template(
-            messages_of(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return np.array(rendered["input_ids"], np.int32)
+        return self.ids(messages_of(prompt), generation=True)
+
+    def ids(self, messages: Sequence[Message], *, generation: bool) -> Ids:
+        """The conversation as ids: with `generation`, up to where the policy goes on."""
+        shown, characters = self._disguise(messages)
+        text = self.template.render(shown, generation=generation)
+        if not characters:
+            return self.encode([text])[0]
+        ends = [match.end() for match in re.finditer(f"[{''.join(characters)}]", text)]
+        spelled = text.translate({ord(stand_in): char for stand_in, char in characters.items()})
+        parts = [spelled[a:b] for a, b in pairwise([0, *ends, len(text)])]
+        return np.concatenate([*self.encode(parts[:1]), *self.goes_on(parts[1:])])
+
+    def _disguise(self, messages: Sequence[Message]) -> tuple[list[Message], dict[str, str]]:
+        """The messages with a stand-in at the start of each spelling, and the character that each stands for."""
+        characters: dict[str, str] = {}
+        shown: list[Message] = []
+        for message in messages:
+            spellings = self.controls if message["role"] == "assistant" else (*self.controls, *self.tags)
+            content = message["content"]
+            if any(text in content for text in spellings):
+                spelled = inside_spellings(spellings)
+                for first in dict.fromkeys(spelled.findall(content)):
+                    if first not in characters.values():
+                        characters[_unused(messages, characters)] = first
+                content = _with_stand_ins(content, spelled, characters)
+            shown.append({**message, "content": content})
+        return shown, characters
+
+
+def _with_stand_ins(content: str, spelled: re.Pattern[str], characters: Mapping[str, str]) -> str:
+    stand_ins = {first: char for char, first in characters.items()}
+    return spelled.sub(lambda match: stand_ins[match.group()], content)
+
+
+def _unused(messages: Sequence[Message], taken: Mapping[str, str]) -> str:
+    for char in STAND_INS:
+        if char not in taken and not any(char in message["content"] for message in messages):
+            return char
+    raise InvalidInputError("prompt spells control tokens and has all of U+FDD0 to U+FDEF in it: take some of them out")
 
 
 CHATML = ChatFormat(

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import numpy as np
 from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.machine import cores
 from mutual_env.types import Ids
-from tokenizers_bridge.declaration import Declaration, Form
+from tokenizers_bridge.declaration import NOTHING, Boundary, Declaration, Form
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer, PromptFormat
 from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt, PlainPrompt
 from tokenizers_bridge.kinds.vocabulary import Vocabulary
 from tokenizers_bridge.protocol import Role
-from tokenizers_bridge.roles import role_of
+from tokenizers_bridge.roles import STOP_ROLES, is_plain_tag, is_tag, role_of
 
 # tiktoken's regular expression overflows its stack on longer texts without a break, as the publishers of Llama found.
 MAX_RUN = 25_000
@@ -31,11 +31,13 @@ LEAST_SHARE = 30_000
 
 @dataclass(frozen=True, slots=True)
 class TiktokenEncoder:
-    """Ordinary encoding of an `Encoding`, ids shifted by `shift`. `form` is applied first."""
+    """Ordinary encoding of an `Encoding`, ids shifted by `shift`. `form` is applied first. Of its special tokens, text
+    that spells one of `tags` becomes that one."""
 
     encoding: Any
     form: Form | None = None
     shift: int = 0
+    tags: frozenset[str] = frozenset()
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
         shares = _shares(texts, min(len(texts), cores()))
@@ -46,13 +48,14 @@ class TiktokenEncoder:
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
         # The call inside encode_to_numpy: what that adds to it is a tenth of a short text's time.
-        encode = self.encoding._core_bpe.encode_to_tiktoken_buffer
+        encode, tags = self.encoding._core_bpe.encode_to_tiktoken_buffer, self.tags
         rows = []
         for text in texts:
             if self.form and not text.isascii():
                 text = self.form(text)
             runs = (text,) if len(text) <= MAX_RUN else _runs(text)
-            ids = np.frombuffer(b"".join([encode(run, _NONE_ALLOWED) for run in runs]), np.int32)
+            allowed = tags if tags and any(tag in text for tag in tags) else _NONE_ALLOWED
+            ids = np.frombuffer(b"".join([encode(run, allowed) for run in runs]), np.int32)
             rows.append(ids + self.shift if self.shift else ids)
         return rows
 
@@ -92,7 +95,7 @@ def from_tiktoken(
     form_name: str = "",
     chat: ChatFormat | None = None,
     bos: str | None = None,
-    stop: str | None = None,
+    stop: str | Sequence[str] | None = None,
 ) -> AdaptedTokenizer:
     """An `Encoding`. `form` is a change the publisher makes before encoding; `chat`, `bos`, `stop` are how it is
     prompted."""
@@ -101,22 +104,34 @@ def from_tiktoken(
     pieces = [b""] * encoding.n_vocab
     for piece, rank in ranks.items():
         pieces[rank] = piece
-    stop = stop or next((text for text in specials if role_of(text) == "eos"), "<eos>")
-    if stop not in specials:
-        raise InvalidInputError(
-            f"{encoding.name}: stop token {stop!r} is not among {sorted(specials)[:8]}: name another"
-        )
-    encoder = TiktokenEncoder(encoding, form)
-    plain = PlainPrompt(encoder, specials[bos] if bos else None, specials[stop])
-    prompt_format = ChatFormatPrompt(chat, encoder, specials) if chat else plain
+    stops = _stops(specials, stop, encoding.name)
+    tags = frozenset(text for text in specials if is_plain_tag(text))
+    plain = TiktokenEncoder(encoding, form)
+    bare = PlainPrompt(plain, specials[bos] if bos else None, specials[stops[0]])
+    boundary = Boundary(opening=chat.opening, closing=chat.closing) if chat else Boundary(continues=True)
     return _adapted(
-        name or encoding.name, pieces, specials, encoder, encoding._pat_str,
-        Declaration(form=form, form_name=form_name, control_texts={i: text for text, i in specials.items()}),
-        stop, prompt_format,
+        name or encoding.name, pieces, specials, TiktokenEncoder(encoding, form, tags=tags), encoding._pat_str,
+        Declaration(form=form, form_name=form_name, boundary=boundary),
+        stops, ChatFormatPrompt(chat, plain, specials) if chat else bare,
     )  # fmt: skip
 
 
-def from_tekken(path: Path, *, name: str = "", prompt_format: PromptFormat | None = None) -> AdaptedTokenizer:
+def _stops(specials: Mapping[str, int], stop: str | Sequence[str] | None, name: str) -> list[str]:
+    given = [stop] if isinstance(stop, str) else list(stop or [])
+    given = given or [text for text in specials if role_of(text) == "eos"][:1] or ["<eos>"]
+    for text in given:
+        if text not in specials:
+            raise InvalidInputError(f"{name}: stop token {text!r} is not among {sorted(specials)[:8]}: name another")
+    return given
+
+
+def from_tekken(
+    path: Path,
+    *,
+    name: str = "",
+    prompt_format: PromptFormat | None = None,
+    stop: str | Sequence[str] | None = None,
+) -> AdaptedTokenizer:
     """Mistral's Tekken file: the special tokens come first, the ranks of a tiktoken encoding behind them."""
     try:
         import tiktoken
@@ -136,10 +151,10 @@ def from_tekken(path: Path, *, name: str = "", prompt_format: PromptFormat | Non
     pieces = [b""] * n_special + [b""] * n_ranks
     for piece, rank in ranks.items():
         pieces[n_special + rank] = piece
-    declaration = Declaration(control_texts={i: text for text, i in specials.items()})
     encoder = TiktokenEncoder(encoding, shift=n_special)
-    prompt_format = prompt_format or PlainPrompt(encoder, specials["<s>"], specials["</s>"])
-    return _adapted(name or path.stem, pieces, specials, encoder, config["pattern"], declaration, "</s>", prompt_format)
+    stops = _stops(specials, stop or "</s>", name or path.stem)
+    prompt_format = prompt_format or PlainPrompt(encoder, specials["<s>"], specials[stops[0]])
+    return _adapted(name or path.stem, pieces, specials, encoder, config["pattern"], NOTHING, stops, prompt_format)
 
 
 # Files of version 7 and before leave their special tokens out; these are their ranks, in order.
@@ -157,18 +172,24 @@ def _adapted(
     encoder: TiktokenEncoder,
     pattern: str,
     declaration: Declaration,
-    stop: str,
+    stops: Sequence[str],
     prompt_format: PromptFormat,
 ) -> AdaptedTokenizer:
-    roles: dict[int, Role] = {i: role_of(text) for text, i in specials.items()}
+    roles: dict[int, Role] = {i: role_of(text) for text, i in specials.items() if not is_tag(text)}
+    roles |= {specials[text]: "eos" for text in stops if role_of(text) not in STOP_ROLES}
+    tags = {i: role_of(text) for text, i in specials.items() if i not in roles}
+    for text, i in specials.items():
+        pieces[i] = text.encode() if i in tags else b""
     definition = ("tiktoken", pattern, declaration.form_name, *_flat(pieces), json.dumps(sorted(specials.items())))
+    controls = {i: text for text, i in specials.items() if i in roles}
     return AdaptedTokenizer(
         name=name,
         vocabulary=Vocabulary.of(pieces, roles),
         encoder=encoder,
         prompt_format=prompt_format,
-        stop_id=specials[stop],
-        declaration=declaration,
+        stop_id=specials[stops[0]],
+        stop_ids=[specials[text] for text in stops],
+        declaration=replace(declaration, control_texts=controls, tags=tags),
         definition=definition,
     )
 

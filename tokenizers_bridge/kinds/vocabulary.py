@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,10 @@ class Vocabulary:
         for array in (starts, lengths, heads, masks):
             array.flags.writeable = False
         return cls(blob, starts, lengths, heads, masks, roles)
+
+    def with_role(self, token_id: int, role: Role) -> Vocabulary:
+        """The same, but this control token plays this role."""
+        return replace(self, specials={**self.specials, token_id: role})
 
     @property
     def size(self) -> int:

@@ -169,7 +169,10 @@ def align_tokens(author: Tokens, reader: Tokens, edits: Edits) -> Alignment:
 
 def _align_equal(at_a: Ints, at_r: Ints, in_front: tuple[int, int], edits: Edits, stops: int) -> Alignment:
     """Bytes that are equal but for an edit in front: borders through a table over bytes, in linear time."""
+    behind_a, behind_r = -1, -1  # the tokens that end where the edit does
     if len(edits):
+        ends = ((at[: at.size - stops], end) for at, end in zip((at_a, at_r), in_front, strict=True))
+        behind_a, behind_r = (_ending_at(at, end) for at, end in ends)
         np.maximum(at_a - in_front[0], 0, out=at_a)
         np.maximum(at_r - in_front[1], 0, out=at_r)
     at_a[-1] += stops  # the two stop tokens are a last byte of their own
@@ -178,11 +181,19 @@ def _align_equal(at_a: Ints, at_r: Ints, in_front: tuple[int, int], edits: Edits
     index[at_a] = np.arange(1, at_a.size + 1)
     index[0] = 0
     found = index[at_r]
+    if behind_a >= 0 and behind_r >= 0:
+        found[behind_r] = behind_a + 1
     found[-1] = at_a.size
     ends_a, ends_r = found[found > 0], found.nonzero()[0] + 1
     exact = np.ones(ends_a.size, np.bool_)
     exact[0] = not len(edits)
     return Alignment.of(ends_a, ends_r, exact, edits)
+
+
+def _ending_at(at: Ints, end: int) -> int:
+    """The last token that ends at this byte; -1 where none does."""
+    last = int(at.searchsorted(end, side="right")) - 1
+    return last if last >= 0 and at[last] == end else -1
 
 
 def _borders(at_a: Ints, at_r: Ints, paired_a: Ints, paired_r: Ints, edits: Edits) -> tuple[Ints, Ints]:
@@ -219,14 +230,15 @@ class _Controls:
 
 
 def _pair_controls(author: _Controls, reader: _Controls) -> tuple[Ints, Ints]:
-    """Control tokens at the same byte and of the same class, in order; "other" and "unk" never pair."""
+    """Control tokens at the same byte and of the same class, in order; what says nothing ("pad") or nothing that is
+    known ("other", "unk") never pairs."""
     waiting: dict[tuple[int, Role], list[int]] = {}
     for i in reversed(range(len(author.kind))):
         waiting.setdefault((int(author.at[i]), author.kind[i]), []).append(i)
     pairs: list[tuple[int, int]] = []
     last = -1
     for j, kind in enumerate(reader.kind):
-        queue = waiting.get((int(reader.at[j]), kind), []) if kind not in ("other", "unk") else []
+        queue = waiting.get((int(reader.at[j]), kind), []) if kind not in ("other", "unk", "pad") else []
         while queue and queue[-1] <= last:
             queue.pop()
         if queue:

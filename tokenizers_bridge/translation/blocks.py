@@ -19,6 +19,7 @@ from tokenizers_bridge.protocol import Tokenizer
 from tokenizers_bridge.translation.align import Alignment
 from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.front import LeadingSpace, Meeting
 from tokenizers_bridge.translation.residual import Residuals, Spans
 from tokenizers_bridge.translation.source import NOT_FINITE
 from tokenizers_bridge.types import Action, Block, Fidelity, Ints, Mask, Outcome
@@ -71,6 +72,18 @@ class Authored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Meant:
+    """What one reader is to write for the rows of an `Authored`: row i is texts[i], spelled out in `encoded`. The
+    author's first skip[i] bytes and the first extra[i] of these have no equal on the other side."""
+
+    texts: list[str]
+    encoded: list[bytes]
+    skip: Ints
+    extra: Ints
+    leading_space: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Translated:
     """Rows of a batch, and the block that they became."""
 
@@ -78,33 +91,65 @@ class Translated:
     block: Block
 
 
-def authored(batch: Sequence[Completion], rows: list[int], author: Known) -> Authored | None:
-    """Those of these rows of the batch that fit. All are by this author."""
+def authored(batch: Sequence[Completion], rows: list[int], author: Known, apart: Ints) -> Authored | None:
+    """Those of these rows of the batch that fit. All are by this author; one with a tag that has to be taken out of its
+    text does not."""
     if not rows:
         return None
     own = [batch[i] for i in rows]
     sizes = np.fromiter((c.token_ids.size for c in own), np.int64, len(own))
     if not sizes.all():
-        return authored(batch, _kept(rows, sizes > 0), author)
+        return authored(batch, _kept(rows, sizes > 0), author, apart)
     try:
         side = Side.of([c.token_ids for c in own], sizes, author.tokenizer)
         encoded = [c.text.encode() for c in own]
     except (MutualEnvError, UnicodeEncodeError):  # ids that the author does not have, text that is no Unicode
         sound = [i for i in rows if _is_sound(batch[i], author.tokenizer)]
-        return authored(batch, sound, author) if len(sound) < len(rows) else None
+        return authored(batch, sound, author, apart) if len(sound) < len(rows) else None
     logprobs = np.concatenate([c.logprobs for c in own])
     stopped = np.fromiter((c.finish_reason == "stop" for c in own), np.bool_, len(own))
     lead = side.widths - np.fromiter(map(len, encoded), np.int64, len(own))
-    fits = (lead == 0) | (lead == 1) if author.says.prefix_space else lead == 0
+    fits = (lead == 0) | (lead == 1) if author.differs else lead == 0
     fits &= side.only_stops(stopped, author.stops)
+    if apart.size:
+        fits &= ~np.logical_or.reduceat(np.isin(side.ids, apart), side.at[:-1])
     finite = np.isfinite(logprobs)
     if not finite.all():
         fits &= np.logical_and.reduceat(finite, side.at[:-1])
     if fits.all():
         fits[side.misspelled_rows(author, _behind_spaces(encoded, lead))] = False
     if not fits.all():
-        return authored(batch, _kept(rows, fits), author)
+        return authored(batch, _kept(rows, fits), author, apart)
     return Authored(rows, [c.text for c in own], encoded, side, logprobs, stopped, lead)
+
+
+def meant(source: Authored, author: Known, reader: Known, leading_space: LeadingSpace) -> Meant:
+    """What the reader is to write: the author's text, but for what the two prompts have written differently."""
+    meeting = Meeting(author.says.boundary, reader.says.boundary, leading_space)
+    texts, encoded, skip = source.texts, source.encoded, source.lead
+    if source.lead.any() and not author.says.prefix_space:  # no prefix: the author said that space
+        texts = [" " * n + text for text, n in zip(texts, source.lead.tolist(), strict=True)]
+        encoded, skip = [text.encode() for text in texts], np.zeros_like(skip)
+    extra = np.zeros_like(skip)
+    if not meeting.is_plain:
+        fronts = [meeting.front(text) for text in texts]
+        cut = [len(text[: front.skip].encode()) for text, front in zip(texts, fronts, strict=True)]
+        skip, extra = skip + np.array(cut), np.array([len(front.extra.encode()) for front in fronts])
+        texts = [front.text(text) for front, text in zip(fronts, texts, strict=True)]
+        encoded = [text.encode() for text in texts]
+    return Meant(texts, encoded, skip, extra, _leading_space(encoded, extra))
+
+
+def _leading_space(encoded: list[bytes], extra: Ints) -> Ints:
+    """Bytes of white space at the beginning of each, where nothing was put in front."""
+    size = np.zeros(len(encoded), np.int64)
+    first = np.fromiter((text[0] if text else 65 for text in encoded), np.int64, len(encoded))
+    # White space of one byte, and what is spelled in more than one and may be: the control characters beside.
+    for i in ((first <= 32) | (first >= 0x80)).nonzero()[0].tolist():
+        if not extra[i]:
+            text = encoded[i].decode()
+            size[i] = len(text[: len(text) - len(text.lstrip())].encode())
+    return size
 
 
 def translated(
@@ -114,16 +159,19 @@ def translated(
     reader: Known,
     encodings: Encodings,
     actions: Mapping[Fidelity, Action],
+    leading_space: LeadingSpace = "keep",
 ) -> Translated | None:
     """Those of the author's rows that fit on the reader's side too."""
+    apart = reader.apart(author)
     while source is not None:
-        kept = _encodable(source, reader, encodings)
+        told = meant(source, author, reader, leading_space)
+        kept = _encodable(source, told, reader, encodings)
         if len(kept) == len(source.rows):
-            side, added, fits = _reader_side(source, author, reader, encodings)
+            side, edits, fits = _reader_side(source, told, reader, encodings)
             if fits.all():
-                return Translated(source.rows, _block(source, side, added, actions))
+                return Translated(source.rows, _block(source, told, side, edits, actions))
             kept = _kept(source.rows, fits)
-        source = authored(batch, kept, author)
+        source = authored(batch, kept, author, apart)
     return None
 
 
@@ -141,101 +189,117 @@ def _kept(rows: list[int], fits: Mask) -> list[int]:
 
 
 def _behind_spaces(texts: list[bytes], spaces: Ints) -> bytes:
-    """All texts joined, each behind so many spaces; -1 takes its first byte away."""
+    """All texts joined, each behind so many spaces."""
     if not spaces.any():
         return b"".join(texts)
-    return b"".join([text[1:] if n < 0 else b" " * n + text for text, n in zip(texts, spaces.tolist(), strict=True)])
+    return b"".join([b" " * n + text for text, n in zip(texts, spaces.tolist(), strict=True)])
 
 
-def _encodable(source: Authored, reader: Known, encodings: Encodings) -> list[int]:
+def _encodable(source: Authored, told: Meant, reader: Known, encodings: Encodings) -> list[int]:
     """Rows that have an encoding, and spell no control token of the reader."""
-    careful = reader.may_spell_control(source.texts)
+    careful = reader.may_spell_control(told.texts)
     if not encodings.failed and not careful:
         return source.rows
     return [
         row
-        for row, text in zip(source.rows, source.texts, strict=True)
-        if text not in encodings.failed and not (careful and reader.spelled_control(text))
+        for row, text in zip(source.rows, told.texts, strict=True)
+        if (text, reader.goes_on) not in encodings.failed and not (careful and reader.spelled_control(text))
     ]
 
 
-def _reader_side(source: Authored, author: Known, reader: Known, encodings: Encodings) -> tuple[Side, Ints, Mask]:
-    """The reader's tokens, how many bytes each row has more than the author's, and which rows fit."""
-    rows = [encodings.ids[text] for text in source.texts]
+@dataclass(frozen=True, slots=True, eq=False)
+class FrontEdits:
+    """Bytes at the beginning of each row that the other side has not: one of the two is 0."""
+
+    author: Ints
+    reader: Ints
+
+    @property
+    def sizes(self) -> Ints:
+        return self.author + self.reader
+
+
+def _reader_side(source: Authored, told: Meant, reader: Known, encodings: Encodings) -> tuple[Side, FrontEdits, Mask]:
+    """The reader's tokens, how its rows begin otherwise than the author's, and which rows fit."""
+    goes_on = reader.goes_on
+    rows = [encodings.ids[text, goes_on] for text in told.texts]
     stop = np.array([reader.tokenizer.stop_id], np.int32)
     sizes = np.fromiter(map(len, rows), np.int64, len(rows)) + source.stopped
+    nothing = np.zeros(sizes.size, np.int64)
     if not sizes.all():
-        return source.side, np.zeros(sizes.size, np.int64), sizes > 0
+        return source.side, FrontEdits(nothing, nothing), sizes > 0
     ended = zip(rows, source.stopped.tolist(), strict=True)
     side = Side.of(
         [part for ids, stops in ended for part in ((ids, stop) if stops else (ids,))], sizes, reader.tokenizer
     )
-    added = side.widths - source.side.widths
-    fits = (added == 0) | (added == 1) if reader.says.prefix_space else added == 0
-    if author.says.prefix_space:
-        fits = fits | (added == -1) & _led_by_space(source)
+    prefix = side.widths - np.fromiter(map(len, told.encoded), np.int64, sizes.size)
+    fits = (prefix == 0) | (prefix == 1) if reader.says.prefix_space else prefix == 0
     fits &= side.only_stops(source.stopped, reader.stops)
+    edits = FrontEdits(told.skip, prefix + told.extra)
+    both = (edits.author > 0) & (edits.reader > 0)
+    if both.any():  # a space that both put in front is none; anything else goes the general way
+        same = both & (source.lead == 1) & (told.skip == 1) & (prefix == 1) & (told.extra == 0)
+        fits &= same | ~both
+        edits = FrontEdits(np.where(same, 0, edits.author), np.where(same, 0, edits.reader))
     if fits.all():
-        data = _behind_spaces(source.encoded, source.lead + added)
-        fits[side.misspelled_rows(reader, data)] = False
-    return side, added, fits
+        fits[side.misspelled_rows(reader, _behind_spaces(told.encoded, prefix))] = False
+    return side, edits, fits
 
 
-def _led_by_space(source: Authored) -> Mask:
-    starts = np.fromiter((text[:1] == b" " for text in source.encoded), np.bool_, len(source.encoded))
-    led: Mask = starts | (source.lead == 1)
-    return led
-
-
-def _block(source: Authored, side: Side, added: Ints, actions: Mapping[Fidelity, Action]) -> Block:
-    alignment, chunk_at = _align(source.side, side, added)
+def _block(source: Authored, told: Meant, side: Side, edits: FrontEdits, actions: Mapping[Fidelity, Action]) -> Block:
+    alignment, chunk_at = _align(source.side, side, edits)
     logprobs, exact = alignment.carry(source.logprobs)
     spans = Spans(source.side.at, side.at, chunk_at)
     residuals = Residuals.of(alignment, source.logprobs, spans)
-    same = Outcome("exact", actions["exact"], has_logprobs=True)
-    changed = Outcome("normalised", actions["normalised"], has_logprobs=True, reason=_ONE_SPACE.sentence)
+    sizes = edits.sizes
+    outcomes = {0: Outcome("exact", actions["exact"], has_logprobs=True)}
+    for size in set(sizes[sizes > 0].tolist()):
+        reason = Edits(np.array([[0, 0, 0, size]], np.int64), declared=True).sentence
+        outcomes[size] = Outcome("normalised", actions["normalised"], has_logprobs=True, reason=reason)
     return Block(
         side.ids, logprobs, exact, alignment.author_ends, alignment.reader_ends, alignment.exact,
         spans.author_at, spans.reader_at, spans.chunk_at,
-        residuals.token_share, residuals.mass_share, np.abs(added), residuals.largest_chunk,
-        [changed if more else same for more in added.tolist()],
+        residuals.token_share, residuals.mass_share, sizes, residuals.largest_chunk, told.leading_space,
+        [outcomes[size] for size in sizes.tolist()],
     )  # fmt: skip
 
 
-_ONE_SPACE = Edits(np.array([[0, 0, 0, 1]], np.int64), declared=True)
-
-
-def _align(author: Side, reader: Side, added: Ints) -> tuple[Alignment, Ints]:
+def _align(author: Side, reader: Side, edits: FrontEdits) -> tuple[Alignment, Ints]:
     """Borders of all rows, and where the chunks of each start.
 
-    Both sides share one coordinate: a byte is a step, a stop token is one, and so is the start of a row. A prefix space
-    that only one side has is no step: a token that is nothing but that space ends at the start of its row, where the
-    other side's never do.
+    Both sides share one coordinate: a byte is a step, a stop token is one, and so is the start of a row. What only one
+    side has at the beginning of a row is no step: a token that is nothing but that ends at the start of its row, where
+    the other side's never do.
     """
-    at_a, at_r = _places(author, added == -1), _places(reader, added == 1)
+    at_a, at_r = _places(author, edits.author), _places(reader, edits.reader)
     ends_a, ends_r = _shared(at_a, at_r), _shared(at_r, at_a)
-    chunk_at = np.zeros(added.size + 1, np.int64)
+    chunk_at = np.zeros(edits.author.size + 1, np.int64)
     chunk_at[1:] = ends_r.searchsorted(reader.at[1:]) + 1
     exact = np.ones(ends_a.size, np.bool_)
-    exact[chunk_at[:-1][added != 0]] = False
-    return Alignment.of(ends_a, ends_r, exact, _spaces(author, reader, added)), chunk_at
+    exact[chunk_at[:-1][edits.sizes > 0]] = False
+    return Alignment.of(ends_a, ends_r, exact, _as_edits(author, reader, edits)), chunk_at
 
 
-def _spaces(author: Side, reader: Side, added: Ints) -> Edits:
-    """The prefix spaces that only one side has, as edits of all the rows' bytes."""
-    if not added.any():
+def _as_edits(author: Side, reader: Side, edits: FrontEdits) -> Edits:
+    """The same as edits of all the rows' bytes."""
+    changed = edits.sizes.nonzero()[0]
+    if not changed.size:
         return NO_EDITS
-    changed = added.nonzero()[0]
     start_a, start_r = ((side.widths.cumsum() - side.widths)[changed] for side in (author, reader))
-    more = added[changed]
-    return Edits(np.stack([start_a, start_a + (more < 0), start_r, start_r + (more > 0)], axis=1), declared=True)
+    ends = start_a + edits.author[changed], start_r + edits.reader[changed]
+    return Edits(np.stack([start_a, ends[0], start_r, ends[1]], axis=1), declared=True)
 
 
-def _places(side: Side, led: Mask) -> Ints:
+def _places(side: Side, front: Ints) -> Ints:
     """Where each token ends."""
     steps = np.maximum(side.lengths, 1)
-    steps[side.at[:-1]] += 1 - led
-    return steps.cumsum()
+    steps[side.at[:-1]] += 1
+    places: Ints = steps.cumsum()
+    if front.any():
+        sizes = np.diff(side.at)
+        within = side.lengths.cumsum() - (side.widths.cumsum() - side.widths).repeat(sizes)
+        places -= np.minimum(within, front.repeat(sizes)) + (front.cumsum() - front).repeat(sizes)
+    return places
 
 
 def _shared(mine: Ints, other: Ints) -> Ints:
@@ -260,6 +324,7 @@ def same_tokenizer(
     outcome = Outcome("exact", actions["exact"], has_logprobs=True)
     block = Block(
         ids, logprobs, np.ones(ids.size, np.bool_), ends, ends, np.ones(ids.size, np.bool_), at, at, at,
-        nothing, nothing, np.zeros(len(own), np.int64), np.minimum(np.diff(at), 1), (outcome,) * len(own),
+        nothing, nothing, np.zeros(len(own), np.int64), np.minimum(np.diff(at), 1), np.zeros(len(own), np.int64),
+        (outcome,) * len(own),
     )  # fmt: skip
     return Translated(rows, block)

@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from mutual_env.types import Ids
 from tokenizers_bridge.declaration import Declaration, declaration_of
-from tokenizers_bridge.protocol import Role, Spelling, Tokenizer
-from tokenizers_bridge.roles import STOP_ROLES
+from tokenizers_bridge.protocol import Role, Spelling, Tokenizer, encode_continuations
+from tokenizers_bridge.roles import STOP_ROLES, THINK_ROLES, is_plain_tag
 from tokenizers_bridge.types import Ints
 
-_LOOKS_LIKE_CONTROL = re.compile(r"<[^<>\s]{1,80}>|\[/?[A-Z_]{2,40}\]")
-# Its two halves one by one: a pattern that starts with a fixed character is searched for ten times as fast.
-_HALVES = (re.compile(r"<[^<>\s]{1,80}>"), re.compile(r"\[/?[A-Z_]{2,40}\]"))
+# Most spellings of control tokens look like one of these: a pattern that starts with a fixed character is searched for
+# ten times as fast as one with many alternatives.
+_SHAPES = (re.compile(r"<[^<>\s]{1,80}>"), re.compile(r"\[[^\[\]\s]{1,80}\]"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """`control_shapes` are what the spellings of its control tokens look like, `stops` the ids that end a completion,
-    `by_role` the lowest id of each role, `byte_ids` the ids that stand for a single byte; `misspelled` is the
-    tokenizer's own where it has that ability (`Spelling`)."""
+    """`says` is what the tokenizer declares of completions: one that goes on where its prompt ends has no prefix space.
+    `control_shapes` are what the spellings of its control tokens look like, `odd_spellings` finds those that look like
+    none of them; `stops` are the ids of every role that ends a completion, `byte_ids` those that stand for a single
+    byte. `tags` are its tags by spelling, `think_tags` the one of each role of a thought. `differs`: a text is encoded
+    otherwise where it goes on than where it begins; `misspelled` is the tokenizer's own where it has that ability
+    (`Spelling`).
+    """
 
     tokenizer: Tokenizer
     fingerprint: str
     says: Declaration
     control_texts: frozenset[str]
     control_shapes: tuple[re.Pattern[str], ...]
+    odd_spellings: re.Pattern[str] | None
     stops: Ints
-    by_role: Mapping[Role, int]
     byte_ids: Mapping[int, int]
+    tags: Mapping[str, int]
+    tag_roles: Mapping[int, Role]
+    think_tags: Mapping[Role, str]
+    differs: bool
     misspelled: Callable[[Ids, Ints, bytes], Ints]
 
     @classmethod
@@ -42,23 +50,60 @@ class Known:
         every = np.arange(tokenizer.vocab_size, dtype=np.int32)
         single = every[tokenizer.byte_lengths(every) == 1]
         byte_ids = dict(reversed(list(zip(tokenizer.token_bytes(single), single.tolist(), strict=True))))
-        by_role = {role: i for i, role in sorted(tokenizer.specials.items(), reverse=True)}
         spelled = frozenset(t for i, t in says.control_texts.items() if t and i in tokenizer.specials)
         stops = np.array([i for i, role in tokenizer.specials.items() if role in STOP_ROLES], np.int64)
-        shapes = tuple(half for half in _HALVES if any(map(half.fullmatch, spelled)))
+        shapes = tuple(shape for shape in _SHAPES if any(map(shape.fullmatch, spelled)))
+        odd = sorted(text for text in spelled if not any(shape.fullmatch(text) for shape in _SHAPES))
+        tags = {tokenizer.token_bytes([i]).decode("utf-8", "replace"): i for i in says.tags}
         able = tokenizer.misspelled if isinstance(tokenizer, Spelling) else partial(_misspelled, tokenizer)
-        return cls(tokenizer, tokenizer.fingerprint, says, spelled, shapes, stops, by_role, byte_ids, able)
+        thinks = {says.tags[i]: text for text, i in tags.items() if says.tags[i] in THINK_ROLES}
+        return cls(
+            tokenizer, tokenizer.fingerprint,
+            replace(says, prefix_space=says.prefix_space and not says.boundary.continues),
+            spelled, shapes, re.compile("|".join(map(re.escape, odd))) if odd else None,
+            stops, byte_ids, tags, says.tags, thinks, says.prefix_space, able,
+        )  # fmt: skip
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a completion is encoded as what goes on, and not as a text from its beginning."""
+        return self.differs and self.says.boundary.continues
+
+    def encode(self, texts: Sequence[str], goes_on: bool) -> list[Ids]:
+        return encode_continuations(self.tokenizer, texts) if goes_on else self.tokenizer.encode_batch(texts)
 
     def spelled_control(self, text: str) -> str | None:
         """A control token that this text spells."""
-        if not self.control_texts:
-            return None
-        return next((s for s in _LOOKS_LIKE_CONTROL.findall(text) if s in self.control_texts), None)
+        for shape in self.control_shapes:
+            for found in shape.findall(text):
+                if found in self.control_texts:
+                    return str(found)
+        odd = self.odd_spellings.search(text) if self.odd_spellings is not None else None
+        return None if odd is None else str(odd.group())
 
     def may_spell_control(self, texts: Iterable[str]) -> bool:
         """False where none of these texts spells a control token."""
-        joined = "\n".join(texts)  # no spelling has white space in it
-        return any(not self.control_texts.isdisjoint(shape.findall(joined)) for shape in self.control_shapes)
+        joined = "\n".join(texts)  # no spelling in one of the shapes has white space in it
+        if any(not self.control_texts.isdisjoint(shape.findall(joined)) for shape in self.control_shapes):
+            return True
+        return self.odd_spellings is not None and self.odd_spellings.search(joined) is not None
+
+    def own_tag(self, text: str, role: Role) -> str | None:
+        """The spelling of the tag of mine that stands for another's; None: it is spelled out as text."""
+        if text in self.tags:
+            return text
+        return self.think_tags.get(role)
+
+    def reads(self, text: str, own: str) -> bool:
+        """Whether this spelling, as text, becomes that tag of mine."""
+        return own == text and is_plain_tag(text)
+
+    def apart(self, author: Known) -> Ints:
+        """The author's tags that have to be taken out of their text: those that become a tag of mine that their
+        spelling, as text, does not become."""
+        owned = {i: self.own_tag(text, author.tag_roles[i]) for text, i in author.tags.items()}
+        texts = {i: text for text, i in author.tags.items()}
+        return np.array([i for i, own in owned.items() if own is not None and not self.reads(texts[i], own)], np.int64)
 
 
 def _misspelled(tokenizer: Tokenizer, ids: Ids, lengths: Ints, data: bytes) -> Ints:

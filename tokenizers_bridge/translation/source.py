@@ -1,7 +1,8 @@
-"""What an author wrote, taken apart into what a reader can encode: text, raw bytes, control tokens with a role."""
+"""What an author wrote, taken apart into what a reader can encode: text, raw bytes, tags of a thought or a call."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -9,23 +10,23 @@ import numpy as np
 
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion
-from tokenizers_bridge.declaration import declaration_of
 from tokenizers_bridge.edits import valid_runs
-from tokenizers_bridge.protocol import Role, Tokenizer
-from tokenizers_bridge.roles import CONTENT_ROLES
+from tokenizers_bridge.protocol import Role
 from tokenizers_bridge.translation.align import Tokens
+from tokenizers_bridge.translation.facts import Known
 
 Truncation: TypeAlias = Literal["trim", "carry"]
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
-    """A control token in the middle of a completion."""
+class Tag:
+    """A tag that the author wrote as the one token that it has for it."""
 
+    text: str
     role: Role
 
 
-Piece: TypeAlias = str | bytes | Control
+Piece: TypeAlias = str | bytes | Tag
 
 NOT_FINITE = "Completion.logprobs must be finite: NaN or infinity cannot be carried over"
 
@@ -41,6 +42,7 @@ class Source:
     stopped: bool
     truncated: bool
     tokens: Tokens | None
+    text_differs: bool = False
 
 
 def source_of_text(completion: Completion) -> Source:
@@ -49,51 +51,75 @@ def source_of_text(completion: Completion) -> Source:
     return Source(_text_pieces(completion.text), data, 0, len(data), completion.finish_reason == "stop", False, None)
 
 
-def source_of_trace(completion: Completion, author: Tokenizer, truncation: Truncation) -> Source:
+def source_of_trace(completion: Completion, author: Known, truncation: Truncation) -> Source:
     """A completion with its sampled ids: they are what is translated; its text only has to agree with them."""
     if not np.isfinite(completion.logprobs).all():
         raise InvalidInputError(NOT_FINITE)
-    tokens = Tokens.of(completion.token_ids, author)
-    data = author.token_bytes(tokens.ids)
+    tokens = Tokens.of(completion.token_ids, author.tokenizer)
+    data = author.tokenizer.token_bytes(tokens.ids)
     stopped = completion.finish_reason == "stop"
-    agrees = _plain(completion.text) == data
-    if agrees and (not tokens.controls.size or (stopped and tokens.only_stops)):
-        return Source(_text_pieces(completion.text), data, 0, len(data), stopped, False, tokens)
-    if not agrees and completion.text != author.decode(tokens.ids):
-        raise InvalidInputError(
-            "Completion.text is not what its token_ids decode to: pass on the text that was sampled"
-        )
+    differs = _differs(completion.text, data, tokens, author)
     kept = _whole_characters(data)
     truncated = kept < len(data) and not stopped
     if not truncated or truncation == "carry":
         kept = len(data)
-    start = 1 if declaration_of(author).prefix_space and data[:1] == b" " else 0
-    pieces = _pieces(data, start, kept, tokens)
-    return Source(pieces, data, min(start, kept), kept, stopped, truncated, tokens)
+    spaces = len(data) - len(data.lstrip(b" ")) - (len(completion.text) - len(completion.text.lstrip(" ")))
+    start = min(1 if author.says.prefix_space and data[:1] == b" " and spaces > 0 else 0, kept)
+    return Source(_pieces(data, start, kept, tokens, author), data, start, kept, stopped, truncated, tokens, differs)
 
 
-def _pieces(data: bytes, start: int, kept: int, tokens: Tokens) -> tuple[Piece, ...]:
+def _pieces(data: bytes, start: int, kept: int, tokens: Tokens, author: Known) -> tuple[Piece, ...]:
+    """Control tokens are nothing; a text goes on across them."""
     pieces: list[Piece] = []
     at = start
-    ends = tokens.lengths.cumsum()[tokens.controls]
-    for index, position in zip(tokens.controls.tolist(), ends.tolist(), strict=True):
-        role = tokens.role(index)
-        if role not in CONTENT_ROLES:
-            continue
-        end = max(at, min(position, kept))
-        pieces += valid_runs(data[at:end])
-        pieces.append(Control(role))
-        at = end
+    ends = tokens.lengths.cumsum()
+    for index in np.isin(tokens.ids, list(author.tag_roles)).nonzero()[0].tolist() if author.tag_roles else ():
+        role, end = author.tag_roles[int(tokens.ids[index])], int(ends[index])
+        begin = end - int(tokens.lengths[index])
+        if at <= begin and end <= kept:
+            pieces += [*valid_runs(data[at:begin]), Tag(data[begin:end].decode("utf-8", "replace"), role)]
+            at = end
     pieces += valid_runs(data[at:kept])
     return tuple(pieces)
 
 
 def piece_bytes(piece: Piece) -> bytes:
-    return b"" if isinstance(piece, Control) else piece if isinstance(piece, bytes) else _plain(piece)
+    return piece if isinstance(piece, bytes) else _plain(piece.text if isinstance(piece, Tag) else piece)
 
 
 def _text_pieces(text: str) -> tuple[Piece, ...]:
     return (text,) if text else ()
+
+
+def _differs(text: str, data: bytes, tokens: Tokens, author: Known) -> bool:
+    """Whether the text is not what its ids decode to. One that no engine would make of them raises: the ids are another
+    text's."""
+    if _plain(text) == data:
+        return False
+    own = author.tokenizer.decode(tokens.ids)
+    if text == own:
+        return False
+    last = author.says.control_texts.get(int(tokens.ids[-1]), "") if tokens.ids.size else ""
+    if not any(_made_of(shown, own) for shown in {text, text.removesuffix(last)}):
+        raise InvalidInputError(
+            "Completion.text is not what its token_ids decode to: pass on the text that was sampled"
+        )
+    return True
+
+
+_BLANK = re.compile("[\\s\ufffd]+")
+_MOST_REPLACED = 8
+
+
+def _made_of(text: str, own: str) -> bool:
+    """Whether an engine may have made this text of ids that decode to `own`: white space stripped, what is no whole
+    character held back or replaced."""
+    if _BLANK.sub("", text) == _BLANK.sub("", own):
+        return True
+    kept = re.split("\ufffd+", text)
+    if not 1 < len(kept) <= _MOST_REPLACED + 1:
+        return False
+    return re.fullmatch(".{0,8}?".join(map(re.escape, kept)), own, re.DOTALL) is not None
 
 
 def _plain(text: str) -> bytes:
