@@ -9,13 +9,14 @@ from learners.seeds import sample_seeds
 from learners.stopping import Endings
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Context, Floats, Ids, Prompt
-from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.protocol import Tokenizer, stop_ids_of
 from tokenizers_bridge.replies import Conversing
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """The distribution that is sampled from, and how far. `top_k` 0: all tokens; `endings`: of the stop strings."""
+    """The distribution that is sampled from, and how far. `top_k` 0: all tokens; `endings`: of the stop strings. A
+    sample ends with `stop_id`, the policy's own stop token, or with one of `also_stops`."""
 
     stop_id: int
     max_new_tokens: int = 64
@@ -23,6 +24,12 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     endings: Endings | None = None
+    also_stops: tuple[int, ...] = ()
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Every token that ends a sample."""
+        return (self.stop_id, *self.also_stops)
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -50,8 +57,8 @@ class Sample:
         return self if length is None else Sample(self.token_ids[:length], self.logprobs[:length], True)
 
     def completion(self, tokenizer: Tokenizer, version: int) -> Completion:
-        """What a policy of this tokenizer and version says it wrote: it stopped by itself if the stop token came."""
-        stopped = bool(self.token_ids.size) and int(self.token_ids[-1]) == tokenizer.stop_id
+        """What a policy of this tokenizer and version says it wrote: it stopped by itself if a stop token came."""
+        stopped = bool(self.token_ids.size) and int(self.token_ids[-1]) in stop_ids_of(tokenizer)
         return Completion(
             text=tokenizer.decode(self.token_ids),
             token_ids=self.token_ids,

@@ -19,7 +19,7 @@ from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageE
 from mutual_env.seeding import generator
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer
-from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.protocol import Tokenizer, stop_ids_of
 
 PRINTABLE = "\n" + "".join(chr(code) for code in range(32, 127))
 FORMAT = "mutual-env tabular 1"
@@ -191,7 +191,7 @@ class TabularLearner:
     def _sample(self, prompt_ids: Ids, said: Ids, seed: int) -> Completion:
         """What follows the prompt and what was said since."""
         uniforms = generator(seed).random(self._max_new_tokens)
-        ids = said.tolist()
+        ids, stops = said.tolist(), stop_ids_of(self._tokenizer)
         logprobs: list[float] = []
         for position, u in enumerate(uniforms, start=said.size):
             row = _log_softmax(self._logits(self._key(prompt_ids, ids, position)) / self._temperature)
@@ -199,9 +199,7 @@ class TabularLearner:
             token = min(int(np.searchsorted(cumulative, u * cumulative[-1], side="right")), row.size - 1)
             ids.append(token)
             logprobs.append(float(row[token]))
-            if token == self._tokenizer.stop_id or (
-                self._endings is not None and self._endings.length(ids[said.size :])
-            ):
+            if token in stops or (self._endings is not None and self._endings.length(ids[said.size :])):
                 break
         sample = Sample(np.array(ids[said.size :], dtype=np.int32), np.array(logprobs))
         return sample.up_to_end(self._endings).completion(self._tokenizer, self._version)

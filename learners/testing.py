@@ -29,6 +29,7 @@ from learners.losses.testing import check_loss
 from learners.protocol import Learner
 from mutual_env.errors import ConformanceError, InvalidInputError
 from mutual_env.types import Completion, CrossEntropy, Floats, Ids, LossSpec, PolicyGradient, Prompt
+from tokenizers_bridge.protocol import stop_ids_of
 
 __all__ = ["ConformanceError", "MakeLearner", "check_learner", "check_loss"]
 
@@ -205,10 +206,11 @@ def _check_completion(learner: Learner, completion: Completion) -> None:
     _require(completion.text == decoded, "a completion's text must be its tokens' text")
     finite = bool(np.isfinite(completion.logprobs).all() and (completion.logprobs <= 1e-6).all())
     _require(finite, f"log-probabilities must be finite and not positive, got {completion.logprobs}")
-    stopped = int(completion.token_ids[-1]) == learner.tokenizer.stop_id
+    stops = stop_ids_of(learner.tokenizer)
+    stopped = int(completion.token_ids[-1]) in stops
     says = completion.finish_reason == "stop"
     _require(says == stopped, "finish_reason must be 'stop' exactly where the stop token is last")
-    inside = learner.tokenizer.stop_id not in completion.token_ids[:-1].tolist()
+    inside = set(stops).isdisjoint(completion.token_ids[:-1].tolist())
     _require(inside, "nothing may be sampled after the stop token")
 
 

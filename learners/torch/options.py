@@ -11,7 +11,7 @@ from learners.sampling import Sampling
 from learners.stopping import Endings, checked
 from learners.update import UpdateOptions
 from mutual_env.errors import InvalidInputError, UnknownNameError
-from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.protocol import Tokenizer, stop_ids_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class TorchOptions(UpdateOptions):
     def sampling(self, tokenizer: Tokenizer) -> Sampling:
         """The distribution that a policy with this tokenizer samples from."""
         endings = Endings.of(self.stop, tokenizer)
-        return Sampling(tokenizer.stop_id, self.max_new_tokens, self.temperature, self.top_p, self.top_k, endings)
+        first, *others = stop_ids_of(tokenizer)
+        length = self.max_new_tokens
+        return Sampling(first, length, self.temperature, self.top_p, self.top_k, endings, tuple(others))
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> TorchOptions:

@@ -111,7 +111,7 @@ class _Track:
     """What has been sampled, row by row, and which rows are still in the batch."""
 
     def __init__(self, rows: int, sampling: Sampling) -> None:
-        self._stop_id, self._endings = sampling.stop_id, sampling.endings
+        self._stops, self._endings = sampling.stops, sampling.endings
         self._tokens = np.zeros((rows, sampling.max_new_tokens), dtype=np.int32)
         self._logprobs = np.zeros((rows, sampling.max_new_tokens))
         self._lengths = np.zeros(rows, dtype=np.int64)
@@ -134,7 +134,8 @@ class _Track:
             met = self._open & (self._states == self._endings.ended)
             self._met_stop_string[self._rows[met]] = True
             self._open &= ~met
-        self._open &= tokens_R != self._stop_id
+        for stop_id in self._stops:
+            self._open &= tokens_R != stop_id
 
     def drop(self) -> torch.Tensor | None:
         """Which row of the batch is at each place from here on, or None to go on with all.

@@ -17,7 +17,7 @@ Weights: TypeAlias = "Iterable[tuple[str, torch.Tensor]]"
 def request(sampling: Sampling, seed: int) -> dict[str, object]:
     """What one request says, in the words that `SamplingParams` and the server's completions share.
 
-    Only the policy's own stop token ends a sample, and a token that holds a stop string by itself; the model
+    Only the policy's own stop tokens end a sample, and a token that holds a stop string by itself; the model
     directory's idea of an end is ignored. What is sampled behind a stop string of several tokens is cut off afterwards.
     """
     return {
@@ -26,7 +26,7 @@ def request(sampling: Sampling, seed: int) -> dict[str, object]:
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k or -1,
-        "stop_token_ids": [sampling.stop_id, *(sampling.endings.tokens if sampling.endings else ())],
+        "stop_token_ids": [*sampling.stops, *(sampling.endings.tokens if sampling.endings else ())],
         "ignore_eos": True,
         "logprobs": 0,
     }

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from learners import make, registry
 from learners.example import Example
 from learners.losses import CappedSequence, ShapedProbability, scales
+from learners.protocol import Learner
 from learners.sampling import Sampling
 from learners.tabular import TabularLearner
 from learners.torch.decoding import COPIED
@@ -34,6 +35,7 @@ from learners.torch.trainer import memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError, TrainingError, UnknownNameError
 from mutual_env.types import CrossEntropy, LossSpec, PolicyGradient
 from tests.learners.tiny_policies import TOKENIZER, gemma, learner, llama, neox
+from tokenizers_bridge import CharTokenizer
 
 pytestmark = pytest.mark.torch
 
@@ -356,6 +358,30 @@ def test_a_sample_is_the_same_however_the_call_is_cut() -> None:
     whole = learner(llama(), max_rows=1000).act(PROMPTS, 4, seed=9)
     cut = learner(llama(), max_rows=5).act(PROMPTS, 4, seed=9)
     assert [[c.text for c in g] for g in whole] == [[c.text for c in g] for g in cut]
+
+
+class TwoStops(CharTokenizer):
+    """The same tokenizer, whose policy ends a text with one token and a turn with another."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return (1, 0)
+
+
+@pytest.mark.parametrize("make_learner", ["torch", "tabular"])
+def test_a_sample_ends_with_any_of_the_stop_tokens(make_learner: str) -> None:
+    tokenizer = TwoStops("0123456789+= abcdefgh")
+    policy: Learner
+    if make_learner == "tabular":
+        policy = TabularLearner(tokenizer, max_new_tokens=40, aversion=0.0)
+    else:
+        settings = TorchOptions.of({"device": "cpu", "max_new_tokens": 40})
+        policy = TorchLearner(llama(), tokenizer, name="p", options=settings)
+    completions = [c for group in policy.act(["1+2=", "abc"], 40, seed=2) for c in group]
+    last = {int(c.token_ids[-1]) for c in completions if c.finish_reason == "stop"}
+    assert last == {0, 1}
+    assert not {0, 1} & {i for c in completions for i in c.token_ids[:-1].tolist()}
+    assert {0, 1}.isdisjoint(int(c.token_ids[-1]) for c in completions if c.finish_reason == "length")
 
 
 def test_a_higher_limit_only_adds_tokens() -> None:
