@@ -43,12 +43,11 @@ def from_huggingface(
     definition = json.loads(backend.to_str())
     kind = Kind.of(definition, name)
     chatting = None if template is None else _Chatting.of(template, definition, kind)
-    tokens = _Tokens.of(definition, special_texts or {}, chatting, stop, name or "tokenizer")
-    stops = tokens.stops(special_texts or {}, chatting, stop, also_stops, name or "tokenizer")
+    named, shown = special_texts or {}, name or "tokenizer"
+    tokens = _Tokens.of(definition, named, chatting, stop, shown)
+    stops = tokens.stops(named, chatting, stop, also_stops, shown)
     begins = HuggingFaceEncoder(encoding_copy(definition, tokens.controls, tokens.plain_tags, begins=True))
-    goes_on = begins
-    if kind.prefix_space:
-        goes_on = HuggingFaceEncoder(encoding_copy(definition, tokens.controls, tokens.plain_tags, begins=False))
+    goes_on = _going_on(definition, tokens) if kind.prefix_space else begins
     texts = {i: text for text, i in tokens.ids.items() if i in tokens.controls}
     declaration = replace(kind.declaration(begins.tokenizer.normalizer, definition, texts), tags=tokens.tags)
     vocabulary = Vocabulary.of(pieces_of(definition, kind), tokens.controls)
@@ -68,6 +67,10 @@ def from_huggingface(
         declaration=replace(declaration, boundary=boundary),
         definition=("huggingface", begins.tokenizer.to_str()),
     )
+
+
+def _going_on(definition: Definition, tokens: _Tokens) -> HuggingFaceEncoder:
+    return HuggingFaceEncoder(encoding_copy(definition, tokens.controls, tokens.plain_tags, begins=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,18 @@ def _compiled(source: str) -> Any:
 @cache
 def _environment() -> Any:
     """Jinja's sandbox with a meter in it, and what chat templates may expect beside."""
+    environment = _sandbox()
+    environment.filters = {name: _bounded(name, f) for name, f in environment.filters.items()}
+    environment.filters |= {"tojson": _bounded("tojson", _tojson), "_joined": _joined, "_counted": _counted}
+    environment.filters["_built"] = _made
+    for name in ("lipsum", "cycler", "joiner"):
+        del environment.globals[name]
+    environment.globals |= {"namespace": _namespace(), "raise_exception": _raise, "strftime_now": _strftime_now}
+    return environment
+
+
+def _sandbox() -> Any:
     try:
-        import jinja2
         from jinja2.ext import Extension, loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError as error:
@@ -116,14 +126,6 @@ def _environment() -> Any:
         def parse(self, parser: Any) -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    class Namespace(jinja2.utils.Namespace):
-        """Jinja's, but for names that begin with an underscore."""
-
-        def __setitem__(self, name: str, value: Any) -> None:
-            if name.startswith("_"):
-                raise jinja2.exceptions.SecurityError(f"a chat template may not set {name!r}")
-            super().__setitem__(name, _made(value))
 
     class Metered(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset(("+", "*", "**", "%"))
@@ -140,14 +142,21 @@ def _environment() -> Any:
             _check_arguments(getattr(obj, "__self__", None), getattr(obj, "__name__", ""), (*args, *kwargs.values()))
             return _made(super().call(context, obj, *args, **kwargs))
 
-    environment = Metered(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    environment.filters = {name: _bounded(name, f) for name, f in environment.filters.items()}
-    environment.filters |= {"tojson": _bounded("tojson", _tojson), "_joined": _joined, "_counted": _counted}
-    environment.filters["_built"] = _made
-    for name in ("lipsum", "cycler", "joiner"):
-        del environment.globals[name]
-    environment.globals |= {"namespace": Namespace, "raise_exception": _raise, "strftime_now": _strftime_now}
-    return environment
+    return Metered(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+
+
+def _namespace() -> Any:
+    import jinja2
+
+    class Namespace(jinja2.utils.Namespace):
+        """Jinja's, but for names that begin with an underscore."""
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            if name.startswith("_"):
+                raise jinja2.exceptions.SecurityError(f"a chat template may not set {name!r}")
+            super().__setitem__(name, _made(value))
+
+    return Namespace
 
 
 def _metered(source: Any) -> Any:
