@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from learners.sampling import Sample, asked_for
 from learners.stopping import Endings
 from learners.update import Step, Stepped, UpdateOptions, update
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
+from mutual_env.prompts import PromptShape
 from mutual_env.seeding import generator
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
+from tokenizers_bridge.kinds.shaped import in_shape
 from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer
 from tokenizers_bridge.protocol import Tokenizer, stop_ids_of
 
@@ -49,6 +51,7 @@ class TabularLearner:
         aversion: float = 20.0,
         temperature: float = 1.0,
         stop: Sequence[str] = (),
+        prompt: Mapping[str, Any] | None = None,
         learning_rate: float = 10.0,
         minibatches: int = 1,
         aggregation: Aggregation = "token_mean",
@@ -59,7 +62,7 @@ class TabularLearner:
         if not temperature > 0.0:
             raise InvalidInputError(f"temperature of learner {name!r} must be above 0, got {temperature}")
         self._name = name
-        self._tokenizer = tokenizer = tokenizer or _toy_tokenizer(merges)
+        self._tokenizer = tokenizer = in_shape(tokenizer or _toy_tokenizer(merges), PromptShape.of(prompt))
         self._max_new_tokens = max_new_tokens
         self._context = context
         self._temperature = temperature

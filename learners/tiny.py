@@ -99,7 +99,7 @@ def warm_up(
     for step in range(steps):
         draws.reset(seed=derive_seed(seed, "warm-start"), options={"round": step})
         rng = generator(seed, "warm-start", step)
-        teacher.update(_lessons(draws.tasks, tokenizer, known, rng))
+        teacher.update(_lessons(draws.tasks, teacher.tokenizer, known, rng))
     draws.close()
 
 

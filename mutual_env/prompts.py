@@ -17,7 +17,7 @@ class PromptShape:
     """Applied to a prompt it gives the prompt that a policy is given.
 
     system    a system message; it takes the place of one that is there. Empty: none is added, none is taken away
-    template  what the question becomes, `{prompt}` standing for it; in a chat the question is the last message
+    template  what the question becomes, `{prompt}` standing for it; in a chat it is the first message of the user
     chat      True: a text becomes a message of the user. False: messages become one text, an empty line between them,
               and a policy renders it without its chat template. None: texts stay texts and chats stay chats, but that a
               system message makes a chat
@@ -61,8 +61,9 @@ class PromptShape:
     def _around_question(self, prompt: Prompt) -> Prompt:
         if isinstance(prompt, str):
             return self.template.replace(PLACE, prompt)
-        last = prompt[-1]
-        return (*prompt[:-1], {"role": last["role"], "content": self.template.replace(PLACE, last["content"])})
+        at = next((i for i, message in enumerate(prompt) if message["role"] == "user"), len(prompt) - 1)
+        asked: Message = {**prompt[at], "content": self.template.replace(PLACE, prompt[at]["content"])}
+        return (*prompt[:at], asked, *prompt[at + 1 :])
 
 
 def messages_of(prompt: Prompt) -> tuple[Message, ...]:

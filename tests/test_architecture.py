@@ -21,7 +21,8 @@ FILES = {
 }
 TREES = {module: ast.parse(path.read_text(), str(path)) for module, path in FILES.items()}
 
-LONGEST_FUNCTION, LONGEST_FILE = 40, 400
+LONGEST_FUNCTION, LONGEST_FILE, LONGEST_LINE_OF_DOCS = 40, 400, 120
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EVERY_FILE = {
     str(path.relative_to(ROOT)): path.read_text()
     for folder in (*MAY_IMPORT, "tests", "benchmarks")
@@ -165,3 +166,13 @@ def test_a_match_that_lets_a_new_member_through_is_seen() -> None:
     assert list(not_whole(ast.parse(case + "    case _:\n        pass"))) == [1]
     assert list(not_whole(ast.parse(case + "    case _:\n        assert_never(loss)"))) == []
     assert list(not_whole(ast.parse(case + "raise ValueError(loss)"))) == []
+
+
+def test_lines_of_the_documentation_are_short_enough_to_read() -> None:
+    wrong = [
+        f"{page.relative_to(ROOT)}:{number}"
+        for page in PAGES
+        for number, line in enumerate(page.read_text().splitlines(), start=1)
+        if len(line) > LONGEST_LINE_OF_DOCS and not line.startswith("|")  # a row of a table cannot be broken
+    ]
+    assert wrong == []

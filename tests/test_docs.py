@@ -12,7 +12,6 @@ import pytest
 from learners.run.config import load_run
 
 ROOT = Path(__file__).parents[1]
-LONGEST_LINE = 120
 EVERY = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 # Their code needs an environment and a model of its own: tests/openrlhf and tests/vllm make the same calls there.
 ELSEWHERE = {"openrlhf.md", "vllm.md"}
@@ -38,12 +37,6 @@ def test_the_readme_has_code() -> None:
 def test_every_local_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
-
-
-@pytest.mark.parametrize("page", [*EVERY, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
-def test_lines_of_prose_and_code_are_short_enough_to_read(page: Path) -> None:
-    lines = enumerate(page.read_text().splitlines(), start=1)  # a row of a table cannot be broken
-    assert [n for n, line in lines if len(line) > LONGEST_LINE and not line.startswith("|")] == []
 
 
 def test_the_glossary_says_each_word_once_in_one_sentence() -> None:

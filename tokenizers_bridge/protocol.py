@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -76,3 +76,11 @@ def encode_continuations(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids
     encode = getattr(tokenizer, "encode_continuations", tokenizer.encode_batch)
     rows: list[Ids] = encode(texts)
     return rows
+
+
+@runtime_checkable
+class Promptable(Tokenizer, Protocol):
+    """What a tokenizer may be able to do beside: a policy's `prompt` option needs it."""
+
+    def with_prompts(self, prompt_format: Callable[[Prompt], Ids]) -> Tokenizer:
+        """The same vocabulary, of the same fingerprint, with another `render_prompt`."""

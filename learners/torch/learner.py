@@ -56,7 +56,7 @@ class TorchLearner:
     ) -> None:
         self._options = options = options or TorchOptions()
         self._name = name
-        self._tokenizer = tokenizer
+        self._tokenizer = tokenizer = options.prompted(tokenizer)
         with memory_errors(name):
             self._model = LanguageModel(model, tokenizer.vocab_size, options, probe_of(tokenizer))
             self._optimizer = Optimizer(self._model.trainable(), options, name)

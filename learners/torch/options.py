@@ -11,6 +11,8 @@ from learners.sampling import Sampling
 from learners.stopping import Endings, checked
 from learners.update import UpdateOptions
 from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.prompts import PromptShape
+from tokenizers_bridge.kinds.shaped import in_shape
 from tokenizers_bridge.protocol import Tokenizer, stop_ids_of
 
 
@@ -19,7 +21,8 @@ class TorchOptions(UpdateOptions):
     """How a torch learner samples and trains.
 
     Sampling: `max_new_tokens`, `temperature`, `top_p`, `top_k` (0: all), `max_rows` (samples decoded side by side),
-    `stop` (texts: a completion ends with the first that it holds).
+    `stop` (texts: a completion ends with the first that it holds), `prompt` (the fields of a `PromptShape`: how this
+    policy is asked).
     Optimizer: AdamW with `learning_rate`, `weight_decay`, `beta1`, `beta2`; `schedule` over `total_steps` optimizer
     steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping).
     Update: those of `UpdateOptions`.
@@ -37,6 +40,7 @@ class TorchOptions(UpdateOptions):
     top_k: int = 0
     max_rows: int = 256
     stop: tuple[str, ...] = ()
+    prompt: Mapping[str, Any] | None = None
     learning_rate: float = 1e-5
     weight_decay: float = 0.0
     beta1: float = 0.9
@@ -57,6 +61,7 @@ class TorchOptions(UpdateOptions):
     def __post_init__(self) -> None:
         UpdateOptions.__post_init__(self)
         object.__setattr__(self, "stop", checked(self.stop))
+        PromptShape.of(self.prompt)
         hints = get_type_hints(type(self))
         for name in ("dtype", "schedule"):
             if getattr(self, name) not in get_args(hints[name]):
@@ -91,6 +96,10 @@ class TorchOptions(UpdateOptions):
         first, *others = stop_ids_of(tokenizer)
         length = self.max_new_tokens
         return Sampling(first, length, self.temperature, self.top_p, self.top_k, endings, tuple(others))
+
+    def prompted(self, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer with this policy's prompts."""
+        return in_shape(tokenizer, PromptShape.of(self.prompt))
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> TorchOptions:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +12,19 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+import mutual_env
 from learners.example import Example
 from learners.packaged_models import fetch
+from learners.run.build import make_learner
+from learners.run.config import load_run
 from learners.torch.learner import TorchLearner, make_torch
-from mutual_env.types import CrossEntropy, PolicyGradient
+from mutual_env.types import Completion, CrossEntropy, PolicyGradient, Verdict
 from tokenizers_bridge import TokenizerBridge
 from tokenizers_bridge.kinds.packaged import SOURCES
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
 
+CONFIG = Path(__file__).parents[2] / "configs" / "smollm2-gemma3.yaml"
 DIRECTORY = Path(os.environ.get("MUTUAL_ENV_MODELS", "models"))
 
 
@@ -106,3 +112,43 @@ def test_the_published_models_are_taken_in_bfloat16(paths: dict[str, Path], name
     scores = policy.score([prompt] * 4, [c.token_ids for c in group])
     apart = np.concatenate([np.abs(s - c.logprobs) for s, c in zip(scores, group, strict=True)])
     assert float(apart.mean()) < 0.1  # 0.03 to 0.04 a token is usual between a cached decoding and a whole forward
+
+
+def answers_of(paths: dict[str, Path]) -> Iterator[tuple[str, str, Completion, Verdict]]:
+    """Policy, expected answer, completion and verdict of every sample of a round of the shipped configuration."""
+    config = load_run(CONFIG, [f"policies.{name}.options.path={path}" for name, path in paths.items()])
+    names = list(config.policies)
+    env = mutual_env.make(
+        config.env.id,
+        agents=names,
+        group_size=config.env.group_size,
+        prompts_per_round=config.env.prompts_per_round,
+        seed=config.seed,
+        **config.env.options,
+    )
+    observations, _ = env.reset()
+    policies = {name: make_learner(name, policy, config.seed) for name, policy in config.policies.items()}
+    actions = {name: policy.act(observations[name]["prompts"], 8, seed=1) for name, policy in policies.items()}
+    *_, infos = env.step(actions)
+    for name in names:
+        for group in infos[name]["groups"]:
+            yield from ((name, e.task.answer, e.completion, e.verdict) for e in group)
+
+
+def test_the_shipped_configuration_pays_right_answers_and_no_others(paths: dict[str, Path]) -> None:
+    """What a person would say of each sample: its first line is the answer, and it is right or it is not."""
+    samples = list(answers_of(paths))
+    assert len(samples) == 2 * 4 * 8
+    for name, expected, completion, verdict in samples:
+        said = completion.text.strip().split("\n")[0].strip()
+        shown = f"{name} wrote {completion.text!r} where {expected} was asked for, and got {verdict}"
+        assert verdict.correct == (said in (expected, f"{expected}.")), shown
+        assert (verdict.status == "wrong_format") == (re.fullmatch(r"-?[\d,]*\.?\d+\.?", said) is None), shown
+        assert "\n" not in completion.text.strip("\n"), shown  # nobody goes on with a further sum
+        assert verdict.reward == float(verdict.correct)
+    for name in paths:
+        own = [(completion, verdict) for n, _, completion, verdict in samples if n == name]
+        # Both write a number on most lines and stop there, and neither is hopeless nor done: there is room to learn.
+        assert np.mean([verdict.status == "ok" for _, verdict in own]) > 0.7, name
+        assert np.mean([completion.finish_reason == "stop_string" for completion, _ in own]) > 0.7, name
+        assert 0.1 < np.mean([verdict.correct for _, verdict in own]) < 0.9, name

@@ -10,7 +10,7 @@ from learners.run.build import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite, to_yaml
 from mutual_env.errors import ConfigError, MutualEnvError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("**/*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))  # recipes: tests/test_distribution.py
 
 RUN = """
 rounds: 3

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import learners
 from learners.example import Example
+from learners.stopping import Endings
 from learners.testing import check_learner
 from learners.torch.learner import TorchLearner, make_torch
 from learners.vllm import LocalEngine, Sample, Sampling, SamplingEngine, VllmSampled, make_transport
@@ -153,6 +154,26 @@ def lesson(learner: VllmSampled, text: str) -> list[Example]:
         )
         for p in PROMPTS
     ]
+
+
+def test_samples_end_with_the_first_stop_string_whether_vllm_can_see_it_or_not(
+    model_path: Path, engine: KeptOpen
+) -> None:
+    learner = torch_learner(model_path)
+    free = VllmSampled(learner, engine, Sampling(learner.tokenizer.stop_id, max_new_tokens=10))
+    whole = flat(free.act(PROMPTS, 8, seed=5))
+    texts = [completion.text for completion in whole if len(completion.text) > 4]
+    strings = [texts[0][2], texts[1][1:3]]  # a character, which some token holds, and two, which may be spread
+    endings = Endings.of(strings, learner.tokenizer)
+    assert endings is not None
+    sampling = Sampling(learner.tokenizer.stop_id, max_new_tokens=10, endings=endings)
+    cut = flat(VllmSampled(learner, engine, sampling).act(PROMPTS, 8, seed=5))
+    assert {completion.finish_reason for completion in cut} >= {"stop_string"}
+    for completion in cut:
+        met = endings.length(completion.token_ids)
+        assert (completion.finish_reason == "stop_string") == (met is not None)
+        assert met in (None, completion.token_ids.size)
+        assert completion.text == learner.tokenizer.decode(completion.token_ids)
 
 
 def test_samples_come_with_the_log_probabilities_that_the_learner_gives_them(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
@@ -186,6 +187,12 @@ class AdaptedTokenizer:
 
     def render_prompt(self, prompt: Prompt) -> Ids:
         return self._prompt_format(prompt)
+
+    def with_prompts(self, prompt_format: PromptFormat) -> AdaptedTokenizer:
+        """The same but for how prompts are rendered."""
+        other = copy(self)
+        other._prompt_format = prompt_format
+        return other
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.vocab_size} ids, {self._fingerprint[:8]}>"

@@ -45,8 +45,8 @@ class RayOpenRlhfLearner:
         cluster: ClusterOptions | None = None,
     ) -> None:
         self._name = name
-        self._tokenizer = tokenizer
         self._options = options or TorchOptions()
+        self._tokenizer = self._options.prompted(tokenizer)
         self._cluster = cluster or ClusterOptions()
         self._version = 0
         if not ray.is_initialized():
