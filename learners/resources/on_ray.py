@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -257,6 +258,8 @@ def _here() -> Place:
 
 def _connect(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address and "ray" not in sys.modules:  # Ray reads it when it is imported, and listens on every interface
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.util.scheduling_strategies
