@@ -53,6 +53,7 @@ _EXTRAS = {
     "learners": {"torch": "torch", "tiny": "torch", "openrlhf": "openrlhf", "openrlhf_ray": "openrlhf", "vllm": "vllm"},
     "verifiers": {"math_verify": "math", "reasoning_gym": "gym"},
     "exchanges": {"ray": "ray"},
+    "trackers": {name: name for name in ("tensorboard", "wandb", "mlflow", "trackio")},
 }
 
 

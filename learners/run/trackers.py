@@ -5,6 +5,7 @@ The run's own record is not one of them: metrics.jsonl is written first, whoever
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mutual_env.catalogue import Catalogue
+from mutual_env.errors import MissingExtraError
 from mutual_env.types import Metrics
 
 
@@ -51,7 +53,15 @@ class Watches(Protocol):
 
 TrackerFactory = Callable[[], Tracker]
 
-_CATALOGUE: Catalogue[TrackerFactory] = Catalogue("tracker", "mutual_env.trackers", {})
+_OWN = {
+    "tensorboard": "learners.run.tracking.to_tensorboard:TensorBoard",
+    "wandb": "learners.run.tracking.to_wandb:WeightsAndBiases",
+    "mlflow": "learners.run.tracking.to_mlflow:MLflow",
+    "trackio": "learners.run.tracking.to_trackio:Trackio",
+}
+"""Each needs the package and the extra of its own name."""
+
+_CATALOGUE: Catalogue[TrackerFactory] = Catalogue("tracker", "mutual_env.trackers", _OWN)
 
 
 def register(name: str, target: str | TrackerFactory) -> None:
@@ -70,9 +80,11 @@ def target(name: str) -> str | TrackerFactory:
 
 
 def check(trackers: Iterable[str]) -> None:
-    """Raise on a name that is not known, naming the nearest that is."""
+    """Raise on a name that is not known, naming the nearest that is, and on one whose package is not installed."""
     for name in trackers:
         _CATALOGUE.target(name)
+        if name in _OWN and importlib.util.find_spec(name) is None:
+            raise MissingExtraError.of(f"tracker {name!r}", name)
 
 
 def make(name: str) -> Tracker:

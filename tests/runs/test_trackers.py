@@ -12,8 +12,9 @@ from learners.run import trackers
 from learners.run.build import check
 from learners.run.config import load_run
 from learners.run.trackers import TrackedRun
+from learners.run.tracking import finite
 from learners.run.training import resume, train
-from mutual_env.errors import UnknownNameError
+from mutual_env.errors import MissingExtraError, UnknownNameError
 from mutual_env.types import Metrics
 
 CONFIG = """
@@ -121,3 +122,17 @@ def test_a_tracker_of_another_package_is_one_class(config_file: Path, install) -
     directory = train(load_run(config_file, ["trackers=[acme-lines]", "evaluation.every=0"])).directory
     expected = ["finished", [[done, ["ada", "bob"]] for done in (1, 2, 3, 4)]]
     assert json.loads((directory / "acme.json").read_text()) == expected
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
+def test_a_tracker_whose_package_is_missing_is_refused_before_the_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'mutual-env\[{name}\]'"):
+        trackers.check([name])
+
+
+def test_what_cannot_be_drawn_is_left_out() -> None:
+    found = finite({"ada": {"reward/mean": 0.5, "loss": float("nan"), "share/x{y}": float("inf"), "a{b}": 1.0}})
+    assert found == {"ada": {"reward/mean": 0.5, "a_b_": 1.0}}
