@@ -67,9 +67,9 @@ class Recorder:
         )
         self._lines[learner.name, info["round"]] = lines
 
-    def take(self, policy: str, round: int) -> tuple[Line, Line]:
-        """The samples and the lessons of this policy's round."""
-        return self._lines.pop((policy, round))
+    def take(self, policy: str, round: int) -> tuple[Line, Line] | None:
+        """The samples and the lessons of this policy's round; None where it was lost before it had learnt from them."""
+        return self._lines.pop((policy, round), None)
 
 
 def samples_line(policy: str, info: AgentInfo, outcomes: Sequence[Outcome], allowance: Allowance) -> Line:

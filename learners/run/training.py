@@ -280,10 +280,12 @@ class _Run:
     def _write(self, round: RoundResult, seconds: float) -> None:
         for name, info in round.infos.items():
             where = {"round": self.done, "policy": name}
-            samples, lessons = self._recorder.take(name, info["round"])
             self._files.metrics.append({**where, "metrics": info["metrics"]})
-            self._files.samples.append_finite({**where, **samples})
-            self._files.lessons.append_finite({**where, **lessons})
+            recorded = self._recorder.take(name, info["round"])
+            if recorded is not None:
+                samples, lessons = recorded
+                self._files.samples.append_finite({**where, **samples})
+                self._files.lessons.append_finite({**where, **lessons})
         self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds})
         for name, pace in round.paces.items():
             self._files.timings.append({"type": "pace", "round": self.done, "policy": name, **pace})
