@@ -47,7 +47,7 @@ def _pairs(paths: list[Path]) -> list[Sheet]:
     """The pairs of policies in each evaluation and, of runs and suites, in each run's last."""
     found: dict[str, list[Agreement]] = {}
     for path in paths:
-        if (path / outcomes.SAMPLES).is_file():
+        if outcomes.is_kept(path):
             found[str(path)] = agreements(outcomes.read(path))
         else:
             for file in sorted(path.rglob("evaluations.jsonl")):

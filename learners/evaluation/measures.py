@@ -23,11 +23,13 @@ from mutual_env.types import Floats
 Interval: TypeAlias = tuple[float, float]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+SAMPLES_A_DRAW = 8  # for each of the k of pass@k: with fewer, its posterior is mostly the prior
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure of one policy over some tasks. `credible` is None where the samples have no such model (maj@k)."""
+    """One figure of one policy over some tasks. `credible` is None where the samples have no such model (maj@k), or
+    are too few for it to say more than its prior (pass@k with n below 8 k)."""
 
     policy: str
     part: str
@@ -64,7 +66,9 @@ def _of(policy: str, part: str, items: Sequence[Answered], ks: Sequence[int], se
     }
     for k in ks or powers_of_two(size):
         if k > 1:
-            named[f"pass@{k}"] = (pass_at(correct_PG, k), _credible("pass_at_k_ci", correct_PG, k=k))
+            known = size >= SAMPLES_A_DRAW * k
+            credible = _credible("pass_at_k_ci", correct_PG, k=k) if known else None
+            named[f"pass@{k}"] = (pass_at(correct_PG, k), credible)
             named[f"maj@{k}"] = (np.array([majority_of(item.samples, k) for item in whole]), None)
     left_out = len(items) - len(whole)
     return [

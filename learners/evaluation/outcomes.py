@@ -66,11 +66,16 @@ def write(directory: Path, answered: Iterable[Answered], about: Mapping[str, JSO
     return directory
 
 
+def is_kept(directory: Path) -> bool:
+    """Whether an evaluation is kept there. A run has a file of samples too."""
+    return (directory / SUMMARY).is_file()
+
+
 def read(directory: Path) -> dict[str, tuple[Answered, ...]]:
     """policy -> its tasks, in the order in which they were asked."""
+    if not is_kept(directory):
+        raise StorageError(f"{directory} holds no evaluation: it has no {SUMMARY}; `mutual-env eval` writes one")
     path = directory / SAMPLES
-    if not path.is_file():
-        raise StorageError(f"{directory} holds no evaluation: it has no {SAMPLES}; `mutual-env eval` writes one")
     found: dict[str, list[Answered]] = defaultdict(list)
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

@@ -40,7 +40,7 @@ class Scores:
 def gather(paths: Sequence[Path], *, at: int | None = None) -> Scores:
     """What these hold: suites (their arms), runs and folders of runs of different seeds (an arm each); or evaluations
     (an arm each). `at`: after how many rounds; default, the last evaluation that all runs have reached."""
-    if any((path / outcomes.SAMPLES).is_file() for path in paths):
+    if any(outcomes.is_kept(path) for path in paths):
         return _of_evaluations(paths)
     arms: dict[str, list[RunResults]] = {}
     for path in paths:

@@ -128,3 +128,9 @@ def test_arms_and_evaluations_are_compared_in_every_form(tmp_path: Path, capsys:
     printed = capsys.readouterr().out
     assert "sgt & ada & accuracy" in printed
     assert r"$\kappa$" in printed
+
+
+def test_one_run_alone_shows_how_its_policies_agree(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(run), "--json"]) == 0
+    (agreed,) = json.loads(capsys.readouterr().out).values()
+    assert agreed[0]["pair"] == "ada, bob"

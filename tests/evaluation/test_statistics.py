@@ -65,6 +65,7 @@ def test_the_measures_of_two_tasks_are_what_counting_gives() -> None:
     credible = found["", "mean@2"].credible
     assert credible is not None
     assert credible[0] < 0.75 < credible[1]
+    assert found["", "pass@2"].credible is None  # two samples of two: mostly the prior
     assert math.isnan(found["sub", "mean@2"].bootstrap[0])  # one task: nothing to resample
 
 
