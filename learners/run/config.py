@@ -24,11 +24,14 @@ from sharing.exchange import registry as exchanges
 
 @dataclass
 class EnvConfig:
-    """Which tasks, and how many of them a round."""
+    """Which tasks, and how many of them a round. `max_turns` and `max_tokens` bound the conversations of a family of
+    several turns (null: the family's own bound, no bound), in training and in evaluation."""
 
     id: str = "mutual/arithmetic-v0"
     group_size: int = 8
     prompts_per_round: int = 8
+    max_turns: int | None = None
+    max_tokens: int | None = None
     on_unscored: str = "drop"
     unscored_limit: float = 0.05
     options: dict[str, Any] = field(default_factory=dict)
@@ -209,6 +212,8 @@ def check_run(config: RunConfig) -> None:
         ("rounds", config.rounds, 0),
         ("env.group_size", config.env.group_size, 1),
         ("env.prompts_per_round", config.env.prompts_per_round, 1),
+        ("env.max_turns", config.env.max_turns, 1),
+        ("env.max_tokens", config.env.max_tokens, 1),
         ("evaluation.every", config.evaluation.every, 0),
         ("evaluation.prompts", config.evaluation.prompts, 1),
         ("evaluation.samples", config.evaluation.samples, 1),
@@ -216,7 +221,7 @@ def check_run(config: RunConfig) -> None:
         ("checkpoint.keep", config.checkpoint.keep, 1),
         ("record.megabytes", config.record.megabytes, 0),
     ):
-        if value < least:
+        if value is not None and value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")
     for name, choice, allowed in (
         ("sharing.exchange", config.sharing.exchange, exchanges.names()),

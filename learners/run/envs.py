@@ -63,6 +63,8 @@ class Envs:
             "seed": self.seed,
             "on_unscored": env.on_unscored,
             "unscored_limit": env.unscored_limit,
+            "max_turns": env.max_turns,
+            "max_tokens": env.max_tokens,
             **env.options,
             **changes,
         }

@@ -8,7 +8,9 @@ import pytest
 
 from learners.run.build import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite, to_yaml
+from learners.run.envs import Envs
 from mutual_env.errors import ConfigError, MutualEnvError
+from sharing.exchange import InMemoryExchange
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))  # recipes: tests/test_distribution.py
 
@@ -59,6 +61,9 @@ def test_the_resolved_configuration_loads_as_itself(tmp_path: Path) -> None:
         ("rounds=many", "rounds: Value 'many' of type 'str' could not be converted to Integer"),
         ("rounds", "override 'rounds' must have the form key.path=value"),
         ("env.group_size=0", "env.group_size must be at least 1, got 0"),
+        ("env.max_turns=0", "env.max_turns must be at least 1, got 0"),
+        ("env.max_tokens=-3", "env.max_tokens must be at least 1, got -3"),
+        ("env.max_turns=two", "env.max_turns: Value 'two' of type 'str' could not be converted to Integer"),
         ("sharing.exchange=disk", "sharing.exchange must be one of sqlite, memory, ray, got 'disk'"),
         ("teachers.ada.learner=tabular", "teachers.ada is also a policy"),
     ],
@@ -89,6 +94,7 @@ def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path, text: str, sen
     [
         ("env.id=mutual/aritmetic-v0", "mutual/arithmetic-v0"),
         ("env.options.digit=3", "did you mean 'digits'"),
+        ("env.max_turns=2", "ends after one turn"),
         ("sharing.strategy=sgtt", "did you mean 'sgt'"),
         ("sharing.options.wait_=1", "'wait'"),
         ("sharing.exchange_options.time_out=1", "did you mean 'timeout'"),
@@ -101,6 +107,15 @@ def test_a_dry_run_finds_what_only_the_parts_know(tmp_path: Path, override: str,
     with pytest.raises(MutualEnvError) as caught:
         check(load_run(written(tmp_path, RUN), [override]))
     assert sentence in str(caught.value)
+
+
+def test_the_bounds_of_a_conversation_reach_the_envs_of_training_and_of_evaluation(tmp_path: Path) -> None:
+    bounds = ["env.id=mutual/guess-v0", "env.max_turns=2", "env.max_tokens=9", "evaluation.every=1"]
+    config = load_run(written(tmp_path, RUN), bounds)
+    envs = Envs.of(config, apart=False)
+    held_out = envs.held_out(["ada"])
+    for env in (envs.shared(["ada"], InMemoryExchange()), held_out):
+        assert (env.unwrapped.max_turns, env.unwrapped.spec.max_tokens) == (2, 9)  # type: ignore[union-attr]
 
 
 def test_an_arm_is_the_base_with_its_overrides_and_a_seed(tmp_path: Path) -> None:
