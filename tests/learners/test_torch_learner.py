@@ -19,10 +19,7 @@ from transformers import PreTrainedModel
 from learners import make, registry
 from learners.example import Example
 from learners.losses import CappedSequence, ShapedProbability, scales
-from learners.protocol import Learner
-from learners.sampling import Sampling
 from learners.tabular import TabularLearner
-from learners.torch.decoding import COPIED
 from learners.torch.head import backward_through_head, target_logprobs
 from learners.torch.learner import TorchLearner
 from learners.torch.losses import Terms
@@ -30,12 +27,10 @@ from learners.torch.model import Head
 from learners.torch.optimizer import schedule_factor
 from learners.torch.options import TorchOptions
 from learners.torch.packing import Cost, Item, micro_batches
-from learners.torch.sampler import pick
 from learners.torch.trainer import memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError, TrainingError, UnknownNameError
 from mutual_env.types import CrossEntropy, LossSpec, PolicyGradient
 from tests.learners.tiny_policies import TOKENIZER, gemma, learner, llama, neox
-from tokenizers_bridge import CharTokenizer
 
 pytestmark = pytest.mark.torch
 
@@ -313,98 +308,6 @@ def test_broken_weights_are_noticed_when_sampling() -> None:
         model.lm_head.weight[3] = float("nan")
     with pytest.raises(TrainingError, match="last checkpoint"):
         policy.act(["1"], 2, seed=0)
-
-
-def sampling(**changes: Any) -> Sampling:
-    return dataclasses.replace(Sampling(1, max_new_tokens=8), **changes)
-
-
-def test_tokens_are_drawn_with_their_probabilities() -> None:
-    # 3000 tokens, in many blocks; evenly spread uniform numbers give each token its share to within 1/N.
-    torch.manual_seed(0)
-    logits = torch.randn(3000)
-    draws = 20_000
-    uniforms = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
-    tokens, logprobs = pick(logits.expand(draws, -1).clone(), uniforms, sampling())
-    shares = torch.bincount(tokens, minlength=3000) / draws
-    assert torch.allclose(shares, logits.softmax(-1), atol=2 / draws)
-    assert torch.allclose(logprobs, logits.double().log_softmax(-1)[tokens], atol=1e-6)
-
-
-def test_recorded_log_probabilities_are_those_of_the_distribution_sampled_from() -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    uniform = torch.tensor([0.0], dtype=torch.float64)
-    last = torch.tensor([1 - 1e-12], dtype=torch.float64)
-    # Temperature 0.5 doubles the logits.
-    _, logprob = pick(logits.clone(), uniform, sampling(temperature=0.5))
-    assert float(logprob) == pytest.approx(float((logits * 2).log_softmax(-1)[0, 0]), abs=1e-6)
-    # The two most likely tokens alone: the last number of all draws the second.
-    token, logprob = pick(logits.clone(), last, sampling(top_k=2))
-    assert (int(token), float(logprob)) == (1, pytest.approx(float(logits[:, :2].log_softmax(-1)[0, 1]), abs=1e-6))
-    # Softmax of the logits is .644, .237, .087, .032: .8 of the mass needs two tokens, .9 three.
-    for top_p, expected in ((0.6, 0), (0.8, 1), (0.9, 2)):
-        assert int(pick(logits.clone(), last, sampling(top_p=top_p))[0]) == expected
-
-
-def test_a_token_without_probability_is_never_drawn() -> None:
-    logits = torch.full((1, 2500), -torch.inf)
-    logits[0, [5, 300, 2450]] = 0.0
-    for u in (0.0, 0.2, 1 / 3, 0.5, 2 / 3, 0.9, 1 - 2**-53):
-        token, _ = pick(logits.clone(), torch.tensor([u], dtype=torch.float64), sampling())
-        assert int(token) in (5, 300, 2450)
-
-
-def test_a_sample_is_the_same_however_the_call_is_cut() -> None:
-    whole = learner(llama(), max_rows=1000).act(PROMPTS, 4, seed=9)
-    cut = learner(llama(), max_rows=5).act(PROMPTS, 4, seed=9)
-    assert [[c.text for c in g] for g in whole] == [[c.text for c in g] for g in cut]
-
-
-class TwoStops(CharTokenizer):
-    """The same tokenizer, whose policy ends a text with one token and a turn with another."""
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        return (1, 0)
-
-
-@pytest.mark.parametrize("make_learner", ["torch", "tabular"])
-def test_a_sample_ends_with_any_of_the_stop_tokens(make_learner: str) -> None:
-    tokenizer = TwoStops("0123456789+= abcdefgh")
-    policy: Learner
-    if make_learner == "tabular":
-        policy = TabularLearner(tokenizer, max_new_tokens=40, aversion=0.0)
-    else:
-        settings = TorchOptions.of({"device": "cpu", "max_new_tokens": 40})
-        policy = TorchLearner(llama(), tokenizer, name="p", options=settings)
-    completions = [c for group in policy.act(["1+2=", "abc"], 40, seed=2) for c in group]
-    last = {int(c.token_ids[-1]) for c in completions if c.finish_reason == "stop"}
-    assert last == {0, 1}
-    assert not {0, 1} & {i for c in completions for i in c.token_ids[:-1].tolist()}
-    assert {0, 1}.isdisjoint(int(c.token_ids[-1]) for c in completions if c.finish_reason == "length")
-
-
-def test_a_higher_limit_only_adds_tokens() -> None:
-    short, long = (learner(llama(), max_new_tokens=limit).act(PROMPTS, 4, seed=9) for limit in (5, 15))
-    for few, many in zip(short, long, strict=True):
-        assert all(b.text.startswith(a.text) for a, b in zip(few, many, strict=True))
-    assert short != long
-
-
-@pytest.mark.parametrize("build", [llama, neox, gemma])
-@pytest.mark.parametrize("longest", [COPIED, COPIED + 8], ids=["copied", "shared"])
-def test_the_sampler_agrees_with_the_trainer_while_rows_end_and_prompts_differ(
-    build: Callable[[], PreTrainedModel], longest: int
-) -> None:
-    policy = learner(build(), max_new_tokens=24)
-    prompts = ["1+2=", "12+34=" * 3, "abc" * (longest // 3)]
-    prompt_ids = [TOKENIZER.render_prompt(prompt) for prompt in prompts]
-    groups = policy.act(prompts, 6, seed=3)
-    lengths = {completion.token_ids.size for group in groups for completion in group}
-    assert len(lengths) > 2  # rows have ended at many different steps
-    for ids, group in zip(prompt_ids, groups, strict=True):
-        for completion, score in zip(group, policy.score([ids] * 6, [c.token_ids for c in group]), strict=True):
-            assert np.abs(score - completion.logprobs).max() < 1e-4
 
 
 def test_the_schedule_rises_then_falls() -> None:
