@@ -42,7 +42,9 @@ def random_fleet(seed: int, *, room: float = 2.0) -> Fleet:
     rounds = Rounds(int(rng.integers(2, 6)), int(rng.choice([0, 0, 1, 2, 4])))
     longest = max(demand.chain for demand in demands)
     failures = _random_failures(rng, demands, supply, longest * rounds.count)
-    return Fleet(demands, supply, rounds, Patience(reserve=longest, limit=1e7, restarts=3), failures)
+    return Fleet(
+        demands, supply, rounds, Patience(reserve=longest, limit=1e7, restarts=3, restart_limit=120.0), failures
+    )
 
 
 def many_policies(count: int, seed: int = 0) -> list[Demand]:

@@ -4,6 +4,7 @@ device.py      a GPU, or the CPUs of a node
 demand.py      what each policy needs in each phase, and what the machines have
 machines.py    what is free where
 allocate.py    the allocation policy: pure code that grants all-or-nothing leases
+limits.py      how long a call may take before it counts as hung
 remedy.py      why a demand does not fit, and the nearest change with which it would
 simulate.py    a discrete-event simulator over that same code;  failures.py  what goes wrong in it
 record.py      what happened, or what is predicted;  gantt.py  the picture;  plan.py  the `plan` command

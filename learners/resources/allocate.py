@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from learners.resources.demand import Demand, Lease, Needs, Node, Patience, Refusal, Request, Slot, Supply
 from learners.resources.device import Device
+from learners.resources.limits import Limits
 from learners.resources.machines import Machines
 from learners.resources.remedy import remedy
 from mutual_env.errors import InvalidInputError, UnknownNameError
@@ -34,6 +35,7 @@ class Allocator:
     def __init__(self, demands: Iterable[Demand], supply: Supply, patience: Patience | None = None) -> None:
         self.patience = patience or Patience()
         self.demands = {demand.policy: demand for demand in demands}
+        self.limits = Limits(self.demands, self.patience)
         self._machines = Machines(supply.nodes)
         self._empty = Machines(supply.nodes)  # what could be had if nobody ran: only weights that stay are in it
         self._homes: dict[str, frozenset[Device]] = {}
@@ -75,14 +77,9 @@ class Allocator:
             raise UnknownNameError.of("policy", policy, self.demands)
         return self.demands[policy].phases.get(phase)
 
-    def lease_limit(self, needs: Needs) -> float:
-        """The longest a lease lasts: every attempt up to its limit, and the restarts between them."""
-        return needs.limit + self.patience.restarts * (needs.limit + self.patience.restart_limit)
-
     def wait_bound(self) -> float:
         """No request that can be served waits longer, while no device is lost."""
-        longest = max(self.lease_limit(n) for demand in self.demands.values() for n in demand.phases.values())
-        return self.patience.reserve + len(self.demands) * longest
+        return self.patience.reserve + len(self.demands) * self.limits.longest_lease(self.demands.values())
 
     def request(self, policy: str, phase: str, now: float) -> Request | Refusal:
         """Ask. What can never be served is refused here and now."""
@@ -106,7 +103,8 @@ class Allocator:
         return request
 
     def observe(self, policy: str, phase: str, seconds: float) -> None:
-        """What a lease took. From now on urgency is reckoned with that, in the place of the demand's estimate."""
+        """What a lease took. From now on urgency and limits are reckoned with that, not with the demand's estimate."""
+        self.limits.observe(policy, phase, seconds)
         before = self._measured.get((policy, phase), seconds)
         self._measured[policy, phase] = (before + seconds) / 2
 
@@ -243,7 +241,7 @@ class Allocator:
         moved, missing = self._machines.settle(request.policy, needs, slots, now + needs.seconds)
         load = (demand.offload_seconds or 0.0) if moved or missing else 0.0
         self._numbers += 1
-        expires = now + load + self.lease_limit(needs)
+        expires = now + load + self.limits.lease(request.policy, request.phase)
         lease = Lease(self._numbers, request, slots, now, expires, load)
         self._leases[request.policy] = lease
         del self._arrivals[request.policy]

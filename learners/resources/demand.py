@@ -32,7 +32,8 @@ class Needs:
 
     Each of `gang` members takes `cpus` of a node and there `gpus`: a fraction of one GPU, or a whole number of them.
     `memory` is the peak on each of its GPUs, in bytes, weights included (on the node where the phase takes no GPU).
-    `together`: all members in one node. `seconds` is what it usually takes, `limit` after how long it counts as hung.
+    `together`: all members in one node. `seconds` is what it usually takes, `limit` after how long it counts as hung
+    (None: learnt from what it takes, see limits.py).
     """
 
     seconds: float = 1.0
@@ -41,14 +42,14 @@ class Needs:
     memory: int = 0
     gang: int = 1
     together: bool = False
-    limit: float = 600.0
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("seconds", 0.0), ("cpus", 0.0), ("gpus", 0.0), ("memory", 0.0), ("gang", 1.0)):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= least):
                 raise InvalidInputError(f"Needs.{name} must be a number of at least {least:g}, got {value!r}")
-        if not 0.0 < self.limit < math.inf:
+        if self.limit is not None and not 0.0 < self.limit < math.inf:
             raise InvalidInputError(
                 f"Needs.limit must be finite and above 0 (no wait is unbounded), got {self.limit!r}"
             )
@@ -209,17 +210,17 @@ class Rounds:
 class Patience:
     """How long anybody waits. After `reserve` seconds a request is served in order of arrival, with devices kept free
     for it; after `limit` it is given up. `restarts`: how often a worker is started again before its policy is parked,
-    and `restart_limit` how long that may take."""
+    and `restart_limit` how long that may take (None: learnt from what it takes)."""
 
     reserve: float = 60.0
     limit: float = 3600.0
     restarts: int = 3
-    restart_limit: float = 120.0
+    restart_limit: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("reserve", "limit", "restart_limit"):
             value = getattr(self, name)
-            if not (0.0 <= value < math.inf):
+            if value is not None and not (0.0 <= value < math.inf):
                 raise InvalidInputError(f"Patience.{name} must be finite and at least 0, got {value!r}")
         if self.restarts < 0:
             raise InvalidInputError(f"Patience.restarts must be at least 0, got {self.restarts!r}")

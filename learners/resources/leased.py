@@ -60,6 +60,7 @@ class LeasedCalls:
         self.parked: dict[str, str] = {}
         self._supply = supply
         self._allocator = Allocator(demands, supply, self.patience)
+        self.limits = self._allocator.limits
         self._condition = threading.Condition()
         self._granted: dict[str, Lease] = {}
         self._refused: dict[str, str] = {}
@@ -152,9 +153,7 @@ class LeasedCalls:
                 self._allocator.withdraw(demand.policy)
 
     def _job(self, policy: str, phase: str, call: Callable[[], Any]) -> _Job:
-        needs = self._allocator.needs(policy, phase)
-        most = max(needs.limit for needs in self._allocator.demands[policy].phases.values())
-        return _Job(policy, phase, call, self._allocator.lease_limit(needs) if needs else most)
+        return _Job(policy, phase, call, self.limits.lease(policy, phase))
 
     def _ask(self, job: _Job) -> None:
         if self._allocator.needs(job.policy, job.phase) is None:

@@ -21,6 +21,7 @@ from learners.protocol import Learner
 from learners.resources.demand import Demand, Needs, Node, Patience, Supply
 from learners.resources.device import Device
 from learners.resources.leased import LeasedCalls
+from learners.resources.limits import START
 from learners.resources.machines import Machines
 from learners.resources.record import UsageRecord
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
@@ -53,10 +54,9 @@ class RayExecutor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ray = _connect(address)
-        self._demands = {demand.policy: demand for demand in demands}
         self._owns_cluster = not address
         self._keep = keep
-        self._calls = LeasedCalls(self._demands.values(), Supply(_nodes(self._ray)), patience, clock)
+        self._calls = LeasedCalls(demands, Supply(_nodes(self._ray)), patience, clock)
         self._hosts: dict[str, ActorHost] = {}
         self._hosted: dict[str, RemoteLearner] = {}
         self._following = threading.Lock()
@@ -77,19 +77,17 @@ class RayExecutor:
     def host(self, makers: Mapping[str, Callable[[], Learner]]) -> dict[str, Learner]:
         self._calls.know(makers)
         needs = {name: self._calls.widest(name) for name in makers}
-        patience = self._calls.patience
+        limits = self._calls.limits
         for name in sorted(makers, key=lambda policy: -needs[policy].width):  # the widest while there is most room
             self._hosts[name] = ActorHost(self._ray, name, makers[name], needs[name], tuple(needs.values()))
         for name in makers:
-            demand = self._demands.get(name)
-            limits = {phase: need.limit for phase, need in demand.phases.items()} if demand else {}
+            began = time.monotonic()
             try:
-                self._hosts[name].wait_until_ready(patience.restart_limit)
+                self._hosts[name].wait_until_ready(limits.start(name))
             except (WorkerDiedError, WorkerHungError) as error:
                 raise WorkerLostError(f"policy {name!r} could not be placed: {error}") from error
-            self._hosted[name] = RemoteLearner(
-                name, self._hosts[name], self._calls.note, patience=patience, limits=limits, keep=self._keep
-            )
+            limits.observe(name, START, time.monotonic() - began)
+            self._hosted[name] = RemoteLearner(name, self._hosts[name], self._calls.note, limits, keep=self._keep)
         return {name: self._hosted[name] for name in makers}
 
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:

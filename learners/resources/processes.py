@@ -17,6 +17,7 @@ from typing import TypeVar
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Patience, Supply
 from learners.resources.leased import LeasedCalls
+from learners.resources.limits import START
 from learners.resources.record import UsageRecord
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
 from learners.resources.worker import Call, LearnerWorker, Reply, portable
@@ -45,8 +46,7 @@ class ProcessExecutor:
         keep: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._demands = {demand.policy: demand for demand in demands}
-        self._calls = LeasedCalls(self._demands.values(), supply or Supply.local(), patience, clock)
+        self._calls = LeasedCalls(demands, supply or Supply.local(), patience, clock)
         self._threads = threads
         self._keep = keep
         self._hosts: dict[str, ProcessHost] = {}
@@ -69,28 +69,25 @@ class ProcessExecutor:
         hosts = {name: ProcessHost(name, make, self._threads) for name, make in makers.items()}
         self._hosts.update(hosts)
         for name, host in hosts.items():  # all are starting by now
-            demand = self._demands.get(name)
-            limits = {phase: needs.limit for phase, needs in demand.phases.items()} if demand else {}
-            patience = self._calls.patience
             self._start_again_until_ready(host)
-            self._hosted[name] = RemoteLearner(
-                name, host, self._calls.note, patience=patience, limits=limits, keep=self._keep
-            )
+            self._hosted[name] = RemoteLearner(name, host, self._calls.note, self._calls.limits, keep=self._keep)
         return {name: self._hosted[name] for name in makers}
 
     def _start_again_until_ready(self, host: ProcessHost) -> None:
-        patience = self._calls.patience
-        for attempt in range(patience.restarts + 1):
+        limits = self._calls.limits
+        for attempt in range(limits.patience.restarts + 1):
+            began = time.monotonic()
             try:
                 if attempt:
-                    host.restart(patience.restart_limit)
+                    host.restart(limits.start(host.name))
                 else:
-                    host.wait_until_ready(patience.restart_limit)
+                    host.wait_until_ready(limits.start(host.name))
+                limits.observe(host.name, START, time.monotonic() - began)
                 return
             except (WorkerDiedError, WorkerHungError) as error:
                 self._calls.note("died", host.name, str(error))
                 last = error
-        raise WorkerLostError(f"{last}; it was tried {patience.restarts + 1} times") from last
+        raise WorkerLostError(f"{last}; it was tried {limits.patience.restarts + 1} times") from last
 
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         return self._calls.map(phase, calls)

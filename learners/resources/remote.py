@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from learners.aside import Aside
 from learners.example import Example
-from learners.resources.demand import Patience
+from learners.resources.limits import Limits
 from learners.resources.record import Incident
 from learners.resources.worker import Call, Done, Failed, Files, LearnerState, Reply, Stale, read_files, write_files
 from mutual_env.errors import DeadlineExceededError, WorkerLostError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
-
-DEFAULT_LIMIT_SECONDS = 600.0  # for a call whose phase has no demand
 
 
 class WorkerDiedError(Exception):
@@ -54,16 +53,15 @@ class RemoteLearner:
         name: str,
         host: Host,
         note: Callable[[Incident, str, str], None],
+        limits: Limits,
         *,
-        patience: Patience | None = None,
-        limits: Mapping[str, float] | None = None,
         keep: int = 10,
     ) -> None:
         self._host = host
         self._policy = name
         self._note = note
-        self._patience = patience or Patience()
-        self._limits = limits or {}
+        self._limits = limits
+        self._restarts = limits.patience.restarts
         self._keep = keep
         self._lock = threading.Lock()
         self._aside = Aside("mutual-env-state-")
@@ -144,7 +142,7 @@ class RemoteLearner:
         return self._call(Call(method, self._version, args, kwargs), self._limit(method))
 
     def _limit(self, method: str) -> float:
-        return self._limits.get(method, max(self._limits.values(), default=DEFAULT_LIMIT_SECONDS))
+        return self._limits.of(self._policy, method)
 
     def _call(self, call: Call, limit: float) -> Any:
         """One call, done once, on however many workers it takes."""
@@ -155,20 +153,22 @@ class RemoteLearner:
                 f"policy {self._policy!r} was busy for {limit:.0f} s: {call.method} could not start"
             )
         try:
-            for attempt in range(self._patience.restarts + 1):
+            for attempt in range(self._restarts + 1):
+                began = time.monotonic()
                 reply = self._attempt(call, limit)
                 if isinstance(reply, Done):
+                    self._limits.observe(self._policy, call.method, time.monotonic() - began)
                     self._version = reply.version
                     return reply.value
                 if isinstance(reply, Failed):
                     reply.error.add_note(f"in the worker of policy {self._policy!r}:\n{reply.where}")
                     raise reply.error
-                if attempt < self._patience.restarts:
+                if attempt < self._restarts:
                     self._revive(reply)
         finally:
             self._lock.release()
         self._lost = (
-            f"policy {self._policy!r} was given up: its worker failed {self._patience.restarts + 1} times in "
+            f"policy {self._policy!r} was given up: its worker failed {self._restarts + 1} times in "
             f"{call.method}. The record's events say how; its last state is in its last checkpoint"
         )
         raise WorkerLostError(self._lost)
@@ -187,7 +187,7 @@ class RemoteLearner:
         """A worker at the last state: a new one, unless there is one that only lacks the state."""
         try:
             if reply is None:
-                self._host.restart(self._patience.restart_limit)
+                self._host.restart(self._limits.start(self._policy))
             state = LearnerState(self._base, tuple(self._updates), self._version)
             limit = self._limit("load") + len(self._updates) * self._limit("update")
             restored = self._host.call(Call("restore", 0, (state,)), limit)

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, assert_never
 import numpy as np
 
 from learners.resources.allocate import Allocator
-from learners.resources.demand import PHASES, Demand, Lease, Needs, Node, Patience, Refusal, Rounds, Supply
+from learners.resources.demand import PHASES, Demand, Lease, Node, Patience, Refusal, Rounds, Supply
 from learners.resources.device import Device
 from learners.resources.failures import Failures, NodeLoss
 from learners.resources.record import Event, Incident, Outcome, Span, UsageRecord
@@ -245,7 +245,7 @@ class _Simulator:
         """How long the lease lasts, failures and restarts within it included."""
         seconds, needs = 0.0, lease.request.needs
         for attempt in range(self.allocator.patience.restarts + 1):
-            lost = self.fate(lease.policy, needs)
+            lost = self.fate(lease)
             if lost is None:
                 return seconds + needs.seconds, "done"
             seconds += lost
@@ -254,15 +254,16 @@ class _Simulator:
                 self.note("restarted", lease.policy, lease.request.phase)
         return seconds, "failed"
 
-    def fate(self, policy: str, needs: Needs) -> float | None:
+    def fate(self, lease: Lease) -> float | None:
         """Seconds lost until a failure is noticed; None where there is none."""
+        policy, phase, needs = lease.policy, lease.request.phase, lease.request.needs
         if policy in self.failures.broken:
             return self.failures.notice
         if not self.failures.death and not self.failures.hang:
             return None
         chance = self.generator.random()
         if chance < self.failures.hang:
-            return needs.limit
+            return self.allocator.limits.of(policy, phase)
         if chance < self.failures.hang + self.failures.death:
             return float(np.clip(self.generator.random(), 0.0, 1.0)) * needs.seconds + self.failures.notice
         return None

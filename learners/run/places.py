@@ -22,6 +22,7 @@ from learners.resources import (
     UsageRecord,
 )
 from learners.resources.demand import even_share
+from learners.resources.limits import Limits
 from learners.resources.plan import parse_devices
 from learners.run.config import ResourcesConfig, RunConfig, SharingConfig
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
@@ -62,9 +63,8 @@ class Places:
     def stall_limit(self) -> float:
         """Seconds after which a half round cannot be going on any more: its two leases, waited for and held to the
         last."""
-        longest = max(needs.limit for demand in self.demands for needs in demand.phases.values())
-        held = (self.patience.restarts + 1) * longest + self.patience.restarts * self.patience.restart_limit
-        return 2 * (self.patience.limit + held)
+        limits = Limits({demand.policy: demand for demand in self.demands}, self.patience)
+        return 2 * (self.patience.limit + limits.longest_lease(self.demands))
 
     def start(self) -> Executor:
         """The executor, told what each policy takes and what there is."""
