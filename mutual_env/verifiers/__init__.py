@@ -2,18 +2,20 @@
 
 VerifierSpec   a verifier as data: name and options         make(spec) builds it, register(name, target) adds one
 Verifier       what says whether a text answers a task      exact, numeric, math_verify, reasoning_gym
-VerifierPool   runs verifiers over many items, in killable worker processes
+VerifierPool   runs verifiers over many items, in killable worker processes; calls functions there, with an `Outcome`
 settle         what becomes of items without a verdict: drop, zero or raise
 """
 
 from __future__ import annotations
 
 from mutual_env.verifiers.pool.verifier_pool import VerifierPool
-from mutual_env.verifiers.spec import Verifier, VerifierSpec, make, names, register
+from mutual_env.verifiers.spec import Outcome, ProgramVerifier, Verifier, VerifierSpec, make, names, register
 from mutual_env.verifiers.unscored import UNSCORED_POLICIES, Settlement, UnscoredPolicy, settle
 
 __all__ = [
     "UNSCORED_POLICIES",
+    "Outcome",
+    "ProgramVerifier",
     "Settlement",
     "UnscoredPolicy",
     "Verifier",

@@ -79,7 +79,7 @@ def value_of(tree: Node, symbols: Mapping[str, Any]) -> Any:
     """The value of a tree whose names were checked; NoValueError, or what SymPy raises, where there is none."""
     match tree:
         case Number():
-            return _sympy().Integer(int(tree.text)) if tree.whole else _sympy().Float(tree.text)
+            return _sympy().Integer(int(tree.text, 0)) if tree.whole else _sympy().Float(tree.text)
         case Name():
             return _quantity(tree.text, symbols)
         case Signed():

@@ -33,13 +33,13 @@ class NotAFormulaError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Written with a point or an exponent, it is a float, else a whole number."""
+    """Written with a point or an exponent, it is a float, else a whole number, which may be of base 16, 8 or 2."""
 
     text: str
 
     @property
     def whole(self) -> bool:
-        return self.text.isdecimal()
+        return self.text.isdecimal() or self.text[:2].lower() in ("0x", "0o", "0b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ Node: TypeAlias = Number | Name | Signed | Chain | Power | Factorial | Call | Se
 
 _TOKEN = re.compile(
     r"(?P<skip>[ \t\f]+|\#[^\n]*)|(?P<line>\r?\n)"
-    r"|(?P<number>(?:\d+(?:_\d+)*\.?(?:\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE][-+]?\d+(?:_\d+)*)?)"
+    r"|(?P<number>0[xX](?:_?[\da-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+"
+    r"|(?:\d+(?:_\d+)*\.?(?:\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE][-+]?\d+(?:_\d+)*)?)"
     r"|(?P<name>[^\W\d]\w*)|(?P<operator>\*\*|//|==|!=|<=|>=|[-+*/%^()<>,!])",
     re.ASCII,
 )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from mutual_env.catalogue import Catalogue, check_options, load
 from mutual_env.errors import InvalidInputError, MissingExtraError
@@ -29,6 +29,11 @@ class Verifier(Protocol):
     `verify` returns a `Verdict`; an exception is recorded as a verdict of status `error`. It must not depend on
     anything but its arguments: the pool remembers verdicts. A verifier may also have `warm()`, called once in the
     process that workers are forked from: the place for slow imports.
+
+    It may also say `runs_code`. True: every item has a process of its own, and nothing that is said of it is
+    remembered. False: no text makes it run code, its author vouches for that. Where it says nothing, Python itself is
+    watched, and the first item that runs code is the last in its process. One that must run code, and decide about what
+    came out, is a `ProgramVerifier`: what runs cannot reach what decides.
     """
 
     @property
@@ -40,6 +45,33 @@ class Verifier(Protocol):
         """True where `verify` is so cheap and safe on hostile text that no worker process is needed."""
 
     def verify(self, task: Task, text: str) -> Verdict: ...
+
+
+@runtime_checkable
+class ProgramVerifier(Verifier, Protocol):
+    """A verifier in two parts: a function that runs what a model wrote, and a judge that it cannot reach.
+
+    For each item, `question` says in the pool's process what is to be run; `program`, "module:function", is called with
+    that in a process of its own, confined; `judge` decides in the pool's process about what came back: a JSON value, or
+    that there is none. `verify` is not used by a pool; it may raise.
+    """
+
+    @property
+    def program(self) -> str: ...
+
+    def question(self, task: Task, text: str) -> JSON: ...
+
+    def judge(self, task: Task, text: str, outcome: Outcome) -> Verdict: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a confined function made of one item: its value where `status` is "ok", else None, and why in `detail`."""
+
+    status: Literal["ok", "timeout", "crash", "error"]
+    value: JSON = None
+    elapsed: float = field(default=0.0, compare=False)
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +161,17 @@ def build(spec: VerifierSpec, target: str) -> Verifier:
             "which is no verifier: that has `id`, `inline` and `verify`"
         )
     return verifier
+
+
+def load_function(target: str) -> Callable[[Any], JSON]:
+    """The function behind "module:function", to be called in workers with a JSON value."""
+    if target.count(":") != 1:
+        raise InvalidInputError(f"a function for workers must read 'module:function', got {target!r}")
+    function = load(f"function {target!r}", target)
+    if not callable(function):
+        raise InvalidInputError(f"{target} must be a function of one JSON value, got {function!r:.80}")
+    found: Callable[[Any], JSON] = function
+    return found
 
 
 def require(module: str, what: str, extra: str) -> None:

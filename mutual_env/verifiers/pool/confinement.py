@@ -20,6 +20,7 @@ class Limits:
 
     memory_mb   address space on top of the warmed-up interpreter's
     file_mb     size of each file it writes, all of them in its temporary directory
+    disk_mb     size of all that lies there; looked at ten times a second, so more can be written in between
     open_files  descriptors
     processes   processes it may start; 0: none (threads are not processes)
     network     whether it may open sockets
@@ -28,13 +29,14 @@ class Limits:
 
     memory_mb: int = 1024
     file_mb: int = 8
+    disk_mb: int = 64
     open_files: int = 64
     processes: int = 0
     network: bool = False
     readable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("memory_mb", 64), ("file_mb", 0), ("open_files", 16), ("processes", 0)):
+        for name, least in (("memory_mb", 64), ("file_mb", 0), ("disk_mb", 0), ("open_files", 16), ("processes", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InvalidInputError(

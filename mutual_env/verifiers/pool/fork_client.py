@@ -6,20 +6,20 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mutual_env.errors import VerificationError
 from mutual_env.types import JSON
 from mutual_env.verifiers.pool.confinement import Limits
+from mutual_env.verifiers.pool.directories import PREFIX, remove_stale, remove_tree
 from mutual_env.verifiers.pool.wire import Frames, frame
-from mutual_env.verifiers.spec import VerifierSpec, target_of
 
 _BOOT = (
     "import json, sys; fd, parent, root, path = json.loads(sys.argv[1]); sys.path[:] = path; "
@@ -43,7 +43,8 @@ class ForkClient:
     """Starts, asks and ends the fork server. Calls return at once; `replies` reads what it answered."""
 
     def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="mutual-env-verifiers-"))
+        remove_stale(Path(tempfile.gettempdir()))
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.control, theirs = socket.socketpair()
         linked = {"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {}
         path = [entry or os.getcwd() for entry in sys.path]
@@ -66,9 +67,8 @@ class ForkClient:
     def pid(self) -> int:
         return self._process.pid
 
-    def load(self, spec: VerifierSpec) -> None:
-        naming = {"order": "load", "id": spec.id, "name": spec.name, "target": target_of(spec.name)}
-        self._order({**naming, "options": spec.kwargs})
+    def load(self, what: Mapping[str, JSON]) -> None:
+        self._order({"order": "load", **what})
 
     def fork(self, limits: Limits, deadline: float) -> socket.socket:
         """The pool's end of a connection to a new worker; its process id arrives as a reply, in the order of calls."""
@@ -112,4 +112,4 @@ class ForkClient:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(_CLOSE_SECONDS)
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_tree(self.root)

@@ -12,7 +12,6 @@ import contextlib
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -25,11 +24,12 @@ from typing import Any
 
 from mutual_env.verifiers.pool import kernel
 from mutual_env.verifiers.pool.confinement import Cage, Limits
+from mutual_env.verifiers.pool.directories import Footprint, hold, remove_tree
 from mutual_env.verifiers.pool.wire import Frames, frame
-from mutual_env.verifiers.pool.worker import serve
-from mutual_env.verifiers.spec import Verifier, VerifierSpec, build
+from mutual_env.verifiers.pool.worker import Tools, serve
+from mutual_env.verifiers.spec import VerifierSpec, build, load_function
 
-_TICK, _SHORT_TICK = 0.5, 0.05
+_IDLE_TICK, _TICK, _SHORT_TICK = 0.5, 0.1, 0.05
 _SWEEP_SECONDS = 5.0
 
 
@@ -62,8 +62,9 @@ class ForkServer:
         self.handles: list[int] = []
         self._control = control
         self._root = root
-        self._verifiers: dict[str, Verifier] = {}
-        self._workers: dict[int, Path] = {}
+        self._held = hold(root)
+        self._tools = Tools({}, {})
+        self._workers: dict[int, Footprint] = {}
         self._faults: dict[int, str] = {}
         self._processes = 0
         self._cages: dict[Limits, Cage] = {}
@@ -71,17 +72,27 @@ class ForkServer:
 
     @property
     def tick(self) -> float:
-        """Seconds between two looks at what the workers have started."""
-        return _SHORT_TICK if self._processes and self._workers else _TICK
+        """Seconds between two looks at what the workers have started and written."""
+        if not self._workers:
+            return _IDLE_TICK
+        return _SHORT_TICK if self._processes else _TICK
 
     def watch(self) -> None:
-        """End adopted processes, and workers with too many: against root, the kernel holds no limit."""
-        self.sweep(time.monotonic())
+        """End adopted processes, and workers with too many (against root, the kernel holds no limit) or with too many
+        bytes on the disk."""
+        now = time.monotonic()
+        self.sweep(now)
+        for pid, footprint in self._workers.items():
+            if pid not in self._faults and (fault := footprint.check(now)) is not None:
+                self._condemn(pid, fault)
         if self._processes and self._workers:
             for pid, members in _group_sizes().items():
                 if pid in self._workers and members > self._processes + 1:
-                    self._faults[pid] = f"it had {members - 1} processes at once, {self._processes} are allowed"
-                    os.killpg(pid, signal.SIGKILL)
+                    self._condemn(pid, f"it had {members - 1} processes at once, {self._processes} are allowed")
+
+    def _condemn(self, pid: int, fault: str) -> None:
+        self._faults[pid] = fault
+        _signal(pid, signal.SIGKILL)
 
     def obey(self, message: Mapping[str, Any]) -> None:
         order = message["order"]
@@ -95,21 +106,26 @@ class ForkServer:
             _signal(message["pid"], {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}[order])
 
     def _load(self, message: Mapping[str, Any]) -> None:
-        spec = VerifierSpec(message["name"], message["options"])
         try:
-            verifier = build(spec, message["target"])
-            warm = getattr(verifier, "warm", None)
-            if warm is not None:
-                warm()
+            self._take_up(message)
         except BaseException as cause:  # the boundary: the pool must hear how an import failed
             problem = "".join(traceback.format_exception(cause))[-2000:].strip()
             self._control.sendall(frame({"loaded": message["id"], "problem": problem}))
             return
-        self._verifiers[message["id"]] = verifier
         self._cages.clear()  # there are new modules to read
         gc.collect()
         gc.freeze()  # what is here now is never collected, so collections in the workers do not copy its pages
         self._control.sendall(frame({"loaded": message["id"], "problem": None}))
+
+    def _take_up(self, message: Mapping[str, Any]) -> None:
+        if "function" in message:
+            function = load_function(message["function"])
+            _warm(function)
+            self._tools.functions[message["id"]] = function
+        else:
+            verifier = build(VerifierSpec(message["name"], message["options"]), message["target"])
+            _warm(verifier)
+            self._tools.verifiers[message["id"]] = verifier
 
     def _fork(self, limits: Limits, deadline: float, handle: int) -> None:
         self._born += 1
@@ -124,21 +140,21 @@ class ForkServer:
             try:
                 self._control.close()
                 connection = socket.socket(fileno=handle)
-                for other in self.handles:
+                for other in (self._held, *self.handles):
                     os.close(other)
-                serve(connection, self._verifiers, self._cages[limits], directory, deadline)
+                serve(connection, self._tools, self._cages[limits], directory, deadline)
                 code = 0
             finally:
                 os._exit(code)
         os.close(handle)
-        self._workers[pid] = directory
+        self._workers[pid] = Footprint(directory, limits.disk_mb << 20)
         self._control.sendall(frame({"forked": pid}))
 
     def _end(self, pid: int) -> None:
-        directory = self._workers.pop(pid)
+        footprint = self._workers.pop(pid)
         status = _kill_and_reap(pid)
         self.sweep(time.monotonic() + _SWEEP_SECONDS)
-        _remove(directory)
+        remove_tree(footprint.directory)
         code = os.waitstatus_to_exitcode(status)
         self._control.sendall(frame({"ended": pid, "code": code, "why": self._faults.pop(pid, "")}))
 
@@ -155,7 +171,13 @@ class ForkServer:
             self._workers.pop(pid)
             _kill_and_reap(pid)
         self.sweep(time.monotonic() + _SWEEP_SECONDS)
-        _remove(self._root)
+        remove_tree(self._root)
+
+
+def _warm(tool: object) -> None:
+    warm = getattr(tool, "warm", None)
+    if warm is not None:
+        warm()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -182,16 +204,3 @@ def _group_sizes() -> Counter[int]:
             with contextlib.suppress(ProcessLookupError):
                 groups[os.getpgid(int(name))] += 1
     return groups
-
-
-def _remove(directory: Path) -> None:
-    """Also what a worker made unreadable, where the user may change that."""
-
-    def insist(function: Any, path: str, _: object) -> None:
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(path), 0o700)
-            os.chmod(path, 0o700)
-            function(path)
-
-    shutil.rmtree(directory, onerror=insist)
-    shutil.rmtree(directory, ignore_errors=True)

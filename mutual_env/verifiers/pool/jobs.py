@@ -1,44 +1,60 @@
-"""What the pool's threads and its supervisor pass to each other, and what is known of one worker."""
+"""What the pool's threads and its supervisor pass to each other: the items of one call, and what became of them."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from mutual_env.types import JSON, Task, Verdict
-from mutual_env.verifiers.pool.wire import Records, frame, task_as_json
-from mutual_env.verifiers.spec import VerifierSpec
+from mutual_env.types import JSON, Verdict
+from mutual_env.verifiers.pool.wire import VALUE, VERDICT, Record, frame, task_as_json
+from mutual_env.verifiers.spec import Outcome, VerifierSpec, target_of
+
+Failure: TypeAlias = Literal["timeout", "crash", "error"]
 
 
 @dataclass(slots=True, eq=False)
 class Job:
     """Items of one call that need a worker, and the indices of those that nobody works on.
 
-    pending  not tried yet
-    alone    brought a worker down that had done others before: tried once more, in a fresh one
+    spec       the verifier, which the workers must know
+    exclusive  each item has a process of its own, for it may run code
+    pending    not tried yet
+    alone      brought a worker down that had done others before: tried once more, in a fresh one
+    suspect    ran code, or may have: what was said of them is not remembered
     """
 
     spec: VerifierSpec
-    items: Sequence[tuple[Task, str]]
-    future: Future[list[Verdict]] = field(default_factory=Future)
+    items: Sequence[Any]
+    exclusive: bool = False
+    future: Future[list[Any]] = field(default_factory=Future)
     pending: deque[int] = field(init=False)
     alone: deque[int] = field(default_factory=deque)
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    suspect: set[int] = field(default_factory=set)
+    verdicts: dict[int, Any] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
+    answered_by: int = VERDICT
 
     def __post_init__(self) -> None:
         self.pending = deque(range(len(self.items)))
+        if self.exclusive:
+            self.suspect.update(self.pending)
 
     @property
     def waiting(self) -> int:
         return len(self.pending) + len(self.alone)
 
-    def conclude(self, index: int, verdict: Verdict) -> None:
+    @property
+    def loading(self) -> dict[str, JSON]:
+        """What the fork server must load for it."""
+        target = target_of(self.spec.name)
+        return {"id": self.spec.id, "name": self.spec.name, "target": target, "options": self.spec.kwargs}
+
+    def conclude(self, index: int, verdict: Any) -> None:
         self.verdicts[index] = verdict
         if len(self.verdicts) == len(self.items):
             with contextlib.suppress(InvalidStateError):  # its caller has given up
@@ -63,55 +79,34 @@ class Job:
             items.append([places[id(task)], text])
         return frame({"verifier": self.spec.id, "tasks": tasks, "items": items})
 
+    def read(self, answer: Record) -> Any:
+        return answer.verdict()
+
+    def failure(self, status: Failure, detail: str, elapsed: float = 0.0) -> Any:
+        return Verdict.unscored(status, elapsed=elapsed, detail=detail)
+
 
 @dataclass(slots=True, eq=False)
-class Worker:
-    """One worker process, as the supervisor sees it.
+class CallJob(Job):
+    """JSON values that a function of `spec.name`, "module:function", is called with, each in a process of its own."""
 
-    batch   the indices it still owes, the first being verified `since`; `alone`: it is that item's second try
-    ran     what it had had of a core when it was last looked at, at `looked`; the next look is at `look_due`
-    age     what the item in flight has had since the first look, of a core or of sleep
-    asleep  whether it used no core then, so that another worker may run beside it
-    paused  whether it was stopped until nobody else waits
-    trimmed whether the rest of its batch was given to others
-    fault   why the pool itself ended it
-    """
-
-    connection: socket.socket
-    generation: int
-    pid: int | None = None
-    records: Records = field(default_factory=Records)
-    outbox: bytes = b""
-    job: Job | None = None
-    batch: deque[int] = field(default_factory=deque)
-    alone: bool = False
-    served: int = 0
-    since: float = 0.0
-    look_due: float = 0.0
-    looked: float | None = None
-    ran: float = 0.0
-    age: float = 0.0
-    asleep: bool = False
-    paused: bool = False
-    trimmed: bool = False
-    fault: str = ""
-
-    def begin(self, now: float, look_due: float) -> None:
-        """The clock of the next item starts."""
-        self.since, self.look_due, self.looked, self.age, self.asleep = now, look_due, None, 0.0, False
+    exclusive: bool = True
+    answered_by: int = VALUE
 
     @property
-    def idle(self) -> bool:
-        return self.pid is not None and self.job is None
+    def loading(self) -> dict[str, JSON]:
+        return {"id": self.spec.id, "function": self.spec.name}
 
-    @property
-    def away(self) -> bool:
-        """Does it leave its core to another?"""
-        return self.asleep or self.paused
+    def message(self, batch: Sequence[int]) -> bytes:
+        return frame({"call": self.spec.id, "items": [self.items[index] for index in batch]})
 
-    @property
-    def fresh(self) -> bool:
-        return self.served == 0
+    def read(self, answer: Record) -> Outcome:
+        if answer.status == "ok":
+            return Outcome("ok", answer.value(), answer.elapsed)
+        return Outcome("error", None, answer.elapsed, answer.text)
+
+    def failure(self, status: Failure, detail: str, elapsed: float = 0.0) -> Outcome:
+        return Outcome(status, None, elapsed, detail)
 
 
 @dataclass(slots=True)

@@ -5,33 +5,31 @@ from __future__ import annotations
 import contextlib
 import math
 import selectors
-import signal
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import assert_never
 
 from mutual_env.errors import MutualEnvError, VerificationError
-from mutual_env.types import Verdict
 from mutual_env.verifiers.pool.confinement import Limits
-from mutual_env.verifiers.pool.fork_client import ForkClient
-from mutual_env.verifiers.pool.jobs import Counters, Job, Worker
-from mutual_env.verifiers.pool.stragglers import Pace, is_asleep, seconds_on_a_core
-from mutual_env.verifiers.pool.wire import MEMORY, RETIRE, VERDICT
-from mutual_env.verifiers.spec import VerifierSpec
+from mutual_env.verifiers.pool.jobs import Counters, Failure, Job
+from mutual_env.verifiers.pool.server_session import Ended, Loaded, ServerSession, Started
+from mutual_env.verifiers.pool.stragglers import Clock, Pace
+from mutual_env.verifiers.pool.wakeup import Wakeup
+from mutual_env.verifiers.pool.wire import ANSWERS, LAST, MEMORY, RETIRE, Record
+from mutual_env.verifiers.pool.workers import Assignment, Busy, Ending, Idle, Paused, Starting, Worker
 
-_TICK = 1.0
-_ANSWER_SECONDS = 120.0
-_LOSSES = 3
-_OVERTIME = 60.0
-_GLANCE, _SOON, _AWAY = 0.1, 0.001, 64
+_TICK_SECONDS, _LOOK_SECONDS, _LEAST_LOOK_SECONDS = 1.0, 0.1, 0.001
+_OVERTIME_SECONDS = 60.0
+_MOST_LOSSES, _MOST_AWAY = 3, 64
 
 
 class Supervisor:
     """Runs jobs on worker processes until it is stopped.
 
-    Everything but `submit`, `withdraw` and `stop` happens on its own thread, so its state needs no lock.
+    Everything but `submit` and `stop` happens on its own thread, so its state needs no lock.
     """
 
     def __init__(
@@ -45,20 +43,14 @@ class Supervisor:
         self._stopping = threading.Event()
         closed = "the verifier pool was closed while items were being verified"
         self._end_of_service: BaseException = VerificationError(closed)
-        self._wake, self._bell = socket.socketpair()
-        self._bell.setblocking(False)
+        self._wakeup = Wakeup()
         self._jobs: deque[Job] = deque()
-        self._workers: list[Worker] = []
-        self._unborn: deque[Worker] = deque()
-        self._dying: dict[int, Worker] = {}
-        self._loaded: dict[VerifierSpec, int] = {}
-        self._loading: dict[str, VerifierSpec] = {}
-        self._asked = math.inf
+        self._workers: list[Worker] = []  # but for those that are ending
         self._losses = 0
         self._spares = 0
-        self._server: ForkClient | None = None
+        self._server: ServerSession | None = None
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake, selectors.EVENT_READ, self._answer_bell)
+        self._selector.register(self._wakeup.socket, selectors.EVENT_READ, self._take_in_jobs)
         self._thread = threading.Thread(target=self._run, name="verifier-pool", daemon=True)
         self._thread.start()
 
@@ -70,18 +62,14 @@ class Supervisor:
 
     def submit(self, job: Job) -> None:
         self._inbox.append(job)
-        self._ring()
+        self._wakeup.ring()
         if not self.running:  # it stopped meanwhile, and may have failed the jobs it knew before this one came in
             job.fail(self._end_of_service)
 
     def stop(self, seconds: float = 20.0) -> None:
         self._stopping.set()
-        self._ring()
+        self._wakeup.ring()
         self._thread.join(seconds)
-
-    def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it is ringing already; closed: nobody hears it
-            self._bell.send(b"!")
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -102,57 +90,61 @@ class Supervisor:
     def _shut_down(self, cause: BaseException) -> None:
         for job in [*self._jobs, *self._inbox]:
             job.fail(cause)
-        for worker in [*self._workers, *self._dying.values()]:
+        for worker in self._workers:
             worker.connection.close()
         if self._server is not None:
             self._server.close()
         self._selector.close()
-        self._wake.close()
-        self._bell.close()
+        self._wakeup.close()
 
-    def _answer_bell(self, _: int) -> None:
-        self._wake.recv(1 << 12)
+    def _take_in_jobs(self, _: int) -> None:
+        self._wakeup.answer()
         while self._inbox:
             self._jobs.append(self._inbox.popleft())
 
     def _until_next_check(self) -> float:
         now = time.monotonic()
-        looks = (worker.look_due - now for worker in self._workers if worker.batch)
-        return max(0.0, min([_TICK, *looks]))
+        looks = (state.clock.look_due - now for _, state in self._busy() if state.assignment.batch)
+        return max(0.0, min([_TICK_SECONDS, *looks]))
+
+    def _busy(self) -> list[tuple[Worker, Busy]]:
+        return [(worker, worker.state) for worker in self._workers if isinstance(worker.state, Busy)]
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
     def _assign(self) -> None:
         self._jobs = deque(job for job in self._jobs if not job.future.done())
-        for job in list(self._jobs):
-            if job.waiting and self._is_loaded(job.spec):
-                while job.waiting and self._serve(job):
+        for job in [job for job in self._jobs if job.waiting]:
+            generation = self._server_at_work().generation_of(job.spec)
+            if generation is None:
+                self._server_at_work().load(job)
+            else:
+                while job.waiting and self._serve(job, generation):
                     pass
         self._resume_paused()
-        self._retire_surplus()
+        for worker in [w for w in self._workers if w.idle][: max(0, self._surplus())]:
+            self._end(worker)
         self._keep_a_spare()
 
-    def _is_loaded(self, spec: VerifierSpec) -> bool:
+    def _server_at_work(self) -> ServerSession:
+        """Started when it is first needed, and again after it was lost."""
         if self._server is None:
-            self._server = ForkClient()
+            self._server = ServerSession(self._limits, self._deadline)
             self._selector.register(self._server.control, selectors.EVENT_READ, self._hear_server)
-        if spec not in self._loaded and spec.id not in self._loading:
-            self._loading[spec.id] = spec
-            self._asked = min(self._asked, time.monotonic())
-            self._server.load(spec)
-        return spec in self._loaded
+        return self._server
 
-    def _serve(self, job: Job) -> bool:
+    def _serve(self, job: Job, generation: int) -> bool:
         """Give one batch of this job to a worker; False where none is free."""
         if self._free_cores() <= 0:
             return False
-        able = [w for w in self._workers if w.idle and w.generation >= self._loaded[job.spec]]
+        able = [w for w in self._workers if w.idle and w.generation >= generation]
         fresh = next((w for w in able if w.fresh), None)
-        if job.alone and fresh is not None:
-            self._give(fresh, job, [job.alone.popleft()], alone=True)
-        elif job.pending and able:
+        if (job.alone or job.exclusive) and fresh is not None:
+            waiting = job.alone or job.pending
+            self._give(fresh, Assignment(job, deque([waiting.popleft()]), single=True))
+        elif job.pending and able and not job.exclusive:
             share = math.ceil(len(job.pending) / (2 * self._target))
-            self._give(able[0], job, [job.pending.popleft() for _ in range(min(self._batch, share))])
+            self._give(able[0], Assignment(job, deque(job.pending.popleft() for _ in range(min(self._batch, share)))))
         else:
             self._make_room(job)
             return False
@@ -161,19 +153,18 @@ class Supervisor:
     def _free_cores(self) -> int:
         """How many more workers than those that have something to do, and neither sleep over it nor are paused, may
         run."""
-        return self._target - sum(w.job is not None and not w.away for w in self._workers)
+        return self._target - sum(worker.on_a_core for worker in self._workers)
 
     def _is_time_for_the_slow(self, job: Job) -> bool:
         """When nothing else waits; but the calls of other threads do not put it off for ever."""
-        return not any(other.pending for other in self._jobs) or (
-            not job.pending and time.monotonic() - job.begun > 2 * self._deadline
-        )
+        others_wait = any(other.pending for other in self._jobs)
+        return not others_wait or (not job.pending and time.monotonic() - job.begun > 2 * self._deadline)
 
     def _make_room(self, job: Job) -> None:
         """Start workers for what waits, ending idle ones that cannot do it. One that is away leaves its core to
         another."""
-        wanted = min(job.waiting, self._free_cores()) - len(self._unborn)
-        room = min(-self._surplus(), self._target + _AWAY - len(self._workers))
+        wanted = min(job.waiting, self._free_cores()) - self._server_at_work().starting
+        room = min(-self._surplus(), self._target + _MOST_AWAY - len(self._workers))
         for worker in [w for w in self._workers if w.idle][: max(0, wanted - room)]:
             self._end(worker)
             room += 1
@@ -181,41 +172,32 @@ class Supervisor:
             self._start_worker()
 
     def _start_worker(self) -> None:
-        assert self._server is not None
-        worker = Worker(self._server.fork(self._limits, self._deadline), generation=len(self._loaded))
+        worker = self._server_at_work().fork()
         self._workers.append(worker)
-        self._unborn.append(worker)
-        self._asked = min(self._asked, time.monotonic())
         self._counters.started += 1
-        self._selector.register(
-            worker.connection, selectors.EVENT_READ, lambda events: self._hear_worker(worker, events)
-        )
+        self._selector.register(worker.connection, selectors.EVENT_READ, partial(self._hear_worker, worker))
 
-    def _give(self, worker: Worker, job: Job, batch: list[int], *, alone: bool = False) -> None:
-        worker.job, worker.batch, worker.alone = job, deque(batch), alone
-        worker.begin(now := time.monotonic(), now + self._pace.first_look())
-        worker.outbox = job.message(batch)
+    def _give(self, worker: Worker, assignment: Assignment) -> None:
+        now = time.monotonic()
+        worker.state = Busy(assignment, Clock(now, now + self._pace.first_look()))
+        worker.outbox.put(assignment.job.message(assignment.batch))
         self._send(worker)
 
     def _send(self, worker: Worker) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):  # that a worker is dead is found out by reading
             while worker.outbox:
-                worker.outbox = worker.outbox[worker.connection.send(worker.outbox) :]
+                worker.outbox.sent(worker.connection.send(worker.outbox.rest))
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.outbox else 0)
         key = self._selector.get_key(worker.connection)
         if key.events != events:
             self._selector.modify(worker.connection, events, key.data)
-
-    def _retire_surplus(self) -> None:
-        for worker in [w for w in self._workers if w.idle][: max(0, self._surplus())]:
-            self._end(worker)
 
     def _surplus(self) -> int:
         return sum(not w.away for w in self._workers) - self._target - self._spares
 
     def _keep_a_spare(self) -> None:
         """Where items hang and many wait, the worker that takes over from the next one is born before it is needed."""
-        ready = bool(self._unborn) or any(worker.idle for worker in self._workers)
+        ready = any(isinstance(worker.state, (Starting, Idle)) for worker in self._workers)
         many = sum(len(job.pending) for job in self._jobs) > 4 * self._batch * self._target
         if self._spares and many and not ready and self._surplus() < 0:
             self._start_worker()
@@ -223,130 +205,124 @@ class Supervisor:
     # -- hearing -----------------------------------------------------------------------------------------------------
 
     def _hear_worker(self, worker: Worker, events: int) -> None:
+        if isinstance(worker.state, Ending):
+            return
         if events & selectors.EVENT_WRITE:
             self._send(worker)
-        if not events & selectors.EVENT_READ or worker not in self._workers:
+        if not events & selectors.EVENT_READ:
             return
         try:
             data = worker.connection.recv(1 << 16)
             if not data:
                 raise ConnectionResetError
             for entry in worker.records.feed(data):
-                self._note(worker, entry.kind, entry.verdict)
+                self._note(worker, entry)
         except BlockingIOError:
             return
         except ConnectionResetError:
             self._end(worker, suspect=True)
         except VerificationError as cause:  # hostile text has taken the worker over
-            worker.fault = str(cause)
-            self._end(worker, suspect=True)
+            self._end(worker, suspect=True, fault=str(cause))
 
-    def _note(self, worker: Worker, kind: int, verdict: Verdict | None) -> None:
-        if worker.job is None or (kind in (VERDICT, MEMORY)) != bool(worker.batch):
+    def _note(self, worker: Worker, entry: Record) -> None:
+        state = worker.state
+        if isinstance(state, Ending):
+            return  # what it says after its last answer counts for nothing
+        if not isinstance(state, Busy) or (entry.kind in (*ANSWERS, LAST)) != bool(state.assignment.batch):
             raise VerificationError("a worker answered what it was not asked")
-        if kind == VERDICT:
-            assert verdict is not None
-            self._conclude(worker, verdict)
-        elif kind == MEMORY:
-            self._blame(worker, Verdict.unscored("error", detail=f"MemoryError: more than {self._limits.memory_mb} MB"))
+        assignment, job = state.assignment, state.assignment.job
+        if entry.kind == LAST:
+            job.suspect.add(assignment.batch[0])
+            assignment.single = True
+            assignment.give_back(keep=1)
+        elif entry.kind == MEMORY:
+            self._blame(worker, assignment, "error", f"MemoryError: more than {self._limits.memory_mb} MB")
+            self._end(worker)
+        elif entry.kind == job.answered_by:
+            self._conclude(worker, state, job.read(entry))
+        elif entry.kind in ANSWERS:
+            raise VerificationError("a worker answered in another way than it was asked")
+        elif entry.kind == RETIRE or worker.served >= self._lifetime:
             self._end(worker)
         else:
-            worker.job = None
-            if kind == RETIRE or worker.served >= self._lifetime:
-                self._end(worker)
+            worker.state = Idle()
 
-    def _conclude(self, worker: Worker, verdict: Verdict) -> None:
-        assert worker.job is not None
+    def _conclude(self, worker: Worker, state: Busy, answer: object) -> None:
         now = time.monotonic()
-        self._pace.finished(now - worker.since)
-        worker.job.conclude(worker.batch.popleft(), verdict)
+        self._pace.finished(now - state.clock.since)
+        state.assignment.job.conclude(state.assignment.batch.popleft(), answer)
         worker.served += 1
-        worker.begin(now, now + self._pace.first_look())
+        worker.state = Busy(state.assignment, Clock(now, now + self._pace.first_look()))
         self._losses = 0
-        if worker.trimmed:
+        if state.assignment.trimmed or state.assignment.single:
             self._end(worker)
 
     def _hear_server(self, _: int) -> None:
-        assert self._server is not None
         try:
-            replies = self._server.replies()
+            news = self._server_at_work().hear()
         except (VerificationError, OSError) as cause:
             self._lose_server(cause)
             return
-        for reply in replies:
-            if "loaded" in reply:
-                self._note_loaded(self._loading.pop(reply["loaded"]), reply)
-            elif "forked" in reply:
-                worker = self._unborn.popleft()
-                worker.pid = reply["forked"]
-                if worker not in self._workers:
-                    self._bury(worker)
-            elif reply["ended"] in self._dying:
-                self._note_ended(self._dying.pop(reply["ended"]), reply["code"], reply["why"])
-        if not self._unborn and not self._loading and not self._dying:
-            self._asked = math.inf
+        for entry in news:
+            match entry:
+                case Loaded():
+                    self._note_loaded(entry)
+                case Started() if isinstance(entry.worker.state, Starting):
+                    entry.worker.state = Idle()
+                case Started():
+                    self._stop_process(entry.worker)
+                case Ended():
+                    self._note_ended(entry)
+                case _:
+                    assert_never(entry)
 
-    def _note_loaded(self, spec: VerifierSpec, reply: dict[str, str | None]) -> None:
-        if reply["problem"] is None:
-            self._loaded[spec] = len(self._loaded) + 1
-            return
-        problem = f"verifier {spec.id!r} cannot be built in a worker process: {reply['problem']}"
-        for job in [job for job in self._jobs if job.spec == spec]:
+    def _note_loaded(self, entry: Loaded) -> None:
+        for job in [job for job in self._jobs if job.spec == entry.spec and entry.problem is not None]:
+            problem = f"verifier {entry.spec.id!r} cannot be built in a worker process: {entry.problem}"
             job.fail(VerificationError(problem))
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def _check_clocks(self, now: float) -> None:
-        if now - self._asked > _ANSWER_SECONDS:
-            raise VerificationError(f"the fork server of the verifier pool did not answer for {_ANSWER_SECONDS:.0f} s")
-        for worker in list(self._workers):
-            if worker.batch and now >= worker.look_due and worker.pid is not None:
-                self._look_at(worker, worker.pid, now)
+        if self._server is not None and self._server.is_overdue(now):
+            raise VerificationError("the fork server of the verifier pool did not answer for two minutes")
+        for worker, state in self._busy():
+            if state.assignment.batch and now >= state.clock.look_due and worker.pid is not None:
+                self._look_at(worker, worker.pid, state, now)
 
-    def _look_at(self, worker: Worker, pid: int, now: float) -> None:
+    def _look_at(self, worker: Worker, pid: int, state: Busy, now: float) -> None:
         """Note what the item in flight has had since the last look, of a core or of sleep, and act on it."""
-        slept = worker.asleep
-        worker.asleep, ran = is_asleep(pid), seconds_on_a_core(pid)
-        if worker.looked is not None:
-            passed = now - worker.looked
-            worker.age += passed if worker.asleep or ran is None else min(passed, ran - worker.ran)
-        worker.looked, worker.ran = now, ran or 0.0
-        wall, patience = now - worker.since, self._pace.patience(fresh=worker.fresh)
-        waited_for = self._others_wait(worker)
-        if worker.age >= self._deadline or wall >= self._deadline + _OVERTIME:
-            self._time_out(worker, wall)
-        elif waited_for and slept and worker.asleep:
-            self._trim(worker)
-        elif waited_for and wall >= patience and worker.age >= patience / 2 and self._may_pause():
-            self._trim(worker)
-            self._pause(worker, pid, now)
-        soon = self._pace.next_look() if waited_for and not worker.trimmed else _GLANCE
-        worker.look_due = now + min(soon, max(self._deadline - worker.age, _SOON)) if not worker.paused else math.inf
+        clock, assignment = state.clock, state.assignment
+        sleeps = clock.look(pid, now)
+        wall, patience = now - clock.since, self._pace.patience(fresh=worker.fresh)
+        waited_for = not assignment.trimmed and (len(assignment.batch) > 1 or any(job.pending for job in self._jobs))
+        if clock.age >= self._deadline or wall >= self._deadline + _OVERTIME_SECONDS:
+            self._time_out(worker, assignment, wall)
+        elif waited_for and sleeps:
+            self._trim(assignment)
+        elif waited_for and wall >= patience and clock.age >= patience / 2 and self._may_pause():
+            self._trim(assignment)
+            self._pause(worker, pid, state, now)
+        soon = self._pace.next_look() if waited_for and not assignment.trimmed else _LOOK_SECONDS
+        clock.look_due = now + min(soon, max(self._deadline - clock.age, _LEAST_LOOK_SECONDS))
 
-    def _time_out(self, worker: Worker, seconds: float) -> None:
-        assert worker.job is not None
+    def _time_out(self, worker: Worker, assignment: Assignment, seconds: float) -> None:
         detail = f"no verdict within the deadline of {self._deadline:g} s"
-        worker.job.conclude(worker.batch.popleft(), Verdict.unscored("timeout", elapsed=seconds, detail=detail))
+        assignment.fail("timeout", detail, seconds)
         self._counters.timeouts += 1
         self._end(worker)
 
-    def _others_wait(self, worker: Worker) -> bool:
-        if worker.trimmed:
-            return False
-        return len(worker.batch) > 1 or any(job.pending for job in self._jobs)
-
-    def _trim(self, worker: Worker) -> None:
+    def _trim(self, assignment: Assignment) -> None:
         """Others get what it has not begun, and one of them its core."""
-        self._give_back(worker, suspect=True)
-        worker.trimmed, self._spares = True, 1
+        assignment.give_back(keep=1)
+        assignment.trimmed, self._spares = True, 1
 
     def _may_pause(self) -> bool:
-        return self._pace.may_pause() and sum(worker.away for worker in self._workers) < _AWAY
+        return self._pace.may_pause() and sum(worker.away for worker in self._workers) < _MOST_AWAY
 
-    def _pause(self, worker: Worker, pid: int, now: float) -> None:
-        assert self._server is not None
-        self._server.pause(pid)
-        worker.paused, worker.looked = True, now
+    def _pause(self, worker: Worker, pid: int, state: Busy, now: float) -> None:
+        self._server_at_work().pause(pid)
+        worker.state = Paused(state.assignment, state.clock, now)
         self._counters.paused += 1
         self._pace.paused()
 
@@ -354,83 +330,70 @@ class Supervisor:
         """Those that were paused go on when nobody else waits, the longest paused first."""
         if (free := self._free_cores()) <= 0:
             return
-        paused = [w for w in self._workers if w.paused and w.job is not None and self._is_time_for_the_slow(w.job)]
-        for worker in sorted(paused, key=lambda w: w.since)[:free]:
-            assert self._server is not None
-            assert worker.pid is not None
-            assert worker.looked is not None
-            self._server.resume(worker.pid)
+        paused = [(w, w.pid, w.state) for w in self._workers if isinstance(w.state, Paused)]
+        ready = [(w, pid, state) for w, pid, state in paused if self._is_time_for_the_slow(state.assignment.job)]
+        for worker, pid, state in sorted(ready, key=lambda entry: entry[2].clock.since)[:free]:
+            assert pid is not None
+            self._server_at_work().resume(pid)
             now = time.monotonic()
-            worker.since += now - worker.looked
-            worker.paused, worker.looked, worker.look_due = False, None, now + _SOON
+            clock = Clock(state.clock.since + now - state.at, now + _LEAST_LOOK_SECONDS, age=state.clock.age)
+            worker.state = Busy(state.assignment, clock)
 
-    def _give_back(self, worker: Worker, *, suspect: bool) -> None:
-        """What the worker owes waits again, but for the item in flight where that is a `suspect`."""
-        while len(worker.batch) > suspect:
-            assert worker.job is not None
-            worker.job.pending.appendleft(worker.batch.pop())
-
-    def _end(self, worker: Worker, *, suspect: bool = False) -> None:
+    def _end(self, worker: Worker, *, suspect: bool = False, fault: str = "") -> None:
         """End the process. A suspect is judged when the fork server says how the process ended."""
-        if worker not in self._workers:
+        if isinstance(worker.state, Ending):
             return
+        assignment = worker.assignment
+        if assignment is not None:
+            assignment.give_back(keep=int(suspect))
+        worker.state = Ending(assignment, fault)
         self._workers.remove(worker)
         self._selector.unregister(worker.connection)
         worker.connection.close()
-        self._give_back(worker, suspect=suspect)
-        self._bury(worker)
+        self._stop_process(worker)
 
-    def _bury(self, worker: Worker) -> None:
+    def _stop_process(self, worker: Worker) -> None:
         if worker.pid is None:
-            return  # not forked yet: `_hear_server` comes back to it
-        assert self._server is not None
-        self._dying[worker.pid] = worker
-        self._asked = min(self._asked, time.monotonic())
+            return  # not named yet: `_hear_server` comes back to it
         self._counters.restarts += 1
-        self._server.end(worker.pid)
+        self._server_at_work().end(worker, worker.pid)
 
-    def _note_ended(self, worker: Worker, code: int, why: str) -> None:
-        if not worker.batch:
+    def _note_ended(self, entry: Ended) -> None:
+        worker, assignment = entry.worker, entry.worker.assignment
+        if assignment is None or not assignment.batch:
             return
-        assert worker.job is not None
-        if -code == signal.SIGXCPU:
-            detail = "used more CPU time than its deadline allows"
-            worker.job.conclude(worker.batch.popleft(), Verdict.unscored("timeout", detail=detail))
+        if entry.overused_its_cpu:
+            assignment.fail("timeout", "used more CPU time than its deadline allows")
             self._counters.timeouts += 1
-            return
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        detail = why or worker.fault or f"the worker process ended with {how}"
-        self._blame(worker, Verdict.unscored("crash", detail=detail))
-
-    def _blame(self, worker: Worker, verdict: Verdict) -> None:
-        """The item in flight brought its worker down; but if that had done others before, the fault may be theirs."""
-        assert worker.job is not None
-        index = worker.batch.popleft()
-        if worker.fresh or worker.alone:
-            worker.job.conclude(index, verdict)
-            self._counters.crashes += verdict.status == "crash"
         else:
-            worker.job.alone.append(index)
+            fault = worker.state.fault if isinstance(worker.state, Ending) else ""
+            self._blame(worker, assignment, "crash", entry.cause(fault))
+
+    def _blame(self, worker: Worker, assignment: Assignment, status: Failure, detail: str) -> None:
+        """The item in flight brought its worker down; but if that had done others before, the fault may be theirs."""
+        if worker.fresh:
+            assignment.fail(status, detail)
+            self._counters.crashes += status == "crash"
+        else:
+            assignment.job.alone.append(assignment.batch.popleft())
             self._counters.retries += 1
 
     def _lose_server(self, cause: Exception) -> None:
-        """Without their server the workers end too. Everything is started again, unless that keeps happening."""
-        assert self._server is not None
+        """Without the fork server the workers end too. Everything is started again, unless that keeps happening."""
+        lost, self._server = self._server_at_work(), None
         self._losses += 1
-        if self._losses > _LOSSES:
+        self._selector.unregister(lost.control)
+        workers, self._workers = [*self._workers, *lost.ending], []
+        for worker in workers:
+            if not isinstance(worker.state, Ending):
+                self._selector.unregister(worker.connection)
+                worker.connection.close()
+                worker.state = Ending(worker.assignment)
+        lost.close()
+        if self._losses > _MOST_LOSSES:
             raise cause if isinstance(cause, MutualEnvError) else VerificationError(str(cause))
-        self._selector.unregister(self._server.control)
-        for worker in self._workers:
-            self._selector.unregister(worker.connection)
-            worker.connection.close()
-        lost = [*self._workers, *self._dying.values()]
-        self._server.close()
-        self._server, self._asked = None, math.inf
-        self._workers, self._dying = [], {}
-        self._unborn.clear()
-        self._loaded.clear()
-        self._loading.clear()
-        for worker in lost:
-            self._give_back(worker, suspect=True)
-            if worker.batch:
-                self._blame(worker, Verdict.unscored("crash", detail="the fork server ended while this was verified"))
+        for worker in workers:
+            if (assignment := worker.assignment) is not None:
+                assignment.give_back(keep=1)
+                if assignment.batch:
+                    self._blame(worker, assignment, "crash", "the fork server ended while this was verified")

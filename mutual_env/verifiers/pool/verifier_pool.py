@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from mutual_env.errors import DeadlineExceededError, InvalidInputError
 from mutual_env.machine import cores
-from mutual_env.types import Task, Verdict
+from mutual_env.types import JSON, Task, Verdict
 from mutual_env.verifiers.pool import kernel
 from mutual_env.verifiers.pool.confinement import Limits
-from mutual_env.verifiers.pool.jobs import Counters, Job
+from mutual_env.verifiers.pool.jobs import CallJob, Counters, Job
 from mutual_env.verifiers.pool.supervisor import Supervisor
 from mutual_env.verifiers.pool.wire import check_task
 from mutual_env.verifiers.pool.worker import judge
-from mutual_env.verifiers.spec import Verifier, VerifierSpec, as_spec, make
+from mutual_env.verifiers.spec import (
+    Outcome,
+    ProgramVerifier,
+    Verifier,
+    VerifierSpec,
+    as_spec,
+    load_function,
+    make,
+)
+
+Items: TypeAlias = Sequence[tuple[Task, str]]
 
 
 class VerifierPool:
@@ -31,7 +43,7 @@ class VerifierPool:
     batch             items per message to a worker
     remember          verdicts kept, so that a text that repeats is verified once; 0: none
     items_per_worker  items after which a worker is replaced by a fresh one
-    memory_mb, file_mb, open_files, processes, network, readable: see `Limits`
+    memory_mb, file_mb, disk_mb, open_files, processes, network, readable: see `Limits`
     debuggable        False: with the first worker, this process shuts out debuggers and other tracers of its user, and
                       leaves no core dump: its environment and memory are read by nobody
 
@@ -50,6 +62,7 @@ class VerifierPool:
         items_per_worker: int = 10_000,
         memory_mb: int = 1024,
         file_mb: int = 8,
+        disk_mb: int = 64,
         open_files: int = 64,
         processes: int = 0,
         network: bool = False,
@@ -65,7 +78,7 @@ class VerifierPool:
         if not isinstance(remember, int) or remember < 0:
             raise InvalidInputError(f"VerifierPool.remember must be a whole number of at least 0, got {remember!r}")
         self.workers, self.deadline, self.batch = workers, float(deadline), batch
-        self.limits = Limits(memory_mb, file_mb, open_files, processes, network, tuple(readable))
+        self.limits = Limits(memory_mb, file_mb, disk_mb, open_files, processes, network, tuple(readable))
         self._items_per_worker, self._remember, self._debuggable = items_per_worker, remember, debuggable
         self._closed = False
         self._begin()
@@ -94,12 +107,28 @@ class VerifierPool:
         spec = as_spec(spec)
         verifier = self._verifiers.get(spec) or self._verifiers.setdefault(spec, make(spec))
         self.counters.items += len(items)
-        if verifier.inline:
+        if isinstance(verifier, ProgramVerifier):
+            verdicts = self._verify_programs(verifier, items)
+        elif verifier.inline:
             verdicts = [judge(verifier, task, text) for task, text in items]
         else:
-            verdicts = self._verify_pooled(spec, items)
+            verdicts = self._verify_pooled(spec, items, exclusive=getattr(verifier, "runs_code", None) is True)
         self.counters.errors += sum(verdict.status == "error" for verdict in verdicts)
         return verdicts
+
+    def call(self, function: str, items: Sequence[JSON]) -> list[Outcome]:
+        """Call `function`, "module:function", with each item, a JSON value, in a confined process of its own. It may
+        run what a model wrote; what it returns must be JSON, at most 256 KiB of it. The outcomes are in the order of
+        the items."""
+        if self._pid != os.getpid():
+            self._begin()
+        if self._closed:
+            raise InvalidInputError("this VerifierPool is closed: make another one")
+        load_function(function)
+        for item in items:
+            _check_json(item)
+        self.counters.items += len(items)
+        return self._run(CallJob(VerifierSpec(function), items)) if items else []
 
     def close(self) -> None:
         """End all processes and remove their files. Safe to call twice, and from any thread."""
@@ -113,19 +142,26 @@ class VerifierPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _verify_pooled(self, spec: VerifierSpec, items: Sequence[tuple[Task, str]]) -> list[Verdict]:
+    def _verify_programs(self, verifier: ProgramVerifier, items: Items) -> list[Verdict]:
+        outcomes = self.call(verifier.program, [verifier.question(task, text) for task, text in items])
+        return [
+            judge(_Judging(verifier, outcome), task, text)
+            for (task, text), outcome in zip(items, outcomes, strict=True)
+        ]
+
+    def _verify_pooled(self, spec: VerifierSpec, items: Items, *, exclusive: bool) -> list[Verdict]:
         keys = _keys(spec, items)
         known = self._memory.recall(keys)
         new = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
         self.counters.remembered += len(items) - len(new)
         if new:
-            job = Job(spec, list(new.values()))
-            fresh = dict(zip(new, self._run(job), strict=True))
-            self._memory.store(fresh)
+            job = Job(spec, list(new.values()), exclusive=exclusive)
+            fresh: dict[bytes, Verdict] = dict(zip(new, self._run(job), strict=True))
+            self._memory.store({key: v for i, (key, v) in enumerate(fresh.items()) if i not in job.suspect})
             known |= fresh
         return [known[key] for key in keys]
 
-    def _run(self, job: Job) -> list[Verdict]:
+    def _run(self, job: Job) -> list[Any]:
         with self._lock:
             if self._supervisors and not self._supervisors[0].running:
                 self._supervisors.pop().stop()
@@ -142,6 +178,22 @@ class VerifierPool:
             raise DeadlineExceededError(f"{len(job.items)} items were not verified within {longest:.0f} s") from cause
         finally:
             job.future.cancel()  # an interrupt leaves nothing running for nobody
+
+
+@dataclass(frozen=True, slots=True)
+class _Judging:
+    """The deciding part of a program verifier, with what came out of the other."""
+
+    verifier: ProgramVerifier
+    outcome: Outcome
+    inline: bool = True
+
+    @property
+    def id(self) -> str:
+        return self.verifier.id
+
+    def verify(self, task: Task, text: str) -> Verdict:
+        return self.verifier.judge(task, text, self.outcome)
 
 
 class Memory:
@@ -183,6 +235,13 @@ def _keys(spec: VerifierSpec, items: Sequence[tuple[Task, str]]) -> list[bytes]:
             digest.update(len(part).to_bytes(8, "big") + part)
         keys.append(digest.digest())
     return keys
+
+
+def _check_json(item: JSON) -> None:
+    try:
+        json.dumps(item, allow_nan=False)
+    except (TypeError, ValueError) as cause:
+        raise InvalidInputError(f"an item must be JSON to reach a worker process, got {item!r:.80}: {cause}") from cause
 
 
 def _stop(supervisors: list[Supervisor], pid: int) -> None:

@@ -148,6 +148,26 @@ def _leave_files(_: str) -> Verdict:
     return _told(os.getcwd())
 
 
+def _write_many(megabytes: str) -> Verdict:
+    for i in range(int(megabytes)):
+        Path(f"file-{i}").write_bytes(bytes(1 << 20))
+        time.sleep(0.05)
+    return _told("written")
+
+
+def _nest(depth: str) -> Verdict:
+    for _ in range(int(depth)):
+        os.mkdir("d")
+        os.chdir("d")
+    time.sleep(10)
+    return _told("nested")
+
+
+def _stop(_: str) -> Verdict:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return _told("went on")
+
+
 def _read_environment(name: str) -> Verdict:
     found = [os.environ.get(name), os.getenv("PATH")]
     for pid in (os.getppid(), *(int(p) for p in os.listdir("/proc") if p.isdigit())):
@@ -225,6 +245,9 @@ DEEDS: dict[str, Callable[[str], Verdict]] = {
     "write_big_file": _write_big_file,
     "write_outside": _write_outside,
     "leave_files": _leave_files,
+    "write_many": _write_many,
+    "nest": _nest,
+    "stop": _stop,
     "read_environment": _read_environment,
     "connect": _connect,
     "kill_parent": _kill_parent,

@@ -137,6 +137,7 @@ def test_every_right_answer_has_the_score_of_the_data_sets_own_scorer(name: str)
             assert ours.correct
 
 
+@pytest.mark.timeout(300 if ANSWERS < 1000 else 0)
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_a_wrong_answer_in_good_faith_has_the_score_of_the_data_sets_own_scorer(name: str) -> None:
     rng = random.Random(f"wrong {name}")
@@ -148,7 +149,7 @@ def test_a_wrong_answer_in_good_faith_has_the_score_of_the_data_sets_own_scorer(
         ours, theirs = verdict(name, entry, answer), _own_score(name, entry, answer.strip())
         if ours.reward != theirs:
             different.append((answer, ours, theirs))
-    assert different == []
+    assert different[:5] == []
 
 
 def _own_score(name: str, entry: dict[str, Any], answer: str) -> float:
