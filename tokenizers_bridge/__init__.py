@@ -2,6 +2,8 @@
 
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.declaration import Declaration, UnicodeForm
+from tokenizers_bridge.distillation.batches import BatchAlignment, align_batch
+from tokenizers_bridge.distillation.canonical import Canonical, canonical
 from tokenizers_bridge.kinds.loading import load
 from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer, WordTokenizer
 from tokenizers_bridge.protocol import Role, Spelling, Tokenizer
@@ -13,6 +15,8 @@ __all__ = [
     "ACTIONS",
     "Action",
     "Alignment",
+    "BatchAlignment",
+    "Canonical",
     "CharTokenizer",
     "Declaration",
     "Fidelity",
@@ -26,6 +30,8 @@ __all__ = [
     "UnicodeForm",
     "WordTokenizer",
     "align",
+    "align_batch",
+    "canonical",
     "check_tokenizer",
     "load",
     "residual_metrics",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, overload
 
 import numpy as np
 
@@ -19,9 +19,16 @@ from tokenizers_bridge.declaration import declaration_of
 from tokenizers_bridge.edits import NO_EDITS, Edits, edits_between
 from tokenizers_bridge.protocol import Role, Tokenizer
 from tokenizers_bridge.roles import STOP_ROLES
+from tokenizers_bridge.translation.arrays import is_tensor, sums_by_chunk
 from tokenizers_bridge.types import Ints, Mask
 
 Side: TypeAlias = Literal["author", "reader"]
+
+
+class Tensor(Protocol):
+    """A torch tensor, by what tells it from an array."""
+
+    def detach(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +74,17 @@ class Alignment:
         numbers = np.arange(self.exact.size)
         return (np.where(self.exact, numbers, -1) if exact_only else numbers).repeat(counts)
 
-    def chunk_sums(self, values: Floats, side: Side = "author") -> Floats:
-        """The sum of each chunk in float64. `values` is one number for each token of that side."""
+    @overload
+    def chunk_sums(self, values: Floats, side: Side = "author") -> Floats: ...
+
+    @overload
+    def chunk_sums(self, values: Tensor, side: Side = "author") -> Any: ...
+
+    def chunk_sums(self, values: Floats | Tensor, side: Side = "author") -> Any:
+        """The sum of each chunk in float64. `values` is one number for each token of that side. The sums of a torch
+        tensor are one, of float32 at least, and differentiable."""
+        if is_tensor(values):
+            return self._tensor_sums(values, side)
         mine = side == "author"
         ends, counts = (self.author_ends, self.author_counts) if mine else (self.reader_ends, self.reader_counts)
         values = np.asarray(values, np.float64)
@@ -78,6 +94,12 @@ class Alignment:
         if not values.size:
             return np.zeros(ends.size)
         return np.add.reduceat(values, ends - counts)
+
+    def _tensor_sums(self, values: Any, side: Side) -> Any:
+        chunks = self.chunk_ids(side)
+        if tuple(values.shape) != chunks.shape:
+            raise MisalignedError.of("chunk_sums values", f"the {side}'s tokens", chunks.size, values.numel())
+        return sums_by_chunk(values, chunks, self.exact.size)
 
     def carry(self, logprobs: Floats, own: Floats | None = None) -> tuple[Floats, Mask]:
         """The author's log-probabilities on the reader's tokens, and which of those lie in exact chunks.

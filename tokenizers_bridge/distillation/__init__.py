@@ -1,0 +1,1 @@
+"""For whoever distils one model into another of a different vocabulary: batches with masks, tensors with gradients."""
