@@ -25,7 +25,8 @@ class Limits:
 class Spoken:
     """One conversation so far. `last` was written and not answered yet, or ends it; None: nothing was written.
 
-    `is_cut`: it ended because a limit was reached. `verdict`: what the world said it came to.
+    `is_cut`: it ended because a limit was reached. `verdict`: what the world said it came to. `is_failed`: it ended
+    because the world broke on it.
     """
 
     context: Context
@@ -33,6 +34,7 @@ class Spoken:
     is_over: bool = False
     is_cut: bool = False
     verdict: Verdict | None = None
+    is_failed: bool = False
 
     def as_seen(self, author: str, sample: int) -> Conversation:
         """What the world reads of it."""
@@ -45,7 +47,7 @@ class Spoken:
         if self.last is None:
             raise ValueError("a conversation in which nothing was written has no answer")
         if isinstance(answer, Over):
-            return replace(self, is_over=True, verdict=answer.verdict)
+            return replace(self, is_over=True, verdict=answer.verdict, is_failed=answer.failed)
         turns = (*self.context.turns, Turn(self.last, answer))
         written = sum(turn.completion.token_ids.size for turn in turns)
         if len(turns) >= limits.turns or (limits.tokens is not None and written >= limits.tokens):

@@ -25,21 +25,25 @@ from mutual_env.verifiers.spec import spec_id
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """One sample of an episode as the world sees it: texts alone. `text` is what was written last; `earlier` holds what
-    was written and answered before. The group's samples are numbered by `sample`."""
+    was written and answered before. The group's samples are numbered by `sample`. `verdict` is what the env's
+    verifier says of `text`, where the interaction needs that (see `Judging`) and it was just written."""
 
     author: str
     sample: int
     text: str
     earlier: tuple[tuple[str, str], ...] = ()
     is_over: bool = False
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
     """The conversation ends here. `verdict`: what it came to, where the interaction knows (a game that was won); None:
-    the env's verifier reads what was written last."""
+    the env's verifier reads what was written last. `failed`: it ends because the interaction hung or broke on it, and
+    `verdict` has the status."""
 
     verdict: Verdict | None = None
+    failed: bool = False
 
 
 Answer: TypeAlias = Reply | Over
@@ -51,7 +55,8 @@ class Interaction(Protocol):
 
     @property
     def inline(self) -> bool:
-        """True where answering is cheap and safe on hostile text, so that no worker process is needed."""
+        """True where answering is cheap and safe on hostile text, so that no worker process is needed. One that is not
+        derives from `mutual_env.confined.Confined`, and answers in the pool's worker processes."""
 
     @property
     def joint(self) -> bool:
@@ -65,6 +70,15 @@ class Interaction(Protocol):
     def respond(self, task: Task, conversations: Sequence[Conversation]) -> Sequence[Answer]:
         """An answer to each conversation, in their order. Those that are over are there to be read: whatever is
         answered to them is ignored."""
+
+
+@runtime_checkable
+class Judging(Interaction, Protocol):
+    """An interaction whose answers follow from what the env's verifier says of each text. It is asked in its pool,
+    whatever it does there, and `Conversation.verdict` holds what it said."""
+
+    @property
+    def needs_verdicts(self) -> bool: ...
 
 
 @runtime_checkable
@@ -95,6 +109,7 @@ _CATALOGUE: Catalogue[str] = Catalogue(
         "guess": "mutual_env.tasks.guess:HigherLower",
         "retries": "mutual_env.tasks.retries:TryAgain",
         "calculator": "mutual_env.tasks.tools:Calculator",
+        "python": "mutual_env.tasks.python_tool:PythonTool",
         "debate": "mutual_env.tasks.debate:Debate",
         "undercut": "mutual_env.tasks.undercut:UndercutTable",
     },
@@ -110,10 +125,15 @@ def names() -> list[str]:
     return _CATALOGUE.names()
 
 
+def target_of(spec: InteractionSpec) -> str:
+    """The "module:attribute" behind a spec's name."""
+    return spec.name if ":" in spec.name else str(_CATALOGUE.target(spec.name))
+
+
 def make(spec: InteractionSpec) -> Interaction:
     """The interaction that `spec` names."""
     what = f"interaction {spec.name!r}"
-    factory = load(what, spec.name if ":" in spec.name else str(_CATALOGUE.target(spec.name)))
+    factory = load(what, target_of(spec))
     check_options(what, factory, spec.kwargs)
     made = factory(**spec.kwargs)
     if not isinstance(made, Interaction):

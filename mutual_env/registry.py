@@ -219,6 +219,7 @@ def _register_all() -> None:
     register("mutual/undercut-v0", "mutual_env.tasks.undercut:UndercutTasks")
     register("mutual/retries-v0", "mutual_env.tasks.retries:RetryTasks")
     register("mutual/calculator-v0", "mutual_env.tasks.tools:CalculatorTasks")
+    register("mutual/python-v0", "mutual_env.tasks.python_tool:PythonTasks")
     register("mutual/curriculum-v0", "mutual_env.tasks.curriculum:CurriculumTasks")
     register("mutual/debate-v0", "mutual_env.tasks.debate:DebateTasks")
     for name in DATASET_NAMES:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from gymnasium.spaces import Dict
 
+from mutual_env.confined import Confined, answers_of, check_confined
 from mutual_env.conversations import Conversations, Limits, Spoken
 from mutual_env.env import Action, Observation, ReasoningEnv, Stepped, flat, summarize
-from mutual_env.interaction import Answer, Conversation, Interaction, Measured, checked
+from mutual_env.interaction import Answer, Conversation, Interaction, Judging, Measured, checked
 from mutual_env.spaces import conversation_space
 from mutual_env.spec import EnvSpec
-from mutual_env.tasks.source import TaskSource
+from mutual_env.tasks.source import InteractiveSource
 from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Task, Verdict
 from mutual_env.verifiers import VerifierPool, settle
 
@@ -24,13 +26,18 @@ class ConversationEnv(ReasoningEnv):
     truncated where one of them reached `max_turns` or `max_tokens`, terminated otherwise. Then it is verified, rewarded
     and told its groups; until then its reward is 0.0 and its groups are empty. The verifier reads what was written
     last, unless the interaction has said what the conversation came to.
+
+    An interaction that is not inline answers in the pool's worker processes. One that hangs or breaks on a conversation
+    ends it with that status, unscored: `on_unscored` says what becomes of it, and `unscored_limit`, which is about
+    verifiers, does not count it.
     """
 
     def __init__(
-        self, spec: EnvSpec, source: TaskSource, interaction: Interaction, pool: VerifierPool | None = None
+        self, spec: EnvSpec, source: InteractiveSource, interaction: Interaction, pool: VerifierPool | None = None
     ) -> None:
         super().__init__(spec, source, pool)
-        self._interaction = interaction
+        check_confined(interaction, source.interaction)
+        self._interaction, self._called = interaction, source.interaction
         turns = interaction.max_turns if spec.max_turns is None else min(spec.max_turns, interaction.max_turns)
         self._limits = Limits(turns, spec.max_tokens)
         self._talk = Conversations((), (), spec.group_size, self._limits)
@@ -73,8 +80,23 @@ class ConversationEnv(ReasoningEnv):
 
     def _respond(self, asked: Sequence[tuple[Task, Sequence[Conversation]]]) -> list[list[Answer]]:
         """What the world says to the conversations on each task."""
+        if isinstance(self._interaction, Judging) and self._interaction.needs_verdicts:
+            asked = self._judged(asked)
+        if isinstance(self._interaction, Confined) and not self._interaction.inline:
+            return answers_of(self._interaction, self._called, self._pool, asked)
         respond, what = self._interaction.respond, self._spec.id
         return [checked(respond(task, conversations), conversations, what) for task, conversations in asked]
+
+    def _judged(
+        self, asked: Sequence[tuple[Task, Sequence[Conversation]]]
+    ) -> list[tuple[Task, Sequence[Conversation]]]:
+        """The same, with what the verifier says of what was just written."""
+        written = [(task, c.text) for task, conversations in asked for c in conversations if not c.is_over]
+        verdicts = iter(self.verify(written))
+        return [
+            (task, [c if c.is_over else replace(c, verdict=next(verdicts)) for c in conversations])
+            for task, conversations in asked
+        ]
 
     def _settled(self, ended: Sequence[str]) -> dict[str, AgentInfo]:
         """The round of the agents that end now, verified."""
@@ -83,8 +105,7 @@ class ConversationEnv(ReasoningEnv):
         asked = [(t, s) for agent in ended for t, s in zip(tasks, spoken[agent], strict=True)]
         unknown = iter(self.verify([(task, _last(s).text) for task, s in asked if s.verdict is None]))
         verdicts = [next(unknown) if s.verdict is None else s.verdict for _, s in asked]
-        settlement = settle(verdicts, self._spec.on_unscored, self._spec.unscored_limit)
-        kept = dict(zip(settlement.kept, settlement.verdicts, strict=True))
+        kept = self._kept(verdicts, [s.is_failed for _, s in asked])
         size = len(tasks)
         infos: dict[str, AgentInfo] = {}
         for number, agent in enumerate(ended):
@@ -94,6 +115,15 @@ class ConversationEnv(ReasoningEnv):
             metrics |= conversation_metrics(spoken[agent]) | gain_metrics(groups) | self._measured(agent)
             infos[agent] = {"round": self._round, "groups": groups, "metrics": metrics}
         return infos
+
+    def _kept(self, verdicts: Sequence[Verdict], failed: Sequence[bool]) -> dict[int, Verdict]:
+        """What counts, by its place. How many the world may fail on is not bounded: that is up to what is written."""
+        kept: dict[int, Verdict] = {}
+        for is_failed, limit in ((False, self._spec.unscored_limit), (True, 1.0)):
+            places = [i for i, f in enumerate(failed) if f is is_failed]
+            settlement = settle([verdicts[i] for i in places], self._spec.on_unscored, limit)
+            kept |= zip((places[i] for i in settlement.kept), settlement.verdicts, strict=True)
+        return kept
 
     def _measured(self, agent: str) -> Metrics:
         """What the interaction says of this agent's round, a mean over the tasks."""
@@ -117,12 +147,13 @@ class ConversationEnv(ReasoningEnv):
 
 
 def conversation_metrics(spoken: Sequence[Spoken]) -> Metrics:
-    """How long an agent's conversations were, and what share of them reached a limit."""
+    """How long an agent's conversations were, and what share of them reached a limit or broke the world."""
     turns = [len(s.context.turns) + 1 for s in spoken]
     return {
         "turns/mean": sum(turns) / len(turns),
         "turns/max": float(max(turns)),
         "turns/cut_share": sum(s.is_cut for s in spoken) / len(spoken),
+        "turns/failed_share": sum(s.is_failed for s in spoken) / len(spoken),
     }
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
-from mutual_env import verifiers
 from mutual_env.errors import InvalidInputError
 from mutual_env.interaction import Answer, Conversation, InteractionSpec, Over
-from mutual_env.tasks.wrapped import WrappedTasks, as_json
+from mutual_env.tasks.wrapped import WrappedTasks
 from mutual_env.types import JSON, Metrics, Reply, Task
-from mutual_env.verifiers import Verifier, VerifierSpec
 from mutual_env.verifiers.answers import final_answer
 
 
@@ -22,12 +19,12 @@ class Debate:
     was worth to the verifier is the reward of the reply to it.
     """
 
+    inline = needs_verdicts = True
     joint = True
 
     def __init__(
         self,
         *,
-        verifier: Mapping[str, Any],
         max_turns: int = 2,
         template: str = "Others answered:\n{answers}\nThink again, and give your final answer.",
         line: str = "{author}: {text}",
@@ -35,12 +32,7 @@ class Debate:
         if not (isinstance(max_turns, int) and max_turns >= 1):
             raise InvalidInputError(f"turns must be a whole number of at least 1, got {max_turns!r}")
         self.max_turns = max_turns
-        self._spec = VerifierSpec(verifier["name"], verifier.get("kwargs", {}))
         self._template, self._line = template, line
-
-    @property
-    def inline(self) -> bool:
-        return self._verifier.inline
 
     def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Answer]:
         return [self._answer(task, c, conversations) for c in conversations]
@@ -58,16 +50,12 @@ class Debate:
             metrics[f"debate/moved_by/{peer}"] = sum(_said(c.text) == before.get(c.sample) for c in moved) / len(own)
         return metrics
 
-    @cached_property
-    def _verifier(self) -> Verifier:
-        return verifiers.make(self._spec)
-
     def _answer(self, task: Task, conversation: Conversation, everybody: Sequence[Conversation]) -> Answer:
         if len(conversation.earlier) + 1 >= self.max_turns:
             return Over()
         others = [c for c in everybody if c.author != conversation.author and c.sample == conversation.sample]
         lines = (self._line.replace("{author}", c.author).replace("{text}", c.text) for c in others)
-        reward = self._verifier.verify(task, conversation.text).reward
+        reward = None if conversation.verdict is None else conversation.verdict.reward
         return Reply(self._template.replace("{answers}", "\n".join(lines)), reward=reward)
 
 
@@ -90,7 +78,7 @@ class DebateTasks(WrappedTasks):
     ) -> None:
         super().__init__(family, options)
         kwargs: dict[str, JSON] = {"max_turns": turns, "template": template, "line": line}
-        self.interaction = InteractionSpec("debate", {"verifier": as_json(self.verifier), **kwargs})
+        self.interaction = InteractionSpec("debate", kwargs)
 
 
 def _said(text: str) -> str:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
-from mutual_env import verifiers
 from mutual_env.errors import InvalidInputError
 from mutual_env.interaction import Answer, Conversation, InteractionSpec, Over
-from mutual_env.tasks.wrapped import WrappedTasks, as_json
+from mutual_env.tasks.wrapped import WrappedTasks
 from mutual_env.types import JSON, Reply, Task, Verdict
-from mutual_env.verifiers import Verifier, VerifierSpec
 
 
 class TryAgain:
     """Verifies each try. A right one ends the conversation and is worth `discount` to the power of the tries before; to
     a wrong one it says `hint`, in which {prompt} stands for the question and {detail} for what the verifier found."""
 
+    inline = needs_verdicts = True
     joint = False
 
     def __init__(
         self,
         *,
-        verifier: Mapping[str, Any],
         max_turns: int = 2,
         hint: str = "That is wrong. Try again.",
         discount: float = 1.0,
@@ -33,22 +30,13 @@ class TryAgain:
         if not 0.0 < discount <= 1.0:
             raise InvalidInputError(f"discount must be above 0 and at most 1, got {discount!r}")
         self.max_turns = max_turns
-        self._spec = VerifierSpec(verifier["name"], verifier.get("kwargs", {}))
         self._hint, self._discount = hint, discount
-
-    @property
-    def inline(self) -> bool:
-        return self._verifier.inline
 
     def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Answer]:
         return [self._answer(task, c) for c in conversations]
 
-    @cached_property
-    def _verifier(self) -> Verifier:
-        return verifiers.make(self._spec)
-
     def _answer(self, task: Task, conversation: Conversation) -> Answer:
-        verdict = self._verifier.verify(task, conversation.text)
+        verdict = conversation.verdict or Verdict.unscored("error", detail="nobody verified this try")
         worth = verdict.reward
         if not verdict.correct and worth is not None:
             question = task.prompt if isinstance(task.prompt, str) else task.prompt[-1]["content"]
@@ -78,4 +66,4 @@ class RetryTasks(WrappedTasks):
     ) -> None:
         super().__init__(family, options)
         kwargs: dict[str, JSON] = {"max_turns": turns, "hint": hint, "discount": discount}
-        self.interaction = InteractionSpec("retries", {"verifier": as_json(self.verifier), **kwargs})
+        self.interaction = InteractionSpec("retries", kwargs)

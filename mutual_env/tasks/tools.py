@@ -45,9 +45,8 @@ class Calculator:
         return [self._answer(c.text) for c in conversations]
 
     def _answer(self, text: str) -> Answer:
-        _, opened, call = text.rpartition(self.opening)
-        expression, closed, rest = call.partition(self.closing)
-        if not opened or (closed and rest.strip()):
+        expression = called(text, self.opening, self.closing)
+        if expression is None:
             return Over()
         value = calculated(expression)
         return Reply(self.error if value is None else self.template.replace("{value}", value), role="tool")
@@ -83,6 +82,13 @@ class CalculatorTasks(WrappedTasks):
             "error": error,
         }
         self.interaction = InteractionSpec("calculator", kwargs)
+
+
+def called(text: str, opening: str, closing: str) -> str | None:
+    """What stands in the call that a text ends with, closed or not; None: it ends with none."""
+    _, opened, call = text.rpartition(opening)
+    inner, closed, rest = call.partition(closing)
+    return None if not opened or (closed and rest.strip()) else inner
 
 
 def calculated(expression: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from mutual_env.errors import InvalidInputError
 from mutual_env.registry import source_of
 from mutual_env.tasks.source import ClosableSource, InteractiveSource, TaskSource
-from mutual_env.types import JSON, Task
+from mutual_env.types import Task
 from mutual_env.verifiers import VerifierSpec
 
 
@@ -29,8 +29,3 @@ class WrappedTasks:
     def close(self) -> None:
         if isinstance(self.inner, ClosableSource):
             self.inner.close()
-
-
-def as_json(verifier: VerifierSpec) -> dict[str, JSON]:
-    """A verifier as an option of an interaction."""
-    return {"name": verifier.name, "kwargs": dict(verifier.kwargs)}

@@ -25,6 +25,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mutual/retries-v0": {"family": "mutual/arithmetic-v0", "digits": 1, "turns": 3},
     "mutual/debate-v0": {"family": "mutual/letters-v0"},
     "mutual/calculator-v0": {"family": "mutual/arithmetic-v0"},
+    "mutual/python-v0": {"family": "mutual/arithmetic-v0"},
 }
 
 
