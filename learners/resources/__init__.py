@@ -1,5 +1,6 @@
 """Multi-Worker Resource Allocation: who runs what, where and when.
 
+cards.py       the GPUs of this machine
 device.py      a GPU, or the CPUs of a node
 demand.py      what each policy needs in each phase, and what the machines have
 machines.py    what is free where

@@ -48,9 +48,7 @@ class Allocator:
         self._measured: dict[tuple[str, str], float] = {}
         self._held: tuple[Request, tuple[Slot, ...]] | None = None
         self._feasible: dict[tuple[str, Needs], bool] = {}
-        for demand in sorted(self.demands.values(), key=lambda item: (-item.weights, -item.chain)):
-            if not demand.movable:
-                self._settle_home(demand)
+        self._settle(demand for demand in self.demands.values() if not demand.movable)
 
     @property
     def leases(self) -> Mapping[str, Lease]:
@@ -206,6 +204,14 @@ class Allocator:
         self._feasible = {key: fits for key, fits in self._feasible.items() if key[0] != policy}
         self._changed = True
 
+    def settle(self, policies: Iterable[str]) -> None:
+        """Choose the GPUs that each of these lives on, where it takes any and has none yet: a worker cannot leave the
+        devices that it was started on."""
+        homeless = [self.demands[policy] for policy in policies if policy not in self._homes]
+        self._settle(demand for demand in homeless if any(needs.gpus for needs in demand.phases.values()))
+        self._feasible.clear()
+        self._changed = True
+
     def add_node(self, node: Node) -> None:
         if node.name in self._machines.machines:
             raise InvalidInputError(f"node {node.name!r} is already part of the supply")
@@ -284,8 +290,12 @@ class Allocator:
             self._changed = True
             self._held = None
 
+    def _settle(self, demands: Iterable[Demand]) -> None:
+        for demand in sorted(demands, key=lambda item: (-item.weights, -item.chain)):
+            self._settle_home(demand)
+
     def _settle_home(self, demand: Demand) -> None:
-        """Devices for a policy whose weights cannot be moved: its widest phase fits, and they have the least to do."""
+        """Devices for a policy that keeps to some: its widest phase fits, and they have the least to do."""
         widest = max(demand.phases.values(), key=lambda needs: (needs.gpus > 0, needs.gang * max(1.0, needs.gpus)))
         slots = self._empty.claim(demand.policy, widest, kind=demand.kind, order=self._empty.soonest(widest))
         if slots is None:
@@ -294,12 +304,12 @@ class Allocator:
         nodes = {Device(slot.node) for slot in slots}  # its phases that take no GPU stay beside it
         self._homes[demand.policy] = frozenset({device for slot in slots for device in slot.devices} | nodes)
         for machines in (self._empty, self._machines):
-            if demand.weights:
+            if demand.weights and not demand.movable:
                 machines.rest(demand.policy, slots, demand.weights, movable=False)
         for slot in slots:
             for device in slot.devices:
                 self._empty.on(device).busy_until += demand.chain
-                self._machines.on(device).residents += 1
+                self._machines.on(device).residents += 0 if demand.movable else 1
 
     def _forget(self, policy: str, home: frozenset[Device]) -> None:
         for machines in (self._empty, self._machines):

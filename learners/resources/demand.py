@@ -12,16 +12,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from learners.resources.cards import cards
 from learners.resources.device import Device
 from learners.resources.record import Outcome, Span
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
 PHASES = ("act", "verify", "score", "update", "sync")
 """In the order of a round. Between verify and score all policies meet: what is shared in a round is known only then."""
+
+COMPUTING = ("act", "score", "update")
+"""Those in which a model computes."""
 
 GIB = 1024**3
 
@@ -165,11 +168,11 @@ class Supply:
 
     @classmethod
     def local(cls) -> Supply:
-        """This machine: the CPUs this process may use, its memory, and the NVIDIA GPUs its driver lists."""
-        gpus = Path("/proc/driver/nvidia/gpus")
-        count = len(list(gpus.iterdir())) if gpus.is_dir() else 0
+        """This machine: the CPUs and the NVIDIA GPUs that this process may use, and their memory."""
+        gpus = cards()
+        least = min((card.memory for card in gpus), default=0)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls((Node("local", float(len(os.sched_getaffinity(0))), count, 0, memory),))
+        return cls((Node("local", float(len(os.sched_getaffinity(0))), len(gpus), least, memory),))
 
     @property
     def devices(self) -> dict[Device, float]:
@@ -226,11 +229,13 @@ class Patience:
             raise InvalidInputError(f"Patience.restarts must be at least 0, got {self.restarts!r}")
 
 
-def even_share(policies: Mapping[str, object] | list[str], supply: Supply) -> list[Demand]:
-    """The demand of policies nobody described: one CPU for every phase, or the whole of a machine that has less."""
-    largest = max(node.cpus for node in supply.nodes)
-    needs = Needs(cpus=min(1.0, largest))
-    return [Demand(policy, dict.fromkeys(PHASES, needs)) for policy in policies]
+def even_share(policies: Iterable[str], supply: Supply, on_gpu: Collection[str] = ()) -> list[Demand]:
+    """The demand of policies nobody described: one CPU for every phase, or the whole of a machine that has less; and a
+    GPU of those `on_gpu` wherever they compute."""
+    cpus = min(1.0, max(node.cpus for node in supply.nodes))
+    plain, on_a_gpu = Needs(cpus=cpus), Needs(cpus=cpus, gpus=1.0)
+    computing = {phase: on_a_gpu if phase in COMPUTING else plain for phase in PHASES}
+    return [Demand(p, computing if p in on_gpu else dict.fromkeys(PHASES, plain)) for p in policies]
 
 
 @dataclass(frozen=True, slots=True)

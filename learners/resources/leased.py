@@ -60,6 +60,7 @@ class LeasedCalls:
         self.parked: dict[str, str] = {}
         self._supply = supply
         self._allocator = Allocator(demands, supply, self.patience)
+        self._declared = frozenset(self._allocator.demands)
         self.limits = self._allocator.limits
         self._condition = threading.Condition()
         self._granted: dict[str, Lease] = {}
@@ -74,6 +75,21 @@ class LeasedCalls:
         with self._condition:
             for demand in even_share([p for p in policies if p not in self._allocator.demands], self._supply):
                 self._allocator.demands[demand.policy] = demand
+
+    def settle(self, policies: Iterable[str]) -> dict[str, tuple[int, ...] | None]:
+        """The GPUs of this machine that each policy lives on from now on, and is leased no others than; None where
+        nothing was declared for it."""
+        with self._condition:
+            self._allocator.settle(policy for policy in policies if policy in self._declared)
+            homes = {policy: self._allocator.homes.get(policy, frozenset()) for policy in policies}
+        gpus = {policy: sorted(d.gpu for d in home if d.gpu is not None) for policy, home in homes.items()}
+        nodes = sorted({device.node for home in homes.values() for device in home if device.gpu is not None})
+        if len(nodes) > 1:
+            raise ConfigError(
+                f"the policies would live on GPUs of {len(nodes)} nodes ({', '.join(nodes)}), and this executor runs "
+                "on one machine: use resources.executor=ray, or name the devices of one node"
+            )
+        return {p: tuple(gpus[p]) if p in self._declared else None for p in policies}
 
     @property
     def nodes(self) -> tuple[Node, ...]:

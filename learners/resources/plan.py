@@ -46,7 +46,7 @@ def make_plan(
                 misfits.setdefault(demand.policy, answer.reason)
             allocator.withdraw(demand.policy)
     fitting = [demand for demand in demands if demand.policy not in misfits]
-    simulation = simulate(fitting, supply, rounds, patience, meeting=meeting) if fitting else None
+    simulation = simulate(fitting, supply, rounds, patience, meeting=meeting, settled=True) if fitting else None
     return Plan(supply, tuple(demands), rounds, simulation, tuple(misfits.values()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -9,18 +10,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+from learners.placement import VISIBLE, environment, showing, visible
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Patience, Supply
 from learners.resources.leased import LeasedCalls
 from learners.resources.limits import START
 from learners.resources.record import UsageRecord
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
-from learners.resources.worker import Call, LearnerWorker, Reply, portable
+from learners.resources.worker import Call, Hello, LearnerWorker, Reply, portable
 from mutual_env.errors import WorkerLostError
 
 T = TypeVar("T")
@@ -66,11 +68,13 @@ class ProcessExecutor:
         return self._hosts
 
     def host(self, makers: Mapping[str, Callable[[], Learner]]) -> dict[str, Learner]:
-        hosts = {name: ProcessHost(name, make, self._threads) for name, make in makers.items()}
+        homes = self._calls.settle(makers)
+        hosts = {name: ProcessHost(name, make, self._threads, homes[name]) for name, make in makers.items()}
         self._hosts.update(hosts)
         for name, host in hosts.items():  # all are starting by now
             self._start_again_until_ready(host)
             self._hosted[name] = RemoteLearner(name, host, self._calls.note, self._calls.limits, keep=self._keep)
+            self._check_place(host, self._hosted[name].hello)
         return {name: self._hosted[name] for name in makers}
 
     def _start_again_until_ready(self, host: ProcessHost) -> None:
@@ -89,6 +93,21 @@ class ProcessExecutor:
                 last = error
         raise WorkerLostError(f"{last}; it was tried {limits.patience.restarts + 1} times") from last
 
+    def _check_place(self, host: ProcessHost, hello: Hello) -> None:
+        """What leases say of a policy's devices is what its process sees."""
+        if host.gpus is None:
+            return
+        meant = visible(host.environment)
+        if hello.visible != meant:
+            raise WorkerLostError(
+                f"the worker of policy {host.name!r} sees GPUs {hello.visible}, and was to see {meant}: does something "
+                f"in its start-up set {VISIBLE}?"
+            )
+        if host.gpus:
+            says = f", computes on {hello.device}" if hello.device else ""
+            gpus = ", ".join(map(str, host.gpus))
+            self._calls.note("placed", host.name, f"GPU {gpus}: {VISIBLE}={host.environment[VISIBLE]}{says}")
+
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         return self._calls.map(phase, calls)
 
@@ -105,8 +124,11 @@ class ProcessHost:
 
     shares_files = True
 
-    def __init__(self, name: str, make: Callable[[], Learner], threads: int) -> None:
-        self.name, self._make, self._threads = name, make, threads
+    def __init__(
+        self, name: str, make: Callable[[], Learner], threads: int, gpus: tuple[int, ...] | None = None
+    ) -> None:
+        self.name, self._make, self._threads, self.gpus = name, make, threads, gpus
+        self.environment = {**_thread_counts(threads), **showing(gpus)}
         self._starting = threading.Lock()
         self._closed = False
         self._start()
@@ -131,6 +153,7 @@ class ProcessHost:
             if hung.is_set():
                 raise WorkerHungError(f"no answer within {limit:.0f} s") from error
             self._process.join(timeout=EXIT_SECONDS)
+            self._sweep()
             raise WorkerDiedError(f"process {self._process.pid} ended with code {self._process.exitcode}") from error
         finally:
             timer.cancel()
@@ -139,6 +162,11 @@ class ProcessHost:
     def kill(self) -> None:
         """End the process here and now, as the kernel does where memory runs out."""
         self._process.kill()
+
+    def _sweep(self) -> None:
+        """End all that the worker has started: an engine's processes do not notice that it is gone."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def restart(self, limit: float) -> None:
         self._stop()
@@ -167,54 +195,50 @@ class ProcessHost:
         with contextlib.suppress(OSError):
             self._pipe.close()
         self._process.join(timeout=EXIT_SECONDS)
+        self._sweep()
         if self._process.is_alive():
             self._process.kill()
             self._process.join(timeout=EXIT_SECONDS)
+        atexit.unregister(self._stop)
 
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
-        with self._starting, _thread_count(self._threads):
+        with self._starting, environment(self.environment):
             if self._closed:
                 raise WorkerDiedError(f"the worker of policy {self.name!r} was closed")
             self._pipe, theirs = spawn.Pipe()
+            # Not a daemon, which may start no processes: an engine has some. So it is ended at the exit by us.
             self._process = spawn.Process(
-                target=_serve, args=(theirs, self._make, self._threads), name=f"mutual-env {self.name}", daemon=True
+                target=_serve, args=(theirs, self._make, self._threads), name=f"mutual-env {self.name}", daemon=False
             )
             self._process.start()
+            atexit.register(self._stop)
         theirs.close()
 
     def _end(self, hung: threading.Event) -> None:
         hung.set()
+        self._sweep()
         self._process.kill()
 
 
-@contextlib.contextmanager
-def _thread_count(threads: int) -> Iterator[None]:
+def _thread_counts(threads: int) -> dict[str, str]:
     """The numerical libraries read it when they are loaded: it has to be in the environment a worker is born with."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if threads else ()
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return dict.fromkeys(names, str(threads))
 
 
 def _end_with_parent() -> None:
-    """Also in the middle of a call: nobody waits for its result any more."""
+    """Also in the middle of a call: nobody waits for its result any more. All that the worker has started ends too."""
     parent = multiprocessing.parent_process()
     while parent is not None and not connection.wait([parent.sentinel], timeout=60.0):
         pass
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
     """The worker's main loop. It ends with the process that started it, and with it alone: what a terminal says to all
     of its processes is for that one to hear."""
+    os.setpgid(0, 0)  # so that whatever the learner starts can be ended with it
     for heard in (signal.SIGINT, signal.SIGHUP):
         signal.signal(heard, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -231,3 +255,4 @@ def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
             if pipe.poll(60.0):
                 call: Call = pipe.recv()
                 pipe.send(worker.serve(call))
+    worker.close()

@@ -13,7 +13,7 @@ from learners.resources.device import Device
 from mutual_env.types import JSON
 
 Outcome: TypeAlias = Literal["done", "failed", "lost"]
-Incident: TypeAlias = Literal["died", "hung", "restarted", "parked", "refused", "device lost", "device added"]
+Incident: TypeAlias = Literal["died", "hung", "restarted", "parked", "refused", "device lost", "device added", "placed"]
 
 KEPT = 20_000  # spans and events held for `take` at most; the totals are over everything
 

@@ -12,7 +12,18 @@ from learners.aside import Aside
 from learners.example import Example
 from learners.resources.limits import Limits
 from learners.resources.record import Incident
-from learners.resources.worker import Call, Done, Failed, Files, LearnerState, Reply, Stale, read_files, write_files
+from learners.resources.worker import (
+    Call,
+    Done,
+    Failed,
+    Files,
+    Hello,
+    LearnerState,
+    Reply,
+    Stale,
+    read_files,
+    write_files,
+)
 from mutual_env.errors import DeadlineExceededError, WorkerLostError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
@@ -70,12 +81,11 @@ class RemoteLearner:
         self._version = 0
         self._failures = 0
         self._lost = ""
-        self._name, self._tokenizer, self._longest = self._ask("hello")
+        self.hello: Hello = self._ask("hello")
 
     @property
     def name(self) -> str:
-        name: str = self._name
-        return name
+        return self.hello.name
 
     @property
     def version(self) -> int:
@@ -83,13 +93,11 @@ class RemoteLearner:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        tokenizer: Tokenizer = self._tokenizer
-        return tokenizer
+        return self.hello.tokenizer
 
     @property
     def max_sequence(self) -> int | None:
-        longest: int | None = self._longest
-        return longest
+        return self.hello.longest
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         groups: list[tuple[Completion, ...]] = self._ask("act", prompts, n, seed=seed)

@@ -52,11 +52,15 @@ def simulate(
     *,
     failures: Failures | None = None,
     meeting: Meeting = "round",
+    settled: bool = False,
 ) -> Simulation:
-    """Run the policies through their rounds on the supply."""
-    run = _Simulator(
-        tuple(demands), supply, rounds, Allocator(demands, supply, patience), failures or Failures(), meeting
-    )
+    """Run the policies through their rounds on the supply. `settled`: each lives on the GPUs that it begins on, as the
+    workers of every executor do."""
+    demands = tuple(demands)
+    allocator = Allocator(demands, supply, patience)
+    if settled:
+        allocator.settle(demand.policy for demand in demands)
+    run = _Simulator(demands, supply, rounds, allocator, failures or Failures(), meeting)
     run.go()
     return run.outcome()
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from learners.placement import placed
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Patience, Supply
 from learners.resources.leased import LeasedCalls
@@ -38,9 +39,12 @@ class ThreadExecutor:
         return self._calls.parked
 
     def host(self, makers: Mapping[str, Callable[[], Learner]]) -> dict[str, Learner]:
-        built = {name: make() for name, make in makers.items()}
-        self._hosted.update(built)
-        return built
+        for name, gpus in self._calls.settle(makers).items():
+            with placed(gpus):
+                self._hosted[name] = makers[name]()
+            if gpus:
+                self._calls.note("placed", name, f"GPU {', '.join(map(str, gpus))} of this process")
+        return {name: self._hosted[name] for name in makers}
 
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         return self._calls.map(phase, calls)

@@ -16,8 +16,10 @@ from typing import Any, TypeAlias
 
 from learners.aside import Aside
 from learners.example import Example
+from learners.placement import visible
 from learners.protocol import Learner, longest_sequence
 from mutual_env.types import Metrics
+from tokenizers_bridge.protocol import Tokenizer
 
 Files: TypeAlias = Mapping[str, bytes]
 
@@ -40,6 +42,18 @@ class Call:
     version: int
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a worker says of its learner and of itself. `visible`: the GPUs that its process is shown (None: all);
+    `device`: what the learner says it computes on."""
+
+    name: str
+    tokenizer: Tokenizer
+    longest: int | None
+    visible: tuple[str, ...] | None
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,9 @@ class LearnerWorker:
         self._learner = make()
         self._answered: tuple[int, Metrics] | None = None
 
+    def close(self) -> None:
+        self._learner.close()
+
     def serve(self, call: Call) -> Reply:
         try:
             return self._serve(call)
@@ -86,8 +103,7 @@ class LearnerWorker:
         if again and self._answered is not None and self._answered[0] == call.version:
             return Done(self._answered[1], self._learner.version)
         if call.method == "hello":
-            says = (self._learner.name, self._learner.tokenizer, longest_sequence(self._learner))
-            return Done(says, self._learner.version)
+            return Done(_hello(self._learner), self._learner.version)
         if self._learner.version != call.version:
             return Stale(self._learner.version)
         if call.method == "files":
@@ -108,6 +124,11 @@ class LearnerWorker:
         for examples in state.updates:
             self._learner.update(examples)
         return Done(None, self._learner.version)
+
+
+def _hello(learner: Learner) -> Hello:
+    device = str(getattr(learner, "device", ""))
+    return Hello(learner.name, learner.tokenizer, longest_sequence(learner), visible(), device)
 
 
 def portable(error: Exception) -> Exception:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from learners import registry
 from learners.resources import (
     Demand,
     Executor,
@@ -24,7 +25,7 @@ from learners.resources import (
 from learners.resources.demand import even_share
 from learners.resources.limits import Limits
 from learners.resources.plan import parse_devices
-from learners.run.config import ResourcesConfig, RunConfig, SharingConfig
+from learners.run.config import PolicyConfig, ResourcesConfig, RunConfig, SharingConfig
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ def read_places(config: RunConfig) -> Places:
         executor=resources.executor,
         options=resources.options,
         supply=supply,
-        demands=tuple(_demands(resources.demands, policies, supply)),
+        demands=tuple(_demands(resources.demands, config.policies, supply)),
         patience=_make(Patience, resources.patience, "patience"),
         staleness=_staleness(config.sharing, policies) if resources.mode == "asynchronous" else 0,
         timed=frozenset(_timed(resources.demands)),
@@ -148,10 +149,15 @@ def _staleness(sharing: SharingConfig, policies: Collection[str]) -> int:
     return bound
 
 
-def _demands(described: Mapping[str, Any], policies: Iterable[str], supply: Supply) -> list[Demand]:
-    """One for each policy; a policy that is not described gets an even share."""
-    rest = [name for name in policies if name not in described]
-    return [_demand(name, described[name]) for name in described] + even_share(rest, supply)
+def _demands(described: Mapping[str, Any], policies: Mapping[str, PolicyConfig], supply: Supply) -> list[Demand]:
+    """One for each policy; a policy that is not described gets an even share: of the GPUs, if it can use one."""
+    rest = {name: policy for name, policy in policies.items() if name not in described}
+    on_gpu = [name for name, policy in rest.items() if supply.gpus and _can_use_gpus(policy)]
+    return [_demand(name, described[name]) for name in described] + even_share(rest, supply, on_gpu)
+
+
+def _can_use_gpus(policy: PolicyConfig) -> bool:
+    return "device" in registry.options(policy.learner) and policy.options.get("device", "auto") != "cpu"
 
 
 def _timed(described: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -93,6 +93,11 @@ class TorchLearner:
         return self._model
 
     @property
+    def device(self) -> str:
+        """What it computes on."""
+        return str(self._model.device)
+
+    @property
     def max_sequence(self) -> int | None:
         """Prompt and response tokens of the longest example that `update` takes: what the trainer's memory and the
         model's positions leave room for. None: there is no such bound."""

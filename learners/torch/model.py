@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from learners.placement import gpus_here
 from learners.torch.attention import CausalRows, Layout, OneByOne, Prefill, layouts
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step, lean_decoder
@@ -232,8 +233,11 @@ def release_freed_memory() -> None:
 
 
 def _device(name: str) -> torch.device:
+    here = gpus_here()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() and here != () else "cpu"
+    if name == "cuda" and here:
+        name = f"cuda:{here[0]}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -241,6 +245,11 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InvalidInputError(
             f"device {name!r} is not there (CUDA devices found: {torch.cuda.device_count()}): use 'cpu' or 'auto'"
+        )
+    if device.type == "cuda" and here is not None and (device.index or 0) not in here:
+        raise InvalidInputError(
+            f"device {name!r} is not what `resources` gives to this policy (GPUs {list(here)} of this process): "
+            "use 'auto', or say in resources.demands what it takes"
         )
     return device
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from learners.placement import gpus_here, shown
 from learners.sampling import Sample, Sampling
 from learners.vllm.engine import Transport, Weights, request
 from mutual_env.errors import DeadlineExceededError, MissingExtraError, TrainingError
@@ -29,7 +30,8 @@ class LocalEngine:
     """`path` is a model directory; `arguments` are vLLM's own (`max_model_len`, `gpu_memory_utilization`, ...).
 
     The prefix cache is on, so that a group shares its prompt; it is emptied when weights change. Text is never needed,
-    so vLLM loads no tokenizer. Each call has `timeout` seconds.
+    so vLLM loads no tokenizer. Each call has `timeout` seconds. Where a policy is told which GPUs of this process are
+    its own, its engine's processes see those alone.
     """
 
     def __init__(self, path: str | Path, transport: Transport, *, timeout: float = 3600.0, **arguments: Any) -> None:
@@ -39,17 +41,17 @@ class LocalEngine:
         self._parameters = vllm.SamplingParams
         self._transport = transport
         self._timeout = timeout
-        self._llm = vllm.LLM(
-            **{
-                "model": str(path),
-                "skip_tokenizer_init": True,
-                "trust_remote_code": False,
-                "logprobs_mode": "processed_logprobs",
-                "enable_prefix_caching": True,
-                "weight_transfer_config": WeightTransferConfig(backend=transport.backend),
-                **arguments,
-            }
-        )
+        settings = {
+            "model": str(path),
+            "skip_tokenizer_init": True,
+            "trust_remote_code": False,
+            "logprobs_mode": "processed_logprobs",
+            "enable_prefix_caching": True,
+            "weight_transfer_config": WeightTransferConfig(backend=transport.backend),
+            **arguments,
+        }
+        with shown(gpus_here()):
+            self._llm = vllm.LLM(**settings)
         self._client = _LocalClient(self._llm)
         self._calls = Caller("vllm-engine")
 
