@@ -9,7 +9,7 @@ from typing import assert_never
 import numpy as np
 
 from learners.example import Example
-from learners.losses import MAX_LOG_RATIO
+from learners.losses import MAX_LOG_RATIO, loss_of
 from learners.units import Ints, Mask, Units, units_of
 from mutual_env.types import (
     AuthorMean,
@@ -143,7 +143,7 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
         return Drop("implausible_logprobs")
     match draft.lesson.correction:
         case OldPolicy():
-            return _example(draft)
+            return _as_sampled(draft, _example(draft))
         case AuthorPolicy() as correction:
             return _author_policy(draft, scores, correction)
         case AuthorMean() as correction:
@@ -151,9 +151,9 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
         case CompatibilityGate() as correction:
             return _compatibility_gate(draft, scores, correction)
         case TeacherMixture() as correction:
-            return _teacher_mixture(draft, scores, correction)
+            return _as_sampled(draft, _teacher_mixture(draft, scores, correction))
         case TeacherDivergence() as correction:
-            return _teacher_divergence(draft, scores, correction)
+            return _as_sampled(draft, _teacher_divergence(draft, scores, correction))
         case other:
             assert_never(other)
 
@@ -179,6 +179,13 @@ def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = Non
         order=draft.lesson.order,
         anchor=anchor,
     )
+
+
+def _as_sampled(draft: Draft, example: Example) -> Example:
+    """With the log-probabilities that the reader's own sampler recorded, where the loss is an expectation under it."""
+    if draft.is_borrowed or not loss_of(draft.lesson.loss).needs.advantage:
+        return example
+    return replace(example, behaviour=draft.author_logprobs)
 
 
 def _author_policy(draft: Draft, scores: Scores, correction: AuthorPolicy) -> Example | Drop:

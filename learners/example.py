@@ -25,6 +25,9 @@ class Example:
     `reference`   log-probability under the policy that a KL term pulls to, NaN where there is none; None: no KL term
     `reference_units`   the same as `units`, for that term
     `kl_weight`   the coefficient of that term
+    `behaviour`   log-probability under the policy that sampled it, where that is the reader's own, of whatever version
+                  and engine, and its loss is an expectation under the policy at the start of the update; NaN where it
+                  is not known; None: nothing is to be corrected
     """
 
     prompt_ids: Ids
@@ -39,9 +42,10 @@ class Example:
     kl_weight: float = 0.0
     units: Ints | None = None
     reference_units: Ints | None = None
+    behaviour: Floats | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mask", "advantages", "anchor", "reference", "units", "reference_units"):
+        for name in ("mask", "advantages", "anchor", "reference", "units", "reference_units", "behaviour"):
             values = getattr(self, name)
             if values is not None and values.shape != self.response_ids.shape:
                 raise MisalignedError.of(f"Example.{name}", "response_ids", self.response_ids.size, values.size)

@@ -35,7 +35,7 @@ class Learner(Protocol):
         what else is in the call."""
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
-        """log π(response | prompt) for each response token, at temperature 1."""
+        """log π(response | prompt) for each response token, at the temperature of `act`."""
 
     def update(self, examples: Sequence[Example]) -> Metrics:
         """Learn from these examples in one update: `version` rises by one, even where nothing was to be learnt."""

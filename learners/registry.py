@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from learners.protocol import Learner
 from mutual_env import catalogue
 from mutual_env.catalogue import Catalogue
 
 LearnerFactory = Callable[..., Learner]
+F = TypeVar("F", bound=Callable[..., object])
 
 _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
     "learner",
@@ -58,10 +59,10 @@ def check_options(name: str, config: Iterable[str]) -> None:
     catalogue.check_options(f"learner {name!r}", _CATALOGUE.load(name), config)
 
 
-def takes(options_class: type) -> Callable[[LearnerFactory], LearnerFactory]:
+def takes(options_class: type) -> Callable[[F], F]:
     """A factory with `**options` that are the fields of this dataclass shows each of them in its signature."""
 
-    def decorate(factory: LearnerFactory) -> LearnerFactory:
+    def decorate(factory: F) -> F:
         signature = inspect.signature(factory)
         own = {p.name: p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
         fields = [

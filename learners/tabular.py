@@ -11,7 +11,8 @@ import numpy as np
 
 from learners.checks import check_examples, check_finite, check_sequences
 from learners.example import Example
-from learners.losses import Aggregation, example_loss
+from learners.losses import example_loss
+from learners.registry import takes
 from learners.sampling import Sample, asked_for
 from learners.stopping import Endings
 from learners.update import Step, Stepped, UpdateOptions, update
@@ -29,6 +30,7 @@ FORMAT = "mutual-env tabular 1"
 Table: TypeAlias = dict[tuple[int, ...], Floats]
 
 
+@takes(UpdateOptions)
 class TabularLearner:
     """A softmax over the next token for each (prompt, position, last `context` tokens), trained by gradient descent.
 
@@ -36,7 +38,7 @@ class TabularLearner:
     `alphabet` every token that spells anything outside it, start at `-aversion` instead: rarely sampled, never
     impossible.
     Without a `tokenizer`, tokens are printable characters and the pairs of pieces in `merges`, in order of priority.
-    Rows are made when they are first trained on, so memory grows with what was learnt.
+    Rows are made when they are first trained on, so memory grows with what was learnt. `options` are `UpdateOptions`.
     """
 
     def __init__(
@@ -53,9 +55,7 @@ class TabularLearner:
         stop: Sequence[str] = (),
         prompt: Mapping[str, Any] | None = None,
         learning_rate: float = 10.0,
-        minibatches: int = 1,
-        aggregation: Aggregation = "token_mean",
-        kl_coefficient: float = 0.0,
+        **options: Any,
     ) -> None:
         if max_new_tokens < 1:
             raise InvalidInputError(f"max_new_tokens of learner {name!r} must be at least 1, got {max_new_tokens}")
@@ -68,7 +68,7 @@ class TabularLearner:
         self._temperature = temperature
         self._endings = Endings.of(stop, tokenizer)
         self._learning_rate = learning_rate
-        self._options = UpdateOptions(minibatches, aggregation, kl_coefficient)
+        self._options = UpdateOptions(**options)
         self._initial = _initial_logits(tokenizer, alphabet, aversion)
         self._table: Table = {}
         self._version = 0
@@ -95,7 +95,7 @@ class TabularLearner:
         ]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
-        """log π(response | prompt) for each response token."""
+        """log π(response | prompt) for each response token, at the temperature of `act`."""
         check_sequences(prompt_ids, response_ids, self._tokenizer.vocab_size)
         return [self._logprobs(p, r) for p, r in zip(prompt_ids, response_ids, strict=True)]
 
@@ -129,7 +129,10 @@ class TabularLearner:
             example = part.example
             logprobs = self._logprobs(example.prompt_ids, example.response_ids)
             anchor = logprobs if part.anchor is None else part.anchor
-            loss, slope = example_loss(example, logprobs, anchor, step.minibatch, part.kl_coefficient, part.reference)
+            weights = step.weights(part, logprobs)
+            loss, slope = example_loss(
+                example, logprobs, anchor, step.minibatch, part.kl_coefficient, part.reference, weights
+            )
             total += part.scale * loss
             seen.append(logprobs[example.mask])
             self._accumulate(gradients, example, part.scale * slope)
@@ -184,7 +187,7 @@ class TabularLearner:
     def _logprobs(self, prompt_ids: Ids, response_ids: Ids, table: Table | None = None) -> Floats:
         table = self._table if table is None else table
         keys = (self._key(prompt_ids, response_ids, t) for t in range(response_ids.size))
-        rows = (_log_softmax(table.get(key, self._initial)) for key in keys)
+        rows = (_log_softmax(table.get(key, self._initial) / self._temperature) for key in keys)
         return np.array([row[token] for row, token in zip(rows, response_ids, strict=True)], dtype=np.float64)
 
     def _prompt_size(self, prompt: Prompt | Context, ids: Ids) -> int:
@@ -211,9 +214,9 @@ class TabularLearner:
         """Add the gradient by the rows of the table, from the one by the log-probabilities."""
         for t in np.flatnonzero(slope):
             key = self._key(example.prompt_ids, example.response_ids, int(t))
-            row = -np.exp(_log_softmax(self._logits(key)))
+            row = -np.exp(_log_softmax(self._logits(key) / self._temperature))
             row[example.response_ids[t]] += 1.0
-            gradients[key] = gradients.get(key, 0.0) + slope[t] * row
+            gradients[key] = gradients.get(key, 0.0) + slope[t] / self._temperature * row
 
 
 def _toy_tokenizer(merges: Sequence[Sequence[str]]) -> Tokenizer:

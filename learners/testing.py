@@ -7,7 +7,7 @@
 
 Losses have a check of their own: `check_loss(MyLoss(0.5))`.
 
-`make_learner` builds a fresh learner, the same each time, that computes in float32, samples at temperature 1 and takes
+`make_learner` builds a fresh learner, the same each time, that computes in float32, samples from all tokens and takes
 one optimizer step an update.
 """
 

@@ -6,14 +6,15 @@ A backend scores examples and takes one optimizer step; it knows no minibatch, n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol, TypeAlias, get_args
 
 import numpy as np
 
+from learners.behaviour import Behaviour, Mode, measured
 from learners.example import Example
-from learners.losses import Aggregation, loss_of, scales, term_of
+from learners.losses import Aggregation, loss_of, scales, term_of, units_of_terms
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Floats, Metrics
 
@@ -25,14 +26,19 @@ PerExample: TypeAlias = Mapping[int, Floats]
 class UpdateOptions:
     """How an update is made of examples, with every backend.
 
-    `minibatches` optimizer steps per update, `aggregation`, `kl_coefficient` to the policy that training began with.
+    `minibatches` optimizer steps per update, `aggregation`, `kl_coefficient` to the policy that training began with;
+    `behaviour` and `behaviour_cap`: how own samples are weighed that another version, engine or precision of the policy
+    wrote (see `Behaviour`).
     """
 
     minibatches: int = 1
     aggregation: Aggregation = "token_mean"
     kl_coefficient: float = 0.0
+    behaviour: Mode = "token"
+    behaviour_cap: float = 2.0
 
     def __post_init__(self) -> None:
+        Behaviour(self.behaviour, self.behaviour_cap)
         if self.minibatches < 1:
             raise InvalidInputError(f"minibatches must be at least 1, got {self.minibatches!r}")
         if self.aggregation not in get_args(Aggregation):
@@ -47,6 +53,7 @@ class Part:
 
     `scale` is its weight over its denominator. `anchor` (T) is what its ratio is taken against, None: the policy as it
     is in this step. `reference` (T) is what the learner's own KL term pulls to with `kl_coefficient`; None: no term.
+    `start` (T) is log π at the start of the update; None: not known, or as in this step.
     """
 
     example: Example
@@ -54,6 +61,7 @@ class Part:
     anchor: Floats | None = None
     reference: Floats | None = None
     kl_coefficient: float = 0.0
+    start: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +70,16 @@ class Step:
 
     parts: tuple[Part, ...]
     minibatch: int
+    behaviour: Behaviour = field(default_factory=Behaviour)
+
+    def weights(self, part: Part, logprobs: Floats) -> Floats | None:
+        """What the terms of this part are multiplied by (U), with log π of its response tokens now; None: by 1."""
+        example = part.example
+        if example.behaviour is None or self.behaviour.mode == "off":
+            return None
+        gaps = ((logprobs if part.start is None else part.start) - example.behaviour)[example.mask]
+        whole = loss_of(example.loss).needs.whole_sequences
+        return self.behaviour.weights(units_of_terms(example).sums(gaps), whole=whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,12 +113,12 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
     coefficient = options.kl_coefficient
     learning_rate = backend.learning_rate
     plan = minibatches(examples, options.minibatches)
-    anchors = _known(backend.current, _later_anchors(plan, coefficient))
+    starts = _known(backend.current, _later_starts(plan, options))
     asking = [example for example in examples if coefficient != 0.0 and teaches(example, coefficient)]
     references = _known(backend.initial, asking)
     taken: list[tuple[Step, Stepped]] = []
     for index, members in enumerate(plan):
-        step = _step(members, index, anchors, references, options)
+        step = _step(members, index, starts, references, options)
         if step.parts:
             taken.append((step, backend.step(step)))
     return {
@@ -110,6 +128,7 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
         "optimizer_steps": float(len(taken)),
         "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
         "clip_share": _clip_share(taken),
+        **measured(_gaps(taken), Behaviour(options.behaviour, options.behaviour_cap)),
     }
 
 
@@ -137,27 +156,31 @@ def teaches(example: Example, kl_coefficient: float = 0.0) -> bool:
 
 
 def _step(
-    members: Sequence[Example], index: int, anchors: PerExample, references: PerExample, options: UpdateOptions
+    members: Sequence[Example], index: int, starts: PerExample, references: PerExample, options: UpdateOptions
 ) -> Step:
     coefficient = options.kl_coefficient
     parts = [
         Part(
             example,
             float(scale),
-            anchors.get(id(example)) if example.anchor is None else example.anchor,
+            starts.get(id(example)) if example.anchor is None else example.anchor,
             references.get(id(example)),
             coefficient,
+            starts.get(id(example)),
         )
         for example, scale in zip(members, scales(members, options.aggregation), strict=True)
         if teaches(example, coefficient)
     ]
-    return Step(tuple(parts), index)
+    return Step(tuple(parts), index, Behaviour(options.behaviour, options.behaviour_cap))
 
 
-def _later_anchors(plan: Sequence[Sequence[Example]], kl_coefficient: float) -> list[Example]:
-    """The examples that need log π_old from before the first step: in the first, the policy is still the old one."""
-    later = (example for members in plan[1:] for example in members)
-    return [e for e in later if e.anchor is None and loss_of(e.loss).needs.anchor and teaches(e, kl_coefficient)]
+def _later_starts(plan: Sequence[Sequence[Example]], options: UpdateOptions) -> list[Example]:
+    """The examples that need log π from before the first step: in the first, the policy is still the old one."""
+    later = (example for members in plan[1:] for example in members if teaches(example, options.kl_coefficient))
+    weighed = options.behaviour != "off"
+    return [
+        e for e in later if (e.anchor is None and loss_of(e.loss).needs.anchor) or (e.behaviour is not None and weighed)
+    ]
 
 
 def _known(score: ScoresExamples, examples: Sequence[Example]) -> PerExample:
@@ -168,6 +191,19 @@ def _known(score: ScoresExamples, examples: Sequence[Example]) -> PerExample:
 
 class ScoresExamples(Protocol):
     def __call__(self, examples: Sequence[Example], /) -> list[Floats]: ...
+
+
+def _gaps(taken: Sequence[tuple[Step, Stepped]]) -> list[Floats]:
+    """log π at the start of the update - log β of each own sample, where both are known."""
+    gaps = []
+    for step, stepped in taken:
+        for part, logprobs in zip(step.parts, stepped.logprobs, strict=True):
+            example = part.example
+            if example.behaviour is None or (part.start is None and step.minibatch > 0):
+                continue
+            start = logprobs if part.start is None else part.start[example.mask]
+            gaps.append(start - example.behaviour[example.mask])
+    return gaps
 
 
 def _clip_share(taken: Sequence[tuple[Step, Stepped]]) -> float:

@@ -146,6 +146,16 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("trained_tokens", "How many tokens were trained on."),
             Metric("clip_share", "Share of the tokens on which clipping stopped the gradient."),
             Metric(
+                "behaviour/gap_mean",
+                "Own samples: mean distance of log π at the start of the update from what their sampler recorded.",
+            ),
+            Metric("behaviour/gap_max", "The largest of these distances."),
+            Metric("behaviour/kl", "Mean of ρ - 1 - log ρ, ρ = π at the start of the update over their sampler's."),
+            Metric(
+                "behaviour/effective_sample_size", "That of own samples under importance weights, as a share of them."
+            ),
+            Metric("behaviour/cut_share", "Share of the tokens whose weight the cap cuts; with `off`, would cut."),
+            Metric(
                 "staleness/mean", "Asynchronous rounds: mean age of what was learnt from, in updates of its author."
             ),
             Metric("staleness/max", "Asynchronous rounds: the highest age of what was learnt from, in updates."),

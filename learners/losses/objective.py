@@ -54,18 +54,22 @@ def example_loss(
     minibatch: int = 0,
     kl_coefficient: float = 0.0,
     reference: Floats | None = None,
+    weights: Floats | None = None,
 ) -> tuple[float, Floats]:
     """The unscaled loss of one example, summed over its masked tokens, and its gradient by `logprobs`.
 
     `anchor` is what ratios are taken against; `reference` with `kl_coefficient` is the learner's own KL term, beside
-    the example's.
+    the example's; `weights` (U) multiply the terms of its units, and no KL term.
     """
     mask = example.mask
     gradient = np.zeros(logprobs.shape)
     if not mask.any():
         return 0.0, gradient
     values = np.zeros(logprobs.shape)
-    term, gradient[mask] = term_of(example, logprobs[mask], anchor[mask], minibatch)
+    term, slope = term_of(example, logprobs[mask], anchor[mask], minibatch)
+    if weights is not None:
+        term, slope = term * weights, slope * units_of_terms(example).spread(weights)
+    gradient[mask] = slope
     values[np.flatnonzero(mask)[: term.size]] = term
     own = (reference, kl_coefficient, None)
     for target, coefficient, units in ((example.reference, example.kl_weight, example.reference_units), own):
@@ -81,10 +85,15 @@ def example_loss(
 def term_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0) -> tuple[Floats, Floats]:
     """The term of each unit of an example, and its slope at each masked token; both arrays are of those tokens."""
     loss, advantages = loss_of(example.loss), example.advantages[example.mask]
-    units = Units.among(example.mask, None if loss.needs.whole_sequences else example.units)
+    units = units_of_terms(example)
     at = Arrays(units.sums(logprobs), units.sums(anchor), units.means(advantages), minibatch)
     term, slope = loss.slope(at)
     return term, units.spread(slope)
+
+
+def units_of_terms(example: Example) -> Units:
+    """What its loss takes as one of its masked tokens. A loss of whole sequences takes tokens, for its means."""
+    return Units.among(example.mask, None if loss_of(example.loss).needs.whole_sequences else example.units)
 
 
 def kl_k3(logprobs: Floats, reference: Floats) -> tuple[Floats, Floats]:

@@ -63,12 +63,19 @@ class Tensors:
     owners: torch.Tensor
     minibatch: int = 0
 
+    def among(self, chosen: torch.Tensor) -> Tensors:
+        """Some of them, by their places."""
+        rows = (self.log_pi[chosen], self.anchor[chosen], self.advantages[chosen], self.owners[chosen])
+        return Tensors(*rows, self.minibatch)
+
     def mean_by_example(self, values: torch.Tensor) -> torch.Tensor:
         """Each token's value replaced by the mean over its example."""
+        return self.sum_by_example(values) / self.sum_by_example(values.new_ones(values.shape))
+
+    def sum_by_example(self, values: torch.Tensor) -> torch.Tensor:
+        """Each token's value replaced by the sum over its example."""
         size = int(self.owners.max()) + 1 if self.owners.numel() else 0
-        sums = values.new_zeros(size).index_add(0, self.owners, values)
-        counts = values.new_zeros(size).index_add(0, self.owners, values.new_ones(values.shape))
-        return (sums / counts.clamp(min=1.0))[self.owners]
+        return values.new_zeros(size).index_add(0, self.owners, values)[self.owners]
 
 
 class Loss(LossSpec):

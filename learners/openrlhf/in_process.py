@@ -51,7 +51,7 @@ class InProcessTrainer:
 
     def __init__(self, model: LanguageModel, optimizer: Optimizer, options: TorchOptions, name: str) -> None:
         self._name = name
-        self._actor = make_actor(model)
+        self._actor = make_actor(model, options.temperature)
         initial = InitialPolicy(self._actor, model, options.kl_coefficient)
         self._trainer = ActorTrainer(self._actor, initial, OptimizerSteps(optimizer), options, model.device)
 
@@ -61,7 +61,7 @@ class InProcessTrainer:
         return None
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
-        """log π of each response token at temperature 1."""
+        """log π of each response token, at the temperature of `act`."""
         with memory_errors(self._name):
             return self._trainer.score(list(zip(prompt_ids, response_ids, strict=True)))
 

@@ -66,7 +66,7 @@ class ActorTrainer:
         return update(examples, self, self._options)
 
     def score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
-        """log π of each response token at temperature 1."""
+        """log π of each response token, at the temperature of `act`."""
         return self._score(self._actor, pairs)
 
     def current(self, examples: Sequence[Example]) -> list[Floats]:
@@ -88,7 +88,7 @@ class ActorTrainer:
         found: dict[int, Floats] = {}
         for position, rows in enumerate(mine):
             parts = [step.parts[row] for row in rows] if rows else [_idle(step.parts[micros[0][0]])]
-            loss, logprobs = self._loss(parts, step.minibatch)
+            loss, logprobs = self._loss(parts, step)
             self._steps.backward(loss, last=position + 1 == len(mine))
             total += float(loss.detach())
             found.update(zip(rows or (), logprobs, strict=False))
@@ -96,13 +96,13 @@ class ActorTrainer:
         merged = self._ranks.merged(found)
         return Stepped(loss_of_all, self._apply(loss_of_all), tuple(merged[row] for row in range(len(step.parts))))
 
-    def _loss(self, parts: Sequence[Part], minibatch: int) -> tuple[torch.Tensor, list[Floats]]:
+    def _loss(self, parts: Sequence[Part], step: Step) -> tuple[torch.Tensor, list[Floats]]:
         """The scaled loss of one micro-batch, and the log-probabilities of each part's masked tokens."""
         experience = training_experience([part.example for part in parts]).to_device(self._device)
         masked = self._logprobs(self._actor, experience)[experience.action_mask.bool()]
         counts = [int(part.example.mask.sum()) for part in parts]
         values = np.split(masked.detach().double().cpu().numpy(), np.cumsum(counts)[:-1])
-        return total_loss(masked, terms_of(parts, minibatch, self._device)), values
+        return total_loss(masked, terms_of(parts, step, self._device)), values
 
     def _apply(self, loss: float) -> float:
         try:

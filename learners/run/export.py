@@ -106,6 +106,7 @@ def _reloaded(described: PolicyConfig, policy: str, aside: Path, *, adapter: boo
     """By transformers, and peft where it is an adapter, as anybody would load it. A toy tokenizer stays the toy: what
     it writes is checked where it is written, and other than itself it is not fit to train with."""
     options: dict[str, Any] = {"device": "cpu", "dtype": described.options.get("dtype", "float32")}
+    options["temperature"] = described.options.get("temperature", 1.0)
     toy = described.options.get("tokenizer")
     options["tokenizer"] = toy if isinstance(toy, Mapping) else str(aside)
     if adapter:

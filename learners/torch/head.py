@@ -15,11 +15,13 @@ def chunk_size(head: Head, mebibytes: int) -> int:
     return max(8, (mebibytes << 20) // (4 * head.size))
 
 
-def target_logprobs(head: Head, hidden: torch.Tensor, targets: torch.Tensor, chunk: int) -> torch.Tensor:
+def target_logprobs(
+    head: Head, hidden: torch.Tensor, targets: torch.Tensor, chunk: int, temperature: float = 1.0
+) -> torch.Tensor:
     """log π of each target, (N), from (N, width) hidden states."""
     with torch.no_grad():
         parts = [
-            _Softmax.of(head, hidden[start : start + chunk], targets[start : start + chunk]).logprobs
+            _Softmax.of(head, hidden[start : start + chunk], targets[start : start + chunk], temperature).logprobs
             for start in range(0, targets.numel(), chunk)
         ]
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
@@ -35,7 +37,7 @@ class HeadGradient:
 
 
 def backward_through_head(
-    head: Head, hidden: torch.Tensor, targets: torch.Tensor, terms: Terms, chunk: int
+    head: Head, hidden: torch.Tensor, targets: torch.Tensor, terms: Terms, chunk: int, temperature: float = 1.0
 ) -> HeadGradient:
     """Loss and gradient in one pass over the chunks; the head's own gradient is accumulated on the way.
 
@@ -46,13 +48,13 @@ def backward_through_head(
     tokens = targets.numel()
     known: tuple[torch.Tensor, torch.Tensor] | None = None
     if not terms.separable and tokens > chunk:
-        known = _slopes(target_logprobs(head, hidden, targets, chunk), terms)
+        known = _slopes(target_logprobs(head, hidden, targets, chunk, temperature), terms)
     gradient = torch.empty_like(hidden)
     logprobs = torch.empty(tokens, dtype=torch.float32, device=hidden.device)
     loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
     with torch.no_grad():
         for start, end in terms.cuts(tokens, chunk):
-            softmax = _Softmax.of(head, hidden[start:end], targets[start:end])
+            softmax = _Softmax.of(head, hidden[start:end], targets[start:end], temperature)
             logprobs[start:end] = softmax.logprobs
             if known is None:
                 part = terms if end - start == tokens else terms.part(start, end)
@@ -81,18 +83,23 @@ class _Softmax:
     total: torch.Tensor
     logits: torch.Tensor
     logprobs: torch.Tensor
+    temperature: float
 
     @classmethod
-    def of(cls, head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> _Softmax:
-        logits = head.logits(hidden)
+    def of(cls, head: Head, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> _Softmax:
+        logits = kept = head.logits(hidden)
+        if temperature != 1.0:
+            logits = logits / temperature if head.softcap is not None else logits.div_(temperature)
         chosen = logits.gather(1, targets[:, None])
         peak = logits.amax(dim=-1, keepdim=True)
         mass = torch.sub(logits, peak).exp_() if head.softcap is not None else logits.sub_(peak).exp_()
         total = mass.sum(dim=-1, keepdim=True)
-        return cls(mass, total, logits, (chosen - peak - total.log())[:, 0])
+        return cls(mass, total, kept, (chosen - peak - total.log())[:, 0], temperature)
 
     def backward(self, head: Head, hidden: torch.Tensor, targets: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-        """The gradient by `hidden`: of each logit it is slope · (1[target] - probability)."""
+        """The gradient by `hidden`: of each logit it is slope · (1[target] - probability) / temperature."""
+        if self.temperature != 1.0:
+            slopes = slopes / self.temperature
         gradient = self.mass.mul_(-slopes[:, None] / self.total)
         gradient.scatter_add_(1, targets[:, None], slopes[:, None])
         return head.backward(gradient, self.logits, hidden)

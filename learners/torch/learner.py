@@ -117,7 +117,7 @@ class TorchLearner:
         return [tuple(sample.completion(self._tokenizer, self._version) for sample in group) for group in groups]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
-        """log π(response | prompt) for each response token, at temperature 1."""
+        """log π(response | prompt) for each response token, at the temperature of `act`."""
         self._require_version()
         check_sequences(prompt_ids, response_ids, self._model.head.size)
         return self._trainer.score(prompt_ids, response_ids)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from learners.behaviour import Behaviour
 from learners.losses import MAX_LOG_RATIO, Tensors, loss_of
 from learners.units import Ints, Mask, Units
-from learners.update import Part
+from learners.update import Part, Step
 from mutual_env.types import Floats, LossSpec
 
 
@@ -50,12 +51,29 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """What importance weights of own samples are made of: log π at the start of the update (U; NaN: as it is now), and
+    log β (U; NaN where there is nothing to weigh)."""
+
+    start: torch.Tensor
+    behaviour: torch.Tensor
+    rule: Behaviour
+
+    def among(self, units: slice | torch.Tensor) -> Sampled:
+        return replace(self, start=self.start[units], behaviour=self.behaviour[units])
+
+    def weights(self, at: Tensors, *, whole: bool) -> torch.Tensor:
+        gaps = torch.where(self.start.isnan(), at.log_pi.detach(), self.start) - self.behaviour
+        return self.rule.weigh(gaps, at, whole=whole)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Terms:
     """What the loss of N trained tokens in U units needs beside their log-probabilities; `spans` None: U = N.
 
     `owners` (U) numbers the example of each unit; `scale` (U) is the weight over the denominator of the optimizer
     step; `anchor` (U) is NaN where it is the current policy itself. `losses` are the distinct losses, `kinds` (U) which
-    of them a unit has.
+    of them a unit has. `sampled` None: no own sample is weighed.
     """
 
     owners: torch.Tensor
@@ -67,10 +85,13 @@ class Terms:
     kinds: torch.Tensor
     minibatch: int
     spans: Spans | None = None
+    sampled: Sampled | None = None
 
     @property
     def separable(self) -> bool:
         """Whether each unit's term depends on that unit alone."""
+        if self.sampled is not None and self.sampled.rule.of_sequences:
+            return False
         return not any(loss_of(loss).needs.whole_sequences for loss in self.losses)
 
     def cuts(self, tokens: int, longest: int) -> list[tuple[int, int]]:
@@ -102,6 +123,7 @@ class Terms:
             kinds=self.kinds[units],
             pulls=tuple(pull.part(start, end) for pull in self.pulls),
             spans=spans,
+            sampled=None if self.sampled is None else self.sampled.among(units),
         )
 
 
@@ -111,22 +133,24 @@ def total_loss(logprobs: torch.Tensor, terms: Terms) -> torch.Tensor:
     anchor = torch.where(terms.anchor.isnan(), log_pi.detach(), terms.anchor)
     total = logprobs.new_zeros(())
     for kind, spec in enumerate(terms.losses):
-        loss = loss_of(spec)
-        if len(terms.losses) == 1:
-            value = loss.term(Tensors(log_pi, anchor, terms.advantages, terms.owners, terms.minibatch))
-            total = total + (value * terms.scale).sum()
-            continue
-        at = (terms.kinds == kind).nonzero()[:, 0]
-        value = loss.term(Tensors(log_pi[at], anchor[at], terms.advantages[at], terms.owners[at], terms.minibatch))
-        total = total + (value * terms.scale[at]).sum()
+        loss, scale, sampled = loss_of(spec), terms.scale, terms.sampled
+        at = Tensors(log_pi, anchor, terms.advantages, terms.owners, terms.minibatch)
+        if len(terms.losses) > 1:
+            chosen = (terms.kinds == kind).nonzero()[:, 0]
+            at, scale = at.among(chosen), scale[chosen]
+            sampled = None if sampled is None else sampled.among(chosen)
+        value = loss.term(at)
+        if sampled is not None:
+            value = value * sampled.weights(at, whole=loss.needs.whole_sequences)
+        total = total + (value * scale).sum()
     for pull in terms.pulls:
         total = total + pull.loss(logprobs)
     return total
 
 
-def terms_of(parts: Sequence[Part], minibatch: int, device: torch.device) -> Terms:
-    """The masked tokens of these parts, one part after the other."""
-    return _Layout(parts, device).terms(minibatch)
+def terms_of(parts: Sequence[Part], step: Step, device: torch.device) -> Terms:
+    """The masked tokens of these parts of a step, one part after the other."""
+    return _Layout(parts, device).terms(step)
 
 
 class _Layout:
@@ -136,7 +160,7 @@ class _Layout:
         self._parts = parts
         self._device = device
 
-    def terms(self, minibatch: int) -> Terms:
+    def terms(self, step: Step) -> Terms:
         parts = self._parts
         examples = [part.example for part in parts]
         losses = tuple(dict.fromkeys(example.loss for example in examples))
@@ -151,9 +175,16 @@ class _Layout:
             pulls=tuple(self._pulls()),
             losses=losses,
             kinds=self._indices([losses.index(example.loss) for example in examples], counts),
-            minibatch=minibatch,
+            minibatch=step.minibatch,
             spans=self._spans(units),
+            sampled=self._sampled(step.behaviour, units),
         )
+
+    def _sampled(self, rule: Behaviour, units: Sequence[Units]) -> Sampled | None:
+        written = [part.example.behaviour for part in self._parts]
+        if rule.mode == "off" or all(each is None for each in written):
+            return None
+        return Sampled(self._sums([part.start for part in self._parts], units), self._sums(written, units), rule)
 
     def _pulls(self) -> Sequence[Pull]:
         parts = self._parts

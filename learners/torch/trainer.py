@@ -46,7 +46,7 @@ class Trainer:
         return self._options.micro_batch_tokens + 1  # a sequence's last token is predicted, never fed
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
-        """log π of each response token at temperature 1."""
+        """log π of each response token, at the temperature that is sampled at."""
         items = [Item(p, r, np.arange(len(r))) for p, r in zip(prompt_ids, response_ids, strict=True)]
         with memory_errors(self._name):
             return self._score(self._model, items)
@@ -74,7 +74,7 @@ class Trainer:
         if self._embedding is not None:
             self._embedding.grad = torch.zeros_like(self._embedding)
         for micro in self._micro_batches(items):
-            terms = terms_of([step.parts[m] for m in micro.members], step.minibatch, self._model.device)
+            terms = terms_of([step.parts[m] for m in micro.members], step, self._model.device)
             part, logprobs = self._backward(micro, terms)
             loss += part
             seen.append((micro, logprobs))
@@ -90,7 +90,9 @@ class Trainer:
         model = self._model
         with layouts(model.config):
             hidden = model.hidden(micro.ids, micro.positions, micro.layout)[micro.rows, micro.columns]
-            result = backward_through_head(model.head, hidden.detach(), micro.targets, terms, self._chunk)
+            result = backward_through_head(
+                model.head, hidden.detach(), micro.targets, terms, self._chunk, self._options.temperature
+            )
             hidden.backward(result.hidden)
         return result.loss, result.logprobs
 
@@ -99,7 +101,7 @@ class Trainer:
         with torch.inference_mode(), layouts(model.config):
             for micro in self._micro_batches(items):
                 hidden = model.hidden(micro.ids, micro.positions, micro.layout)[micro.rows, micro.columns]
-                values = target_logprobs(model.head, hidden, micro.targets, self._chunk)
+                values = target_logprobs(model.head, hidden, micro.targets, self._chunk, self._options.temperature)
                 for member, part in _members(micro, values):
                     scores[member] = part
         return scores

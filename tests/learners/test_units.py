@@ -17,7 +17,7 @@ from learners.torch.head import backward_through_head, target_logprobs
 from learners.torch.losses import terms_of, total_loss
 from learners.torch.model import Head
 from learners.units import Units, units_of
-from learners.update import Part
+from learners.update import Part, Step
 from mutual_env.errors import InvalidInputError, MisalignedError
 from mutual_env.types import CrossEntropy, Floats, LossSpec, NamedLoss, PolicyGradient
 
@@ -126,7 +126,7 @@ def test_tensors_agree_with_the_reference(losses: list[LossSpec], seed: int) -> 
     parts = [Part(e, float(s), e.anchor) for (e, _), s in zip(pairs, scale, strict=True)]
     leaf = torch.tensor(np.concatenate([logprobs[e.mask] for e, logprobs in pairs]), dtype=torch.float32)
     leaf.requires_grad_()
-    total = total_loss(leaf, terms_of(parts, 1, CPU))
+    total = total_loss(leaf, terms_of(parts, Step(tuple(parts), 1), CPU))
     total.backward()
     expected, slopes = 0.0, []
     for part, (e, logprobs) in zip(parts, pairs, strict=True):
@@ -142,7 +142,7 @@ def test_tensors_agree_with_the_reference(losses: list[LossSpec], seed: int) -> 
 def test_chunks_of_the_vocabulary_cut_no_unit_in_two(chunk: int) -> None:
     pairs = [drawn(PolicyGradient(), seed) for seed in (1, 2, 3)]
     parts = [Part(e, 0.1, e.anchor) for e, _ in pairs]
-    terms = terms_of(parts, 0, CPU)
+    terms = terms_of(parts, Step(tuple(parts), 0), CPU)
     tokens = sum(int(e.mask.sum()) for e, _ in pairs)
     cuts = terms.cuts(tokens, chunk)
     assert [a for a, _ in cuts[1:]] == [b for _, b in cuts[:-1]]

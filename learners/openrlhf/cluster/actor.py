@@ -55,7 +55,7 @@ class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         with memory_errors(spec.name):
             self._model = LanguageModel(load_pretrained(Path(spec.path)), spec.vocab_size, spec.options, spec.probe)
-            actor = make_actor(self._model)
+            actor = make_actor(self._model, spec.options.temperature)
             initial = InitialPolicy(actor, self._model, spec.options.kl_coefficient, self.strategy.prepare)
             self._steps = DeepspeedSteps(strategy, actor, spec.options)
         self.actor = self._steps.actor

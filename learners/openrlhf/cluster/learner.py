@@ -85,7 +85,7 @@ class RayOpenRlhfLearner:
         ]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
-        """log π(response | prompt) for each response token, at temperature 1."""
+        """log π(response | prompt) for each response token, at the temperature of `act`."""
         check_sequences(prompt_ids, response_ids, self._head_size)
         scores: list[Floats] = self._first("score", list(zip(prompt_ids, response_ids, strict=True)))
         return scores
