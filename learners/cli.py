@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done; 1 what was begun has failed; 2 the arguments, the configuration or a path must be
     corrected, and nothing was begun; 128 and the number of the signal that ended it."""
     args = _parse(_parser(), arguments)
+    args.is_program = arguments is None
     try:
         with ended_by_signals():
             code: int = args.run(args)

@@ -18,6 +18,7 @@ from learners.evaluation import outcomes
 from learners.evaluation.agreement import agreements
 from learners.evaluation.measures import measure
 from learners.evaluation.sampling import Watch, sample
+from learners.numerics import begin_again, environment
 from learners.report.evaluation_sheets import agreed, measured
 from learners.report.sheets import FORMS, show
 from learners.run.shipped import config_file
@@ -54,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     subject, settings = _subject(args)
+    if args.is_program:  # as the run was, so that its figures come again
+        begin_again(environment(subject.config.resources.instructions, subject.config.resources.threads))
     show_progress = Console(stderr=True)
     with show_progress.status("building") as status:
         answered = list(sample(subject, _progress(show_progress, status)))

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from learners.numerics import begin_again, environment
 from learners.report import write_run_report
 from learners.report.progress import RunProgress
 from learners.run.build import check
@@ -49,12 +50,14 @@ def run(args: argparse.Namespace) -> int:
     if args.parent is not None:
         end_with(args.parent)
     if args.resume is not None:
+        _settle(args, load_run(RunDirectory.open(args.resume).config))
         if args.config is not None:
             raise ConfigError(
                 f"--resume {args.resume} goes on with that run's own configuration: leave out {args.config}"
             )
         return _finish(_resume(args.resume, args), args.quiet)
     config = _config(args)
+    _settle(args, config)
     check(config)
     if args.dry_run:
         print(to_yaml(config), end="")
@@ -64,6 +67,12 @@ def run(args: argparse.Namespace) -> int:
         return _finish(_resume(path, args, config), args.quiet)
     with RunProgress(config, quiet=args.quiet) as progress:
         return _finish(train(config, replace=args.replace, listeners=[progress, _Begun(args)]), args.quiet)
+
+
+def _settle(args: argparse.Namespace, config: RunConfig) -> None:
+    """A program can begin again in the environment that its run needs; a function that was called cannot."""
+    if args.is_program:
+        begin_again(environment(config.resources.instructions, config.resources.threads))
 
 
 def _config(args: argparse.Namespace) -> RunConfig:

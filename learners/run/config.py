@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from learners.numerics import INSTRUCTIONS, PINNED
 from learners.run.names import check_name, check_path
 from mutual_env.errors import ConfigError
 from sharing.exchange import registry as exchanges
@@ -90,6 +91,8 @@ class ResourcesConfig:
     `mode`: synchronous, or asynchronous, where policies may be as many rounds apart as the strategy's `max_staleness`.
     `devices` says what there is, e.g. "1x2:80" for a node of two GPUs with 80 GiB (empty: this machine). `demands` says
     what a policy takes: {ada: {weights: 2.0e9, offload_seconds: 3, phases: {act: {gpus: 1, seconds: 20}}}}.
+    `instructions`: avx2, the same digits on every x86-64 that has it, or native, the widest of this processor.
+    `threads`: of the numerical libraries (0: as the environment says). Both are settled as `mutual-env` begins.
     """
 
     executor: str = "serial"
@@ -98,6 +101,8 @@ class ResourcesConfig:
     demands: dict[str, Any] = field(default_factory=dict)
     patience: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    instructions: str = PINNED
+    threads: int = 0
 
 
 @dataclass
@@ -220,12 +225,14 @@ def check_run(config: RunConfig) -> None:
         ("checkpoint.every", config.checkpoint.every, 0),
         ("checkpoint.keep", config.checkpoint.keep, 1),
         ("record.megabytes", config.record.megabytes, 0),
+        ("resources.threads", config.resources.threads, 0),
     ):
         if value is not None and value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")
     for name, choice, allowed in (
         ("sharing.exchange", config.sharing.exchange, exchanges.names()),
         ("resources.mode", config.resources.mode, ("synchronous", "asynchronous")),
+        ("resources.instructions", config.resources.instructions, INSTRUCTIONS),
         ("env.on_unscored", config.env.on_unscored, ("drop", "zero", "raise")),
     ):
         if choice not in allowed:

@@ -157,6 +157,12 @@ class RunDirectory:
     def set_status(self, status: str) -> None:
         write_whole(self.info, _as_text({**self.read_info(), "status": status}))
 
+    def note_process(self, rounds: int, about: Mapping[str, JSON]) -> None:
+        """One more process writes this run, from so many rounds on."""
+        before = self.read_info()
+        processes = [*before.get("processes", []), {"after_rounds": rounds, **about}]
+        write_whole(self.info, _as_text({**before, "processes": processes}))
+
     def note_changes(
         self, rounds: int, changed: Mapping[str, JSON], config_yaml: str, info: Mapping[str, JSON]
     ) -> None:

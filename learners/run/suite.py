@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from learners.numerics import environment
 from learners.run import lock
 from learners.run.config import SuiteConfig, to_yaml
 from learners.run.directory import RunDirectory
@@ -96,7 +97,7 @@ def _run_all(
         while waiting or running:
             while waiting and len(running) < processes:
                 running.append(waiting.pop(0))
-                _start(running[-1], arguments, processes)
+                _start(running[-1], arguments, _environment(config, processes))
             time.sleep(POLL_SECONDS)
             running = [member for member in running if not _ended(member)]
             if watch is not None:
@@ -122,11 +123,17 @@ def _keep_config(root: Path, config: SuiteConfig) -> None:
     write_whole(kept, resolved)
 
 
-def _start(member: _Member, arguments: Sequence[str], processes: int) -> None:
+def _environment(config: SuiteConfig, processes: int) -> dict[str, str]:
+    """What every run is born with: as many threads as leave the others theirs, unless the configuration counts them."""
+    resources = config.base.resources
+    threads = resources.threads or max(1, (os.cpu_count() or 1) // processes)
+    return {**os.environ, **environment(resources.instructions, threads), "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _start(member: _Member, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     """`arguments` name the suite's own copy of its configuration: what becomes of the original does not matter."""
     command = [sys.executable, "-m", "learners.cli", "train", *arguments, f"--arm={member.arm}"]
     command += [f"--seed={member.seed}", "--quiet", "--continue", f"--parent={os.getpid()}"]
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
     member.path.parent.mkdir(parents=True, exist_ok=True)
     with member.log.open("ab") as log:
         member.process = subprocess.Popen(
@@ -134,7 +141,7 @@ def _start(member: _Member, arguments: Sequence[str], processes: int) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"},
+            env=environment,
         )
     member.began = time.monotonic()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from learners.numerics import in_force
 from learners.resources import Rounds
 from learners.resources.record import as_json
 from learners.run import trackers
@@ -107,6 +108,7 @@ def _run(
         if run.changed:
             directory.note_changes(run.done, run.changed, to_yaml(config), _info(config))
         directory.set_status("running")
+        directory.note_process(run.done, in_force())
         try:
             told.started(_tracked(config, directory, run.done))
             run.go()
