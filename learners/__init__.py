@@ -4,5 +4,6 @@ from learners.batch import Batch, build_batch
 from learners.example import Example
 from learners.protocol import Learner
 from learners.registry import make, names, register
+from learners.seat import seated
 
-__all__ = ["Batch", "Example", "Learner", "build_batch", "make", "names", "register"]
+__all__ = ["Batch", "Example", "Learner", "build_batch", "make", "names", "register", "seated"]

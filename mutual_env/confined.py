@@ -107,13 +107,13 @@ def _as_json(answer: Answer) -> JSON:
 
 def _said(c: Conversation) -> JSON:
     verdict = None if c.verdict is None else _stated(c.verdict)
-    return [c.author, c.sample, c.text, [list(turn) for turn in c.earlier], c.is_over, verdict]
+    return [c.author, c.sample, c.text, [list(turn) for turn in c.earlier], c.is_over, verdict, c.said]
 
 
 def _conversation(fields: Any) -> Conversation:
-    author, sample, text, earlier, is_over, verdict = fields
+    author, sample, text, earlier, is_over, verdict, said = fields
     turns = tuple((written, said) for written, said in earlier)
-    return Conversation(author, sample, text, turns, is_over, None if verdict is None else _verdict(verdict))
+    return Conversation(author, sample, text, turns, is_over, None if verdict is None else _verdict(verdict), said)
 
 
 def _stated(verdict: Verdict) -> JSON:

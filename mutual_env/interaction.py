@@ -12,13 +12,13 @@ An interaction is named by an `InteractionSpec`, as a verifier is by a `Verifier
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from mutual_env.catalogue import Catalogue, check_options, load
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import JSON, Metrics, Reply, Task, Verdict
+from mutual_env.types import JSON, Metrics, Prompt, Reply, Task, Verdict
 from mutual_env.verifiers.spec import spec_id
 
 
@@ -26,7 +26,8 @@ from mutual_env.verifiers.spec import spec_id
 class Conversation:
     """One sample of an episode as the world sees it: texts alone. `text` is what was written last; `earlier` holds what
     was written and answered before. The group's samples are numbered by `sample`. `verdict` is what the env's
-    verifier says of `text`, where the interaction needs that (see `Judging`) and it was just written."""
+    verifier says of `text`, where the interaction needs that (see `Judging`) and it was just written; `said` what the
+    policy in the interaction's seat says to it (see `Seated`)."""
 
     author: str
     sample: int
@@ -34,6 +35,7 @@ class Conversation:
     earlier: tuple[tuple[str, str], ...] = ()
     is_over: bool = False
     verdict: Verdict | None = None
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,22 @@ class Judging(Interaction, Protocol):
 
 
 @runtime_checkable
+class Seated(Interaction, Protocol):
+    """An interaction with a seat for a policy that is not trained: a judge, a user. Who sits there is given to the env
+    (`make(..., seats={seat: speaker})`); it is asked before `respond`, and `Conversation.said` holds what it said."""
+
+    @property
+    def seat(self) -> str: ...
+
+    def asks(self, task: Task, conversation: Conversation) -> Prompt | None:
+        """What the one in the seat reads; None: it is not asked about this."""
+
+
+Speaker: TypeAlias = Callable[[Sequence[Prompt], int], Sequence[str]]
+"""Who sits in a seat: from prompts and a seed to what is said to each. It depends on these alone."""
+
+
+@runtime_checkable
 class Measured(Interaction, Protocol):
     """An interaction that has something to say about a round's conversations."""
 
@@ -112,6 +130,8 @@ _CATALOGUE: Catalogue[str] = Catalogue(
         "python": "mutual_env.tasks.python_tool:PythonTool",
         "debate": "mutual_env.tasks.debate:Debate",
         "undercut": "mutual_env.tasks.undercut:UndercutTable",
+        "judge": "mutual_env.tasks.seats:Judge",
+        "user": "mutual_env.tasks.seats:User",
     },
 )
 

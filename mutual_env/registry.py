@@ -15,7 +15,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pettingzoo
 from pettingzoo.env_registry.exceptions import PettingZooRegistryError
@@ -24,6 +24,7 @@ from mutual_env import interaction, verifiers
 from mutual_env.catalogue import check_options, load
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.interaction import Speaker
 from mutual_env.spaces import MAX_CHARS
 from mutual_env.spec import EnvSpec, agent_names
 from mutual_env.tasks.arithmetic import ArithmeticTasks
@@ -56,6 +57,7 @@ def make(
     max_chars: int = MAX_CHARS,
     max_turns: int | None = None,
     max_tokens: int | None = None,
+    seats: Mapping[str, Speaker] | None = None,
     **task_kwargs: Any,
 ) -> ReasoningEnv:
     """An env of a registered task family.
@@ -66,20 +68,21 @@ def make(
     seed               of the task stream: envs of the same seed draw the same tasks, whoever acts in them
     verifier           what checks the answers: a name, a spec, or `name` and `kwargs`; None: the family's own
     pool               the verifier processes to use; None: the env owns some, started when first needed
-    on_unscored        what becomes of a completion that got no verdict: "drop", "zero" or "raise"
+    on_unscored        what becomes of a completion without a verdict: "drop", "zero", "raise"
     unscored_limit     the share of a round that may go unscored before `step` raises
     max_chars          the longest completion that `step` accepts
     max_turns          where an episode has several turns: how often an agent writes, at most (None: the family's own)
     max_tokens         likewise: a conversation is cut once so many tokens were written in it
+    seats              who sits in the seats of a family that has some (a judge, a user): see `learners.seated`
     task_kwargs        `prompt`, the fields of a `PromptShape`, and the family's own options, such as `split="eval"`
     """
     options = {
         "agents": agents, "group_size": group_size, "prompts_per_round": prompts_per_round, "seed": seed,
         "verifier": verifier, "pool": pool, "on_unscored": on_unscored, "unscored_limit": unscored_limit,
         "max_chars": max_chars, "max_turns": max_turns, "max_tokens": max_tokens,
+        **({"seats": seats} if seats else {}),  # envs of other packages need not know of them
     }  # fmt: skip
-    env: ReasoningEnv = pettingzoo.make("parallel", _registered(id), **options, **task_kwargs)
-    return env
+    return cast(ReasoningEnv, pettingzoo.make("parallel", _registered(id), **options, **task_kwargs))
 
 
 def _registered(id: str) -> Any:
@@ -89,10 +92,12 @@ def _registered(id: str) -> Any:
         raise UnknownNameError.of("env id", id, ids() or pettingzoo.parallel_registry) from None
 
 
-def make_from(spec: EnvSpec, *, pool: VerifierPool | None = None) -> ReasoningEnv:
+def make_from(
+    spec: EnvSpec, *, pool: VerifierPool | None = None, seats: Mapping[str, Speaker] | None = None
+) -> ReasoningEnv:
     """The env that `spec` describes, e.g. one read back by `EnvSpec.from_json`."""
     options: dict[str, Any] = {n: getattr(spec, n) for n in spec.__dataclass_fields__ if n not in ("id", "task")}
-    return make(spec.id, pool=pool, **options | dict(spec.task))
+    return make(spec.id, pool=pool, seats=seats, **options | dict(spec.task))
 
 
 def register(id: str, source: SourceFactory, **defaults: JSON) -> None:
@@ -147,6 +152,7 @@ def build(
     max_turns: int | None = None,
     max_tokens: int | None = None,
     prompt: Mapping[str, JSON] | None = None,
+    seats: Mapping[str, Speaker] | None = None,
     **task_kwargs: Any,
 ) -> ReasoningEnv:
     """What the registry calls to make an env of a task family."""
@@ -169,7 +175,7 @@ def build(
         prompt=prompt or {},
         task=task_kwargs,
     )
-    return _env(spec, source, pool)
+    return _env(spec, source, pool, seats or {})
 
 
 def _factory(id: str, source: SourceFactory, options: Mapping[str, Any]) -> Callable[..., TaskSource]:
@@ -179,10 +185,14 @@ def _factory(id: str, source: SourceFactory, options: Mapping[str, Any]) -> Call
     return factory
 
 
-def _env(spec: EnvSpec, source: TaskSource, pool: VerifierPool | None) -> ReasoningEnv:
+def _env(spec: EnvSpec, source: TaskSource, pool: VerifierPool | None, seats: Mapping[str, Speaker]) -> ReasoningEnv:
     """Of several turns where the source has an interaction."""
     if isinstance(source, InteractiveSource):
-        return ConversationEnv(spec, source, interaction.make(source.interaction), pool)
+        return ConversationEnv(spec, source, interaction.make(source.interaction), pool, seats)
+    if seats:
+        raise InvalidInputError(
+            f"{spec.id} has no seats, got {sorted(seats)}: e.g. mutual/judged-v0 with family=... has"
+        )
     for what in ("max_turns", "max_tokens"):
         if getattr(spec, what) is not None:
             raise InvalidInputError(
@@ -220,6 +230,8 @@ def _register_all() -> None:
     register("mutual/retries-v0", "mutual_env.tasks.retries:RetryTasks")
     register("mutual/calculator-v0", "mutual_env.tasks.tools:CalculatorTasks")
     register("mutual/python-v0", "mutual_env.tasks.python_tool:PythonTasks")
+    register("mutual/judged-v0", "mutual_env.tasks.seats:JudgedTasks")
+    register("mutual/user-v0", "mutual_env.tasks.seats:UserTasks")
     register("mutual/curriculum-v0", "mutual_env.tasks.curriculum:CurriculumTasks")
     register("mutual/debate-v0", "mutual_env.tasks.debate:DebateTasks")
     for name in DATASET_NAMES:

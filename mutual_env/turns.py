@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from gymnasium.spaces import Dict
 
-from mutual_env.confined import Confined, answers_of, check_confined
+from mutual_env.confined import Asked, Confined, answers_of, check_confined
 from mutual_env.conversations import Conversations, Limits, Spoken
 from mutual_env.env import Action, Observation, ReasoningEnv, Stepped, flat, summarize
-from mutual_env.interaction import Answer, Conversation, Interaction, Judging, Measured, checked
+from mutual_env.heard import check_seats, judged, spoken_to
+from mutual_env.interaction import Answer, Interaction, Judging, Measured, Seated, Speaker, checked
+from mutual_env.seeding import derive_seed
 from mutual_env.spaces import conversation_space
 from mutual_env.spec import EnvSpec
 from mutual_env.tasks.source import InteractiveSource
-from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Task, Verdict
+from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Verdict
 from mutual_env.verifiers import VerifierPool, settle
 
 
@@ -33,14 +34,22 @@ class ConversationEnv(ReasoningEnv):
     """
 
     def __init__(
-        self, spec: EnvSpec, source: InteractiveSource, interaction: Interaction, pool: VerifierPool | None = None
+        self,
+        spec: EnvSpec,
+        source: InteractiveSource,
+        interaction: Interaction,
+        pool: VerifierPool | None = None,
+        seats: Mapping[str, Speaker] | None = None,
     ) -> None:
         super().__init__(spec, source, pool)
+        self._seats = dict(seats or {})
+        check_seats(spec.id, interaction, self._seats)
         check_confined(interaction, source.interaction)
         self._interaction, self._called = interaction, source.interaction
         turns = interaction.max_turns if spec.max_turns is None else min(spec.max_turns, interaction.max_turns)
         self._limits = Limits(turns, spec.max_tokens)
         self._talk = Conversations((), (), spec.group_size, self._limits)
+        self._turn = 0
         shape = spec.prompts_per_round, spec.group_size, spec.max_chars
         self._observations: dict[str, Dict] = {agent: conversation_space(*shape) for agent in spec.agents}
 
@@ -57,6 +66,7 @@ class ConversationEnv(ReasoningEnv):
         for agent in self.agents:
             self._talk.write(agent, flat(actions[agent]))
         self._talk.answer(self._respond, joint=self._interaction.joint)
+        self._turn += 1
         alive = self.agents
         ended = [agent for agent in alive if self._talk.is_over(agent)]
         infos = {agent: AgentInfo(round=self._round, groups=(), metrics={}) for agent in alive}
@@ -71,6 +81,7 @@ class ConversationEnv(ReasoningEnv):
 
     def _begin(self) -> None:
         self._talk = Conversations(self._tasks, self.agents, self._spec.group_size, self._limits)
+        self._turn = 0
 
     def _observe(self) -> dict[str, Observation]:
         prompts = tuple(task.prompt for task in self._tasks)
@@ -78,25 +89,17 @@ class ConversationEnv(ReasoningEnv):
             agent: {"conversations": self._talk.contexts(agent), "prompts": prompts} for agent in self.possible_agents
         }
 
-    def _respond(self, asked: Sequence[tuple[Task, Sequence[Conversation]]]) -> list[list[Answer]]:
+    def _respond(self, asked: Asked) -> list[list[Answer]]:
         """What the world says to the conversations on each task."""
         if isinstance(self._interaction, Judging) and self._interaction.needs_verdicts:
-            asked = self._judged(asked)
+            asked = judged(asked, self.verify)
+        if isinstance(self._interaction, Seated):
+            seed = derive_seed(self._seed, "seat", self._interaction.seat, self._round, self._turn)
+            asked = spoken_to(asked, self._interaction, self._seats[self._interaction.seat], seed)
         if isinstance(self._interaction, Confined) and not self._interaction.inline:
             return answers_of(self._interaction, self._called, self._pool, asked)
         respond, what = self._interaction.respond, self._spec.id
         return [checked(respond(task, conversations), conversations, what) for task, conversations in asked]
-
-    def _judged(
-        self, asked: Sequence[tuple[Task, Sequence[Conversation]]]
-    ) -> list[tuple[Task, Sequence[Conversation]]]:
-        """The same, with what the verifier says of what was just written."""
-        written = [(task, c.text) for task, conversations in asked for c in conversations if not c.is_over]
-        verdicts = iter(self.verify(written))
-        return [
-            (task, [c if c.is_over else replace(c, verdict=next(verdicts)) for c in conversations])
-            for task, conversations in asked
-        ]
 
     def _settled(self, ended: Sequence[str]) -> dict[str, AgentInfo]:
         """The round of the agents that end now, verified."""

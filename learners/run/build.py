@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,9 @@ from learners.run.config import PolicyConfig, RunConfig
 from learners.run.envs import Envs
 from learners.run.loop import Loop, Noticed, TaskEnv
 from learners.run.places import Places, read_places
+from learners.seat import seated
 from mutual_env.seeding import derive_seed
+from mutual_env.types import Prompt
 from mutual_env.verifiers import VerifierPool
 from sharing.exchange import Exchange, InMemoryExchange
 from sharing.exchange import registry as exchanges
@@ -71,12 +73,13 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
     executor = stack.enter_context(closing(places.start()))
     policies = executor.host({name: partial(make_learner, name, p, config.seed) for name, p in config.policies.items()})
     teachers = {name: make_learner(name, p, config.seed) for name, p in config.teachers.items()}
-    for teacher in teachers.values():
-        stack.callback(teacher.close)
+    seats = {name: make_learner(name, p, config.seed) for name, p in config.seats.items()}
+    for asked in (*teachers.values(), *seats.values()):
+        stack.callback(asked.close)
     chosen = config.sharing
     exchange = stack.enter_context(closing(exchanges.make(chosen.exchange, exchange_path, **chosen.exchange_options)))
     pool = stack.enter_context(VerifierPool())
-    envs = Envs.of(config, apart=places.apart)
+    envs = Envs.of(config, apart=places.apart, seats={name: seated(learner) for name, learner in seats.items()})
     everybody = {**policies, **teachers}
     loops = [
         Loop(
@@ -108,14 +111,19 @@ def check(config: RunConfig) -> Places:
     """Whether every part takes what the configuration gives it, without building what is slow to build. Where its
     policies would live."""
     places = read_places(config)
-    for policy in (*config.policies.values(), *config.teachers.values()):
+    for policy in (*config.policies.values(), *config.teachers.values(), *config.seats.values()):
         registry.check_options(policy.learner, policy.options)
     exchanges.check_options(config.sharing.exchange, config.sharing.exchange_options)
     trackers.check(config.trackers)
-    envs = Envs.of(config, apart=places.apart)
+    envs = Envs.of(config, apart=places.apart, seats=dict.fromkeys(config.seats, _silent))
     with ExitStack() as stack:
         stack.callback(envs.shared(envs.together()[0], InMemoryExchange()).close)
         held_out = envs.held_out(envs.policies)
         if held_out is not None:
             stack.callback(held_out.close)
     return places
+
+
+def _silent(prompts: Sequence[Prompt], seed: int) -> list[str]:
+    """Sits in a seat while nobody is asked."""
+    return [""] * len(prompts)

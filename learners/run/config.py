@@ -107,7 +107,8 @@ class ResourcesConfig:
 
 @dataclass
 class RunConfig:
-    """One run: a set of policies, a task, a strategy, a seed. `trackers`: who else is told how it goes, by name."""
+    """One run: a set of policies, a task, a strategy, a seed. `seats`: policies that are not trained, in the seats of a
+    family that has some (a judge, a user). `trackers`: who else is told how it goes, by name."""
 
     name: str = "run"
     seed: int = 0
@@ -117,6 +118,7 @@ class RunConfig:
     sharing: SharingConfig = field(default_factory=SharingConfig)
     policies: dict[str, PolicyConfig] = field(default_factory=dict)
     teachers: dict[str, PolicyConfig] = field(default_factory=dict)
+    seats: dict[str, PolicyConfig] = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
@@ -208,7 +210,7 @@ def check_run(config: RunConfig) -> None:
     if not config.policies:
         raise ConfigError("policies is empty: name at least one, e.g. policies.policy_0.learner=tabular")
     check_path("name", config.name)
-    for kind, names in (("the policy", config.policies), ("the teacher", config.teachers)):
+    for kind, names in (("the policy", config.policies), ("the teacher", config.teachers), ("the seat", config.seats)):
         for name in names:
             check_name(kind, str(name))
     if "\0" in config.output:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import mutual_env
 import sharing
 from learners.run.config import EnvConfig, EvaluationConfig, RunConfig, SharingConfig
 from learners.run.loop import SharedEnv, TaskEnv
+from mutual_env.interaction import Speaker
 from mutual_env.seeding import derive_seed
 from mutual_env.verifiers import VerifierPool
 from sharing.exchange import Exchange
@@ -17,7 +18,8 @@ from sharing.exchange import Exchange
 
 @dataclass(frozen=True, slots=True)
 class Envs:
-    """Makes them. `apart`: each policy has an env of its own, and meets its peers in the exchange alone."""
+    """Makes them. `apart`: each policy has an env of its own, and meets its peers in the exchange alone. `seats`: who
+    sits in those of the family."""
 
     env: EnvConfig
     sharing: SharingConfig
@@ -25,10 +27,12 @@ class Envs:
     policies: tuple[str, ...]
     seed: int
     apart: bool
+    seats: Mapping[str, Speaker] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: RunConfig, *, apart: bool) -> Envs:
-        return cls(config.env, config.sharing, config.evaluation, tuple(config.policies), config.seed, apart)
+    def of(cls, config: RunConfig, *, apart: bool, seats: Mapping[str, Speaker] | None = None) -> Envs:
+        policies = tuple(config.policies)
+        return cls(config.env, config.sharing, config.evaluation, policies, config.seed, apart, seats or {})
 
     def together(self) -> list[list[str]]:
         """The policies, env by env."""
@@ -65,6 +69,7 @@ class Envs:
             "unscored_limit": env.unscored_limit,
             "max_turns": env.max_turns,
             "max_tokens": env.max_tokens,
+            "seats": self.seats,
             **env.options,
             **changes,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +17,13 @@ from mutual_env.tasks.tools import calculated
 from mutual_env.tasks.undercut import UndercutTable
 from mutual_env.testing import check_env, fuzz_actions, seed_test
 from mutual_env.turns import ConversationEnv
-from mutual_env.types import Reply, Task
+from mutual_env.types import Prompt, Reply, Task
+
+
+def echo(prompts: Sequence[Prompt], seed: int) -> list[str]:
+    """Sits in a seat, and says what it read."""
+    return [f"{prompt} ({seed % 100})" for prompt in prompts]
+
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "mutual/guess-v0": {"limit": 4},
@@ -26,6 +32,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mutual/debate-v0": {"family": "mutual/letters-v0"},
     "mutual/calculator-v0": {"family": "mutual/arithmetic-v0"},
     "mutual/python-v0": {"family": "mutual/arithmetic-v0"},
+    "mutual/judged-v0": {"family": "mutual/letters-v0", "seats": {"judge": echo}},
+    "mutual/user-v0": {"family": "mutual/letters-v0", "seats": {"user": echo}},
 }
 
 
