@@ -11,7 +11,7 @@ from learners.corrections import Draft, Scores
 from learners.example import Example
 from learners.losses import scales, term_of
 from learners.units import Units, units_of
-from mutual_env.types import AuthorPolicy, CompatibilityGate, Floats, Lesson, Metrics
+from mutual_env.types import AuthorPolicy, AuthorWeight, CompatibilityGate, Floats, Lesson, Metrics
 from tokenizers_bridge.types import Translation, residual_metrics
 
 
@@ -77,7 +77,7 @@ def _ratio_metrics(examples: Sequence[Example], kept: Sequence[tuple[Draft, Scor
     chunks: list[Floats] = []
     within: list[Floats] = []
     for example, (draft, known) in zip(examples, kept, strict=True):
-        borrowed = draft.is_borrowed and isinstance(draft.lesson.correction, AuthorPolicy)
+        borrowed = draft.is_borrowed and isinstance(draft.lesson.correction, AuthorPolicy | AuthorWeight)
         if not borrowed or known.old is None or draft.author_logprobs is None:
             continue
         units = Units.among(example.mask, units_of(draft.chunks))

@@ -14,6 +14,7 @@ from learners.units import Ints, Mask, Units, units_of
 from mutual_env.types import (
     AuthorMean,
     AuthorPolicy,
+    AuthorWeight,
     CompatibilityGate,
     Floats,
     Ids,
@@ -27,6 +28,9 @@ from tokenizers_bridge.types import Translation
 PLAUSIBLE_LOG_RATIO = 20.0
 """How much likelier a reader may find a peer's sample than its author claims to. Under the author's own distribution
 the ratio of any other to it has a mean of at most 1, so an honest author exceeds e^20 once in e^20 samples."""
+
+MAX_LOG_WEIGHT = 50.0
+"""A log-ratio counts as no further from 0 than this before it becomes a weight: what a peer claims never overflows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +116,7 @@ def needs_old(draft: Draft) -> bool:
     match draft.lesson.correction:
         case AuthorPolicy():
             return draft.is_borrowed and draft.author_logprobs is not None
-        case CompatibilityGate():
+        case CompatibilityGate() | AuthorWeight():
             return draft.author_logprobs is not None
         case TeacherMixture(alpha=alpha):
             return alpha != 1.0
@@ -129,7 +133,7 @@ def teacher_of(draft: Draft) -> str | None:
             return name if alpha != 1.0 else None
         case TeacherDivergence(teacher=name, coefficient=coefficient):
             return name if coefficient != 0.0 else None
-        case OldPolicy() | AuthorPolicy() | AuthorMean() | CompatibilityGate():
+        case OldPolicy() | AuthorPolicy() | AuthorWeight() | AuthorMean() | CompatibilityGate():
             return None
         case other:
             assert_never(other)
@@ -144,8 +148,10 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
     match draft.lesson.correction:
         case OldPolicy():
             return _as_sampled(draft, _example(draft))
-        case AuthorPolicy() as correction:
-            return _author_policy(draft, scores, correction)
+        case AuthorPolicy():
+            return _author_policy(draft)
+        case AuthorWeight() as correction:
+            return _author_weight(draft, scores, correction)
         case AuthorMean() as correction:
             return _author_mean(draft, correction)
         case CompatibilityGate() as correction:
@@ -188,20 +194,32 @@ def _as_sampled(draft: Draft, example: Example) -> Example:
     return replace(example, behaviour=draft.author_logprobs)
 
 
-def _author_policy(draft: Draft, scores: Scores, correction: AuthorPolicy) -> Example | Drop:
+def _author_policy(draft: Draft) -> Example | Drop:
     """The ratio is taken against the author, chunk by chunk; what cannot be compared with it is masked."""
     if draft.author_logprobs is None:
         return Drop("no_author_logprobs")
     mask = draft.exact & np.isfinite(draft.author_logprobs)
     if not mask.any():
         return Drop("nothing_aligned")
-    units = units_of(draft.chunks)
-    if scores.old is not None and math.isfinite(correction.max_kl) and draft.lesson.advantage <= 0.0:
-        among = Units.among(mask, units)
-        log_ratio = among.sums(scores.old[mask]) - among.sums(draft.author_logprobs[mask])
-        if _divergence(log_ratio) / mask.sum() > correction.max_kl:
-            return Drop("too_far_from_author")
-    return replace(_example(draft, anchor=draft.author_logprobs, mask=mask), units=units)
+    return replace(_example(draft, anchor=draft.author_logprobs, mask=mask), units=units_of(draft.chunks))
+
+
+def _author_weight(draft: Draft, scores: Scores, correction: AuthorWeight) -> Example | Drop:
+    """The credit of each chunk is weighed by its truncated ratio to the author; what cannot be compared is masked."""
+    if scores.old is None or draft.author_logprobs is None:
+        return Drop("no_author_logprobs")
+    mask = draft.exact & np.isfinite(draft.author_logprobs)
+    if not mask.any():
+        return Drop("nothing_aligned")
+    among = Units.among(mask, units_of(draft.chunks))
+    log_ratio = among.sums(scores.old[mask]) - among.sums(draft.author_logprobs[mask])
+    log_ratio = np.clip(log_ratio, -MAX_LOG_WEIGHT, MAX_LOG_WEIGHT)
+    if draft.lesson.advantage <= 0.0 and _divergence(log_ratio) > correction.max_kl:
+        return Drop("too_far_from_author")
+    example = _example(draft, mask=mask)
+    credit = np.array(example.advantages)
+    credit[mask] *= among.spread(np.minimum(np.exp(log_ratio), correction.ratio_cap))
+    return replace(example, advantages=credit)
 
 
 def _author_mean(draft: Draft, correction: AuthorMean) -> Example | Drop:
@@ -260,10 +278,9 @@ def _teacher_divergence(draft: Draft, scores: Scores, correction: TeacherDiverge
 
 
 def _divergence(log_ratio: Floats) -> float:
-    """KL(reader || author) of one sample, from the author's samples: the sum of ρ log ρ - ρ + 1, never negative."""
-    clipped = np.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio = np.exp(clipped)
-    return float((ratio * clipped - ratio + 1.0).sum())
+    """KL(author || reader) of one sample that the author wrote: the sum of ρ - 1 - log ρ, never negative. The other
+    divergence would need ρ log ρ, which one chunk that the reader finds likelier by a few nats decides alone."""
+    return float((np.exp(log_ratio) - 1.0 - log_ratio).sum())
 
 
 def _mean_written(draft: Draft, values: Floats) -> float:

@@ -10,8 +10,8 @@
     Group         one author's experiences on one task
     Lesson        what one reader learns from one experience, and how strongly       (sharing)
       LossSpec    the term it adds: PolicyGradient, CrossEntropy, or any loss of `learners.losses` by its name
-      Correction  what stands in for the author's absence: OldPolicy, AuthorPolicy, AuthorMean, CompatibilityGate,
-                  TeacherMixture, TeacherDivergence
+      Correction  what stands in for the author's absence: OldPolicy, AuthorPolicy, AuthorWeight, AuthorMean,
+                  CompatibilityGate, TeacherMixture, TeacherDivergence
     Translation   a peer's completion in the reader's tokens                         (tokenizers_bridge.types)
     Example       token ids, mask, advantages, anchors: all that a learner sees      (learners.batch)
 
@@ -268,11 +268,19 @@ class OldPolicy:
 @dataclass(frozen=True, slots=True)
 class AuthorPolicy:
     """The anchor is the author's behaviour policy, compared chunk by chunk (a chunk's tokens by their sums: the bridge
-    knows an author of another tokenizer no better); tokens in no exact chunk are masked.
+    knows an author of another tokenizer no better); tokens in no exact chunk are masked."""
 
-    With a finite `max_kl`, a sample with A <= 0 is dropped unless its estimated KL(reader || author) is below (F-TIS).
+
+@dataclass(frozen=True, slots=True)
+class AuthorWeight:
+    """The anchor is the reader's old policy, and the credit of a chunk is multiplied by w = min(π_old / β, ratio_cap),
+    which has no gradient (F-TIS); tokens in no exact chunk are masked.
+
+    A sample with A <= 0 is dropped unless its KL(author || reader), estimated over the whole sample, is at most
+    `max_kl` nats.
     """
 
+    ratio_cap: float = 2.0
     max_kl: float = math.inf
 
 
@@ -318,7 +326,9 @@ class TeacherDivergence:
     coefficient: float
 
 
-Correction: TypeAlias = OldPolicy | AuthorPolicy | AuthorMean | CompatibilityGate | TeacherMixture | TeacherDivergence
+Correction: TypeAlias = (
+    OldPolicy | AuthorPolicy | AuthorWeight | AuthorMean | CompatibilityGate | TeacherMixture | TeacherDivergence
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mutual_env.errors import ConfigError
 from mutual_env.seeding import generator
 from mutual_env.types import Group
+from sharing.advantages import Std, group_advantages
 from sharing.records import reward_of
 from sharing.situation import Situation
 
@@ -52,6 +54,20 @@ def untraced(situation: Situation) -> float:
             for experience in group
         )
     )
+
+
+def check_normalise(normalise: str) -> str:
+    """A strategy's option `normalise`, or a sentence that says what it may be."""
+    if normalise not in ("union", "author"):
+        raise ConfigError(f"normalise must be 'union' or 'author', got {normalise!r}")
+    return normalise
+
+
+def pooled_advantages(pool: Pool, *, by_author: bool, std: Std) -> tuple[list[float], list[float]]:
+    """Of the reader's own rollouts, and of the lent ones: against all of them, or each against its author's group."""
+    groups = [pool.own, *pool.peers.values()] if by_author else [pool.all]
+    advantages = [a for group in groups for a in group_advantages(rewards_of(group), std=std)]
+    return advantages[: len(pool.own)], advantages[len(pool.own) :]
 
 
 def rewards_of(group: Group) -> list[float]:

@@ -14,6 +14,7 @@ from learners.losses import Arrays, loss_of
 from mutual_env.types import (
     AuthorMean,
     AuthorPolicy,
+    AuthorWeight,
     CompatibilityGate,
     Experience,
     Floats,
@@ -57,12 +58,16 @@ def _slope(
     log_A = np.log(context.policies_AK[:, arm]) / context.tokens
     old, anchor, weight, pull = float(log_A[0]), float(log_A[0]), lesson.weight, 0.0
     match lesson.correction:
-        case AuthorPolicy(max_kl=bound):
+        case AuthorPolicy():
             anchor = float(log_A[author])
-            ratio = math.exp(old - anchor)
-            far = lesson.advantage <= 0.0 and ratio * (old - anchor) - ratio + 1.0 > bound
-            if not aligned or far:
+            if not aligned:
                 return None
+        case AuthorWeight(ratio_cap=cap, max_kl=bound):
+            log_ratio = old - float(log_A[author])
+            kl = context.tokens * (math.exp(log_ratio) - 1.0 - log_ratio)
+            if not aligned or (lesson.advantage <= 0.0 and kl > bound):
+                return None
+            weight *= min(math.exp(log_ratio), cap)
         case AuthorMean():
             anchor = float(log_A[author])
         case CompatibilityGate(floor=floor, cap=cap):
@@ -70,8 +75,9 @@ def _slope(
             if s <= floor:
                 return None
             weight *= min(s, cap)
-        case TeacherMixture(teacher=name, alpha=alpha) if aligned:
-            anchor = alpha * old + (1.0 - alpha) * float(log_A[agents[name]])
+        case TeacherMixture(teacher=name, alpha=alpha, log_ratio_limit=limit) if aligned:
+            teacher = min(max(float(log_A[agents[name]]), old - limit), old + limit)
+            anchor = alpha * old + (1.0 - alpha) * teacher
         case TeacherDivergence(teacher=name, coefficient=coefficient) if aligned:
             pull = coefficient * (math.exp(float(log_A[agents[name]]) - old) - 1.0)
         case OldPolicy() | TeacherMixture() | TeacherDivergence():

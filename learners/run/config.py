@@ -272,7 +272,22 @@ def _override(config: DictConfig, overrides: Sequence[str]) -> None:
         key, separator, _ = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r} must have the form key.path=value")
-        _update(config, key, _value(override, key), where="the command line")
+        value = _value(override, key)
+        if OmegaConf.is_dict(value):
+            _forget_options(config, key)
+        _update(config, key, value, where="the command line")
+
+
+def _forget_options(config: DictConfig, key: str) -> None:
+    """Options given as a whole are all there are: those of the file may be another strategy's or learner's."""
+    *where, name = key.split(".")
+    if name in ("options", "exchange_options"):
+        try:
+            held = OmegaConf.select(config, ".".join(where)) if where else config
+        except OmegaConfBaseException:
+            return  # a mistyped path, which the update says better
+        if OmegaConf.is_dict(held) and name in held:
+            held[name] = {}
 
 
 def _value(override: str, key: str) -> Any:

@@ -50,9 +50,10 @@ class Options:
     hacpo_alpha: float = 1.0
     capability: tuple[float, ...] = ()
     ratio_cap: float = 2.0  # F-TIS
-    max_kl: float = 0.1
+    max_kl: float = 50.0
     shaping: float = 0.1  # LUFFY's γ
     teacher_mix: float = 0.5  # TRRD's α
+    teacher_limit: float = 1.0
     distill_weight: float = 0.1  # KD-RL
 
 
@@ -109,6 +110,12 @@ def own_mean(o: Outcomes) -> Floats:
 
 def pooled_mean(o: Outcomes) -> Floats:
     return np.asarray(o.successes_OA.sum(axis=1) / o.sizes_A.sum(), dtype=np.float64)
+
+
+def own_advantages(o: Outcomes) -> Floats:
+    """A of each author's cells (O, A, C), against its own group."""
+    share_OA = o.successes_OA / o.sizes_A
+    return np.stack([normalised(share_OA[:, a]) for a in range(o.sizes_A.size)], axis=1)
 
 
 def clipped(advantage_OC: Floats, ratio_AK: Floats, low: float, high: float) -> Floats:
@@ -229,15 +236,18 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
 
 
 def ftis(context: Context, size: int, options: Options) -> Moments:
-    """PRP's pooled advantage and clip, the ratio truncated (no gradient above the cap), and a filter: a peer's sample
-    is trained on if A > 0 or its k3 estimate of KL(π || β) is within the bound."""
-    log_ratio = np.log(context.ratios_AK)
-    kl_AK = context.ratios_AK * log_ratio - context.ratios_AK + 1.0
+    """u = 1/M Σ_all min(ρ, C) A(r; n_a/G, sd(n_a/G)) ∇ log π(y), each sample against its author's group. A peer's
+    sample is trained on if it is right or its estimate of KL(β || π), tokens · (ρ - 1 - log ρ), is within the bound.
+
+    (A right sample has A > 0 but in a group that is all right, where A is 0 and the bound decides who is counted in M:
+    far from every number shown here.)
+    """
+    kl_AK = context.tokens * (context.ratios_AK - 1.0 - np.log(context.ratios_AK))
     passes = np.where(context.correct_K | (kl_AK <= options.max_kl), 1.0, 0.0)
     passes[0] = 1.0
     o = groups(context, size, aligned(context) * passes)
-    ratio_AK = np.where(context.ratios_AK <= options.ratio_cap, context.ratios_AK, 0.0)
-    return mean_over_trained(o, clipped(normalised(pooled_mean(o)), ratio_AK, options.clip_low, options.clip_high))
+    weight_AK = np.minimum(context.ratios_AK, options.ratio_cap)
+    return mean_over_trained(o, own_advantages(o)[..., None] * weight_AK[None, :, None, :])
 
 
 def luffy(context: Context, size: int, options: Options) -> Moments:
@@ -260,17 +270,18 @@ def sapo(context: Context, size: int, options: Options) -> Moments:
     spread_OA = ((o.successes_OA > 0) & (o.successes_OA < size)).astype(np.float64)
     spread_OA[:, 0] = ~spread_OA[:, 1:].any(axis=1)  # branch 0: nobody lends
     o, lender_O = branched(o, spread_OA / spread_OA.sum(axis=1, keepdims=True))
-    share_OA = o.successes_OA / size
-    advantage_OAC = np.stack([normalised(share_OA[:, a]) for a in range(agents)], axis=1)
+    advantage_OAC = own_advantages(o)
     authors_OA = np.maximum(np.eye(agents)[lender_O], np.eye(agents)[0])
     return mean_over_trained(o, advantage_OAC[..., None], authors_OA)
 
 
 def trrd(context: Context, size: int, options: Options) -> Moments:
-    """u = 1/G Σ_own [not clipped] ρ A ∇ log π(y),   ρ = (π / (π_old^α π_T^(1-α)))^(1/tokens); 1 where the teacher
-    cannot be aligned. The KL to the reference is left out: it pulls to the reader's own past, not to a peer."""
+    """u = 1/G Σ_own [not clipped] ρ A ∇ log π(y),   ρ = (π / (π_old^α π_T^(1-α)))^(1/tokens), a token's
+    π_T taken for no further from π_old than the limit; 1 where the teacher cannot be aligned. The KL to the reference
+    is left out: it pulls to the reader's own past, not to a peer."""
     o = enumerate_outcomes(context, [size], 1.0 - context.residual_K[None])
-    ratio_CK = np.stack([np.ones_like(context.reader_K), context.ratios_AK[1] ** (1.0 - options.teacher_mix)])
+    near_K = np.clip(context.ratios_AK[1], math.exp(-options.teacher_limit), math.exp(options.teacher_limit))
+    ratio_CK = np.stack([np.ones_like(context.reader_K), near_K ** (1.0 - options.teacher_mix)])
     a_OC = normalised(own_mean(o))
     surrogate = clipped(a_OC, ratio_CK, options.clip_low, options.clip_high)  # rows: unaligned, aligned
     weight_OCK = np.stack([surrogate[:, 0, 0], surrogate[:, 1, 1], surrogate[:, 0, 2], surrogate[:, 1, 3]], axis=1)

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
 from mutual_env.types import AuthorPolicy, Lesson, PolicyGradient
-from sharing.advantages import Std, checked_std, group_advantages
-from sharing.pooling import Pool, pools, rewards_of, untraced
+from sharing.advantages import Std, checked_std
+from sharing.pooling import Pool, check_normalise, pooled_advantages, pools, untraced
 from sharing.records import Kind
 from sharing.situation import Common, Credit, Shared, Situation
 from sharing.wrapper import SharingWrapper
@@ -39,14 +39,12 @@ class PeerRolloutPooling(SharingWrapper):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
-        if normalise not in ("union", "author"):
-            raise ConfigError(f"normalise must be 'union' or 'author', got {normalise!r}")
         if not ratio_cap > 0:
             raise ConfigError(f"ratio_cap must be above 0, got {ratio_cap}: .inf leaves the ratio as it is")
         self._std = checked_std(std)
         self._own = PolicyGradient(clip_low, clip_high)
         self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap)
-        self._by_author = normalise == "author"
+        self._by_author = check_normalise(normalise) == "author"
 
     def share(self, situation: Situation) -> Shared:
         pooled = pools(situation)
@@ -55,9 +53,8 @@ class PeerRolloutPooling(SharingWrapper):
         return Shared(lessons, {"pooled": pooled_rollouts, "untraced": untraced(situation)})
 
     def _lessons(self, pool: Pool) -> list[Lesson]:
-        groups = [pool.own, *pool.peers.values()] if self._by_author else [pool.all]
-        advantages = [a for group in groups for a in group_advantages(rewards_of(group), std=self._std)]
-        n = len(pool.own)
-        own = [Lesson(e, a, self._own) for e, a in zip(pool.own, advantages[:n], strict=True)]
-        lent = [Lesson(e, a, self._lent, AuthorPolicy()) for e, a in zip(pool.lent, advantages[n:], strict=True)]
-        return own + lent
+        own, lent = pooled_advantages(pool, by_author=self._by_author, std=self._std)
+        return [
+            *(Lesson(e, a, self._own) for e, a in zip(pool.own, own, strict=True)),
+            *(Lesson(e, a, self._lent, AuthorPolicy()) for e, a in zip(pool.lent, lent, strict=True)),
+        ]

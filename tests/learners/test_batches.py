@@ -17,6 +17,7 @@ from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageE
 from mutual_env.types import (
     AuthorMean,
     AuthorPolicy,
+    AuthorWeight,
     CompatibilityGate,
     Completion,
     Correction,
@@ -153,12 +154,37 @@ def test_the_reader_scores_once_for_all_that_need_it() -> None:
 
 
 def test_far_samples_that_are_not_good_are_dropped_by_their_divergence() -> None:
-    far, near = written("peer", "5", CHARS, [-9.0, -9.0]), written("peer", "5", CHARS, [math.log(1 / 11)] * 2)
-    correction = AuthorPolicy(max_kl=0.5)
-    lessons = [Lesson(e, advantage, correction=correction) for e in (far, near) for advantage in (1.0, -1.0)]
-    batch = batch_of(reader(), *lessons)
-    assert [float(e.advantages[0]) for e in batch.examples] == [1.0, 1.0, -1.0]
-    assert batch.metrics["batch/dropped_too_far_from_author"] == 1.0
+    # The reader's log-probability of each token is log 1/11 = -2.4; that of "far"'s author -0.1, so ρ = .1005 a token
+    # and KL is 2 (ρ - 1 - log ρ) = 2 (.1005 - 1 + 2.298) = 2.8.
+    near = math.log(1 / 11)
+    far, twin = written("peer", "5", CHARS, [-0.1] * 2), written("peer", "5", CHARS, [near] * 2)
+    for bound, dropped in ((2.7, 1.0), (2.9, 0.0)):
+        correction = AuthorWeight(max_kl=bound)
+        lessons = [Lesson(e, advantage, correction=correction) for e in (far, twin) for advantage in (1.0, -1.0)]
+        batch = batch_of(reader(), *lessons)
+        assert batch.metrics.get("batch/dropped_too_far_from_author", 0.0) == dropped
+        found = [float(e.advantages[0]) for e in batch.examples]
+        expected = [math.exp(near + 0.1), -math.exp(near + 0.1), 1.0, -1.0]
+        assert found == pytest.approx([a for i, a in enumerate(expected) if not (dropped and i == 1)])
+
+
+def test_a_weight_is_truncated_and_a_chunk_of_several_tokens_has_one() -> None:
+    # "123" is one token of its author, at -12, and three of the reader's at log 1/11 each: ρ = e^(12 - 7.19) = 122,
+    # truncated to 2 and given to all three. The stop token's ρ is e^(3 - 2.4) = 1.83. What is above the cap teaches.
+    lesson = Lesson(written("peer", "123", PAIRS, [-12.0, -3.0]), -1.0, correction=AuthorWeight(ratio_cap=2.0))
+    batch = batch_of(reader(), lesson)
+    (example,) = batch.examples
+    assert example.advantages == pytest.approx([-2.0, -2.0, -2.0, -math.exp(3.0) / 11])
+    assert (example.anchor, example.units) == (None, None)
+
+
+def test_what_a_peer_claims_never_overflows_into_a_weight() -> None:
+    claims = [[-1e4, 0.0], [0.0, 0.0], [-1e300, -1e300]]
+    for claimed in claims:
+        lesson = Lesson(written("peer", "5", CHARS, claimed), 1.0, correction=AuthorWeight(ratio_cap=math.inf))
+        batch = batch_of(reader(), lesson)
+        assert all(np.isfinite(e.advantages).all() for e in batch.examples)
+        assert len(batch.examples) + batch.metrics["batch/dropped"] == 1.0
 
 
 def test_only_means_are_compared_where_lengths_differ() -> None:
@@ -210,11 +236,12 @@ def test_what_has_no_trace_or_no_translation_is_dropped_and_counted() -> None:
     bare = replace(written("peer", "5", CHARS), completion=Completion.from_text("5"))
     foreign = written("peer", "5", CharTokenizer("5"))  # a tokenizer the bridge does not know
     lessons = [
-        Lesson(bare, 1.0, correction=c) for c in (AuthorPolicy(), AuthorMean(), CompatibilityGate(), OldPolicy())
+        Lesson(bare, 1.0, correction=c)
+        for c in (AuthorPolicy(), AuthorMean(), CompatibilityGate(), AuthorWeight(), OldPolicy())
     ]
     batch = batch_of(reader(), *lessons, Lesson(foreign, 1.0))
     assert len(batch.examples) == 1
-    assert batch.metrics["batch/dropped_no_author_logprobs"] == 3.0
+    assert batch.metrics["batch/dropped_no_author_logprobs"] == 4.0
     assert batch.metrics["batch/dropped_translation_failed"] == 1.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,27 @@ def test_every_shipped_configuration_is_accepted_by_its_parts(path: Path) -> Non
 
 def test_there_are_shipped_configurations() -> None:
     assert "quickstart.yaml" in [path.name for path in CONFIGS]
+
+
+def test_options_given_as_a_whole_on_the_command_line_replace_those_of_the_file(tmp_path: Path) -> None:
+    # They may be another strategy's; a single one is set beside the others.
+    path = written(tmp_path, RUN + "sharing: {strategy: trrd, options: {teacher: ada, alpha: 0.3}}\n")
+    whole = load_run(path, ["sharing.strategy=sgt", "sharing.options={weight: 0.2}"])
+    assert whole.sharing.options == {"weight": 0.2}
+    assert load_run(path, ["sharing.options={}"]).sharing.options == {}
+    single = load_run(path, ["sharing.options.alpha=0.4", "policies.ada.options.learning_rate=0.1"])
+    assert single.sharing.options == {"teacher": "ada", "alpha": 0.4}
+    assert single.policies["ada"].options["tokenizer"]["kind"] == "char"
+    assert load_run(path, ["policies.ada.options={learning_rate: 2}"]).policies["ada"].options == {"learning_rate": 2}
+    with pytest.raises(ConfigError, match="sharring"):
+        load_run(path, ["sharring.options={weight: 0.2}"])
+
+
+def test_the_comparisons_that_the_recipe_of_rlad_names_are_configurations() -> None:
+    path = Path(__file__).parents[2] / "configs" / "recipes" / "rlad-kk-qwen3-0.6b.yaml"
+    lines = re.findall(r"sharing\.strategy=(\w+) '(sharing\.options=[^']*)'", path.read_text())
+    assert [strategy for strategy, _ in lines] == ["independent", "kdrl"]
+    for strategy, options in lines:
+        check(load_run(path, [f"sharing.strategy={strategy}", options]))
+    assert load_run(path).sharing.options["log_ratio_limit"] == 1.0
+    assert load_run(path).policies["student"].options["aggregation"] == "sequence_mean"

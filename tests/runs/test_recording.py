@@ -19,6 +19,7 @@ from learners.tabular import TabularLearner
 from mutual_env.types import (
     AgentInfo,
     AuthorPolicy,
+    AuthorWeight,
     Completion,
     CrossEntropy,
     Experience,
@@ -47,7 +48,7 @@ def experience(learner: TabularLearner, text: str, *, right: bool, task: str = "
 
 def test_own_and_borrowed_lessons_are_counted_and_the_borrowed_told_one_by_one() -> None:
     wrong, right = experience(ADA, "3", right=False), experience(BOB, "12", right=True)
-    closed = Lesson(experience(BOB, "7", right=False), -1.0, PolicyGradient(), AuthorPolicy(max_kl=1e-9))
+    closed = Lesson(experience(BOB, "7", right=False), -1.0, PolicyGradient(), AuthorWeight(max_kl=1e-9))
     lessons = [Lesson(wrong, -0.5), Lesson(right, 1.0, CrossEntropy(), weight=0.1), closed]
     batch = build_batch(lessons, ADA, BRIDGE)
     line = lessons_line(ADA, batch.outcomes, WIDE)

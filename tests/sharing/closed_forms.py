@@ -139,6 +139,12 @@ def clipped(advantage: float, anchor: Floats, low: float = 0.2, high: float = 0.
     return slope
 
 
+def weighed(advantage: float, weights: Floats, anchor: Floats) -> Any:
+    """w min(ρ A, clip(ρ) A): w is a number, so that a chunk above the cap goes on teaching."""
+    gradient = clipped(advantage, anchor)
+    return lambda logprobs, m: weights * gradient(logprobs, m)
+
+
 def sequence_clipped(advantage: float, anchor: Floats, low: float, high: float) -> Any:
     """The same with s = exp(mean log ratio): each of the n tokens' terms has slope A s / n by each of the n tokens."""
 

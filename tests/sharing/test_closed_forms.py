@@ -12,7 +12,7 @@ import pytest
 
 import sharing
 from mutual_env.seeding import generator
-from mutual_env.types import Completion
+from mutual_env.types import Completion, Floats
 from sharing.testing import ScriptedEnv
 from tests.sharing.closed_forms import (
     AGENTS,
@@ -31,6 +31,7 @@ from tests.sharing.closed_forms import (
     shaped,
     start,
     updated,
+    weighed,
     wrote,
 )
 
@@ -192,11 +193,11 @@ def test_ftis(filtered: bool) -> None:
     updated(here, "ftis", ratio_cap=1.1, max_kl=0.0 if filtered else np.inf)
     samples = []
     for p in range(4):
-        advantages = normalised(here.pooled(p))
-        samples += here.own(p, advantages)
+        samples += here.own(p, normalised(here.rewards(READER, p)))
         samples += [
-            here.sample(p, c, clipped(a, c.logprobs, cap=1.1))
-            for c, a in zip(here.lent(p), advantages[2:], strict=True)
+            here.sample(p, c, weighed(a, np.minimum(np.exp(here.old(p, c) - c.logprobs), 1.1), here.old(p, c)))
+            for agent in (PEER, THIRD)
+            for c, a in zip(here.written[agent][p], normalised(here.rewards(agent, p)), strict=True)
             if a > 0 or not filtered  # no two of these policies have a divergence of 0
         ]
     agree(here, samples)
@@ -230,18 +231,24 @@ def test_sapo() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
-def test_trrd(alpha: float) -> None:
+@pytest.mark.parametrize("limit", [1.0, np.inf])
+def test_trrd(alpha: float, limit: float) -> None:
     here = start()
+
+    def mixed(p: int, i: int, c: Completion) -> Floats:
+        old = here.old(p, c)
+        return alpha * old + (1 - alpha) * np.clip(taught[p, i], old - limit, old + limit)
+
     taught = {
         (p, i): here.learners[THIRD].score([here.learners[THIRD].tokenizer.render_prompt(PROMPTS[p])], [c.token_ids])[0]
         for p in range(4)
         for i, c in enumerate(here.written[READER][p])
     }
-    updated(here, "trrd", teacher=THIRD, alpha=alpha)
+    updated(here, "trrd", teacher=THIRD, alpha=alpha, **({} if limit == 1.0 else {"log_ratio_limit": limit}))
     agree(
         here,
         [
-            here.sample(p, c, clipped(a, alpha * here.old(p, c) + (1 - alpha) * taught[p, i]))
+            here.sample(p, c, clipped(a, mixed(p, i, c)))
             for p in range(4)
             for i, (c, a) in enumerate(zip(here.written[READER][p], normalised(here.rewards(READER, p)), strict=True))
         ],

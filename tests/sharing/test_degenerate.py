@@ -99,11 +99,14 @@ def test_all_solved_by_all_gives_every_rollout_the_advantage_zero(name: str) -> 
         assert {lesson.advantage for lesson in mine} == {0.0}
 
 
-def test_prp_without_cap_is_ftis_without_filter() -> None:
-    answers = {a: [[GOOD, BAD, BAD], [BAD, GOOD, GOOD]] for a in AGENTS}
-    inf = float("inf")
-    assert lessons("ftis", answers, max_kl=inf, ratio_cap=inf) == lessons("prp", answers, ratio_cap=inf)
-    assert lessons("ftis", answers, max_kl=inf, ratio_cap=8.0) == lessons("prp", answers)
+@pytest.mark.parametrize("normalise", ["union", "author"])
+def test_ftis_gives_the_credit_of_prp_under_the_same_normalisation(normalise: str) -> None:
+    answers = {a: [[GOOD, BAD, BAD], [BAD, GOOD, "0.5"]] for a in AGENTS}
+    ftis, prp = (lessons(name, answers, normalise=normalise) for name in ("ftis", "prp"))
+    for agent in AGENTS:
+        told = [[(x.experience, x.advantage) for x in found[agent]] for found in (ftis, prp)]
+        assert told[0] == told[1]
+    assert lessons("ftis", answers) == lessons("ftis", answers, normalise="author")
 
 
 def test_a_teacher_learns_as_if_there_were_no_teacher() -> None:

@@ -177,10 +177,10 @@ def hacpo(s: Rollouts, options: Options) -> Floats:
 
 def ftis(s: Rollouts, options: Options) -> Floats:
     log_ratio = s.reader_DAG - s.author_DAG
-    kl = np.exp(log_ratio) * log_ratio - np.exp(log_ratio) + 1.0
-    credit = pool_advantage(s)
+    kl = s.context.tokens * (np.exp(log_ratio) - log_ratio - 1.0)
+    credit = own_advantage(s)
     kept = by_reader(s) | (s.aligned_DAG & ((credit > 0) | (kl <= options.max_kl)))
-    return average(surrogate_slope(credit, log_ratio, options.clip_low, options.clip_high, options.ratio_cap), kept)
+    return average(np.minimum(np.exp(log_ratio), options.ratio_cap) * credit, kept)
 
 
 def luffy(s: Rollouts, options: Options) -> Floats:
@@ -202,7 +202,8 @@ def sapo(s: Rollouts, options: Options) -> Floats:
 
 
 def trrd(s: Rollouts, options: Options) -> Floats:
-    anchor = options.teacher_mix * s.reader_DAG + (1 - options.teacher_mix) * s.teacher_DAG
+    near = np.clip(s.teacher_DAG, s.reader_DAG - options.teacher_limit, s.reader_DAG + options.teacher_limit)
+    anchor = options.teacher_mix * s.reader_DAG + (1 - options.teacher_mix) * near
     log_ratio = np.where(s.aligned_DAG, s.reader_DAG - anchor, 0.0)
     return average(surrogate_slope(own_advantage(s), log_ratio, options.clip_low, options.clip_high), by_reader(s))
 
