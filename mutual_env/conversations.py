@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mutual_env.interaction import Answer, Conversation, Over
-from mutual_env.types import Completion, Context, Task, Turn, Verdict
+from mutual_env.types import Completion, Context, Experience, Task, Turn, Verdict
 
 Respond: TypeAlias = Callable[[Sequence[tuple[Task, Sequence[Conversation]]]], Sequence[Sequence[Answer]]]
 """From the conversations on some tasks to an answer to each."""
@@ -115,6 +115,24 @@ class Conversations:
         """All conversations on each task, as the world reads them."""
         return [[self._at((a, p, g)).as_seen(a, g) for a, p, g in group] for group in self._places(joint=True)]
 
+    def table(self, experience: Experience, reader: str) -> list[Conversation]:
+        """Everybody's conversations beside the one of `experience` (those of the sample with its number, on its task),
+        with what its author wrote in the reader's place. A stranger's is taken as the first sample's."""
+        tasks = [task.id for task in self._tasks]
+        others: list[Conversation] = []
+        sample = 0
+        if experience.task.id in tasks:
+            p = tasks.index(experience.task.id)
+            of_author = self._spoken.get(experience.author, [()] * len(tasks))[p]
+            written = (experience.earlier, experience.completion)
+            sample = next((g for g, s in enumerate(of_author) if (s.context.turns, s.last) == written), 0)
+            others = [self._at((a, p, sample)).as_seen(a, sample) for a in self._spoken if a != reader]
+        earlier = tuple((turn.completion.text, turn.reply.text) for turn in experience.earlier)
+        own = Conversation(reader, sample, experience.completion.text, earlier, is_over=True)
+        order = [*self._spoken] if reader in self._spoken else [reader]
+        by_author = {c.author: c for c in (own, *others)}
+        return [by_author[author] for author in order if author in by_author]
+
     def _places(self, *, joint: bool) -> Iterator[list[tuple[str, int, int]]]:
         """What is answered in one call: all conversations on a task, or each by itself."""
         for p in range(len(self._tasks)):
@@ -124,6 +142,20 @@ class Conversations:
     def _at(self, place: tuple[str, int, int]) -> Spoken:
         agent, p, g = place
         return self._spoken[agent][p][g]
+
+
+def again(table: Sequence[Conversation], reader: str, turn: int) -> tuple[int, list[Conversation]]:
+    """The table as it was when everybody had written their `turn`-th text, and the reader's place at it."""
+    seen = [_until(c, turn) for c in table]
+    return next(i for i, c in enumerate(seen) if c.author == reader), seen
+
+
+def _until(conversation: Conversation, turn: int) -> Conversation:
+    """What was there of a conversation after so many turns; one that was over by then is over."""
+    earlier = conversation.earlier
+    if turn >= len(earlier):
+        return replace(conversation, is_over=turn > len(earlier))
+    return Conversation(conversation.author, conversation.sample, earlier[turn][0], earlier[:turn])
 
 
 def _size(group: object) -> int:

@@ -61,6 +61,9 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("share/outside_staleness", "Authors and tasks of which there are only records that are too old."),
             Metric("share/refused", "Records that the reader turned away."),
             Metric("share/refused/{reason}", "Records that the reader turned away for this reason."),
+            Metric(
+                "share/divergence", "Share of the replies in peers' conversations that the reader would not have got."
+            ),
             Metric("share/flagged/{reason}", "Strangers' records that were let in and are worth a look."),
             Metric("share/reverified", "Peers' texts that the reader's own verifier scored again."),
             Metric("share/corrected", "Peers' texts whose claimed verdict the reader's own replaced."),

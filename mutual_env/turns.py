@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gymnasium.spaces import Dict
 
 from mutual_env.confined import Asked, Confined, answers_of, check_confined
-from mutual_env.conversations import Conversations, Limits, Spoken
+from mutual_env.conversations import Conversations, Limits, Spoken, again
 from mutual_env.env import Action, Observation, ReasoningEnv, Stepped, flat, summarize
 from mutual_env.heard import check_seats, judged, spoken_to
 from mutual_env.interaction import Answer, Interaction, Judging, Measured, Seated, Speaker, checked
@@ -15,7 +15,7 @@ from mutual_env.seeding import derive_seed
 from mutual_env.spaces import conversation_space
 from mutual_env.spec import EnvSpec
 from mutual_env.tasks.source import InteractiveSource
-from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Verdict
+from mutual_env.types import AgentInfo, Completion, Experience, Group, Metrics, Reply, Verdict
 from mutual_env.verifiers import VerifierPool, settle
 
 
@@ -78,6 +78,22 @@ class ConversationEnv(ReasoningEnv):
         terminations = {agent: agent in ended and not cut[agent] for agent in alive}
         truncations = {agent: cut.get(agent, False) for agent in alive}
         return observations, rewards, terminations, truncations, infos
+
+    def divergence(self, reader: str, experience: Experience) -> float:
+        """The share of the replies in somebody's conversation that would have been others, had the reader written what
+        its author wrote in its own place: 0 where the world answers each by itself, for the same is said to the same.
+
+        Where everybody's conversations on a task are answered together, the world is asked again, turn by turn, with
+        what everybody wrote in this round.
+        """
+        if not experience.earlier or not self._interaction.joint:
+            return 0.0
+        table = self._talk.table(experience, reader)
+        replayed = [again(table, reader, turn) for turn in range(len(experience.earlier))]
+        heard = self._respond([(experience.task, conversations) for _, conversations in replayed])
+        own = [answers[place] for (place, _), answers in zip(replayed, heard, strict=True)]
+        said = [turn.reply.text for turn in experience.earlier]
+        return sum(not (isinstance(a, Reply) and a.text == text) for a, text in zip(own, said, strict=True)) / len(own)
 
     def _begin(self) -> None:
         self._talk = Conversations(self._tasks, self.agents, self._spec.group_size, self._limits)

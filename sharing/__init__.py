@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from mutual_env.catalogue import load
 from sharing.admission import Limits
+from sharing.edges import ring
 from sharing.exchange import Exchange, InMemoryExchange, RayExchange, Reading, ReplayExchange, SQLiteExchange, export
 from sharing.records import KINDS, Kind, Origin, Record, Rollout, Statistics, Stored, Success
 from sharing.registry import OWN, make, names, register
 from sharing.situation import Sampled, Shared, Situation
-from sharing.wrapper import SharingWrapper, ring
+from sharing.wrapper import SharingWrapper
 
 if TYPE_CHECKING:  # when it runs, `__getattr__` finds them where the registry says
     from sharing.strategies.corl import CoRL

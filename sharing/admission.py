@@ -16,6 +16,7 @@ reader's own verifier. What is turned away is counted by reason:
     old_version     a policy version lower than one that this author used in an earlier round: a replay
     false_claim     said to be correct, and is not
     unscored        the reader's verifier reached no verdict
+    other_dialogue  a conversation in which the reader would have got other replies, more than `max_divergence` of them
 
 What is let in but worth a look is counted too: `flagged/control_text` (a stranger's text that spells control
 tokens, which the bridge will encode as plain text), `corrected` (a rollout whose claimed reward was replaced by
@@ -85,13 +86,15 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What is left, found by task and then by author in the order of their names."""
+    """What is left, found by task and then by author in the order of their names. `divergence`: the mean share of the
+    replies in peers' conversations that the reader would not have got; None: nobody had turns (see `dialogue`)."""
 
     rollouts: Mapping[str, Mapping[str, Group]]
     successes: Mapping[str, Mapping[str, Group]]
     statistics: Mapping[str, Mapping[str, Statistics]]
     counts: Counter[str] = field(default_factory=Counter)
     versions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    divergence: float | None = None
 
     @property
     def taken(self) -> int:

@@ -83,3 +83,10 @@ def _numbers(given: PerEdge | float) -> list[float]:
     if not isinstance(given, Mapping):
         return [given]
     return [number for inner in given.values() for number in _numbers(inner)]
+
+
+def ring(names: Collection[str], count: int) -> dict[str, tuple[str, ...]]:
+    """Whom each reads: the next `count` by name, the first after the last."""
+    order = sorted(names)
+    reach = range(1, min(count, len(order) - 1) + 1)
+    return {name: tuple(order[(at + step) % len(order)] for step in reach) for at, name in enumerate(order)}

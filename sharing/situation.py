@@ -76,6 +76,8 @@ class Common(TypedDict, total=False):
     trust          the weight of what peers wrote, for all, each reader, or each reader and author (`sharing.edges`):
                    lessons on a peer's experience are multiplied by it, its statistics count that often, and an author
                    with trust 0 is not heard at all
+    max_divergence the largest share of replies in a peer's conversation that this env would not have given the reader
+                   (`sharing.dialogue`); what is above is turned away. 1.0: everything is taken, and the share measured
     length_penalty a soft overlong penalty, as `SoftOverlong` or its fields; default: that of the strategy below
     truncated      "keep", or "mask": completions that were cut off are not trained on; default: that of the strategy
                    below
@@ -90,5 +92,6 @@ class Common(TypedDict, total=False):
     verify: Verify | None
     limits: Limits | Mapping[str, Any]
     trust: PerEdge
+    max_divergence: float
     length_penalty: SoftOverlong | Mapping[str, Any] | None
     truncated: Truncated

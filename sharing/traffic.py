@@ -25,6 +25,8 @@ def traffic(reading: Reading, admitted: Admitted, sent: Mapping[str, int], promp
     if reading.unreadable:
         metrics["refused/unreadable"] = float(reading.unreadable)
     metrics["outside_staleness"] = float(reading.outside)
+    if admitted.divergence is not None:
+        metrics["divergence"] = admitted.divergence
     return metrics
 
 

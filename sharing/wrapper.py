@@ -24,7 +24,8 @@ from mutual_env.turns import ConversationEnv
 from mutual_env.types import JSON, AgentInfo, Group, Lesson
 from sharing.admission import Admitted, Limits, Standing, Verify, admit
 from sharing.codec import wire_size
-from sharing.edges import Edges, at_least_0
+from sharing.dialogue import checked_divergence, in_own_dialogue
+from sharing.edges import Edges, at_least_0, ring
 from sharing.exchange.memory import InMemoryExchange
 from sharing.exchange.protocol import Exchange, Reading
 from sharing.records import KINDS, Kind, Record, as_it_is, records_of
@@ -59,6 +60,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         limits = common.get("limits", Limits())
         self._limits = limits if isinstance(limits, Limits) else Limits(**limits)
         self._trust: Edges = Edges.of("trust", common.get("trust", 1.0), self.possible_agents, at_least_0)
+        self._most_diverged = checked_divergence(common.get("max_divergence", 1.0))
         self._penalty: SoftOverlong | None = penalty_of(common.get("length_penalty", below._penalty if below else None))
         self._truncated: str = checked_truncated(common.get("truncated", below._truncated if below else "keep"))
         self._seed = 0
@@ -222,7 +224,9 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         return taught, reading, heard
 
     def _trusted(self, reader: str, admitted: Admitted) -> Admitted:
-        """What the reader hears: nothing of an author with trust 0, and peers' rewards under its own penalty."""
+        """What the reader hears: nothing of an author with trust 0, no conversation that would have been another, and
+        peers' rewards under its own penalty."""
+        admitted = in_own_dialogue(self.env, reader, admitted, self._most_diverged)
         if self._trust.is_always(1.0) and self._penalty is None:
             return admitted
         return admitted.seen_by(
@@ -286,13 +290,6 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         if below is None or below.exchange is not self.exchange:
             return mine
         return {**mine, **below._published_of_stack(round_)}
-
-
-def ring(names: Collection[str], count: int) -> dict[str, tuple[str, ...]]:
-    """Whom each reads: the next `count` by name, the first after the last."""
-    order = sorted(names)
-    reach = range(1, min(count, len(order) - 1) + 1)
-    return {name: tuple(order[(at + step) % len(order)] for step in reach) for at, name in enumerate(order)}
 
 
 def sharing_below(env: Any) -> SharingWrapper | None:
