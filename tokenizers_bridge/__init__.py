@@ -4,6 +4,9 @@ from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.declaration import Declaration, UnicodeForm
 from tokenizers_bridge.distillation.batches import BatchAlignment, align_batch
 from tokenizers_bridge.distillation.canonical import Canonical, canonical
+from tokenizers_bridge.distillation.marginal import Marginal, first_bytes, marginal
+from tokenizers_bridge.distillation.spellings import Spellings
+from tokenizers_bridge.distillation.vocabularies import Projection, VocabularyMap
 from tokenizers_bridge.kinds.loading import load
 from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer, WordTokenizer
 from tokenizers_bridge.protocol import Role, Spelling, Tokenizer
@@ -20,19 +23,25 @@ __all__ = [
     "CharTokenizer",
     "Declaration",
     "Fidelity",
+    "Marginal",
     "PairTokenizer",
+    "Projection",
     "Residual",
     "Role",
     "Spelling",
+    "Spellings",
     "Tokenizer",
     "TokenizerBridge",
     "Translation",
     "UnicodeForm",
+    "VocabularyMap",
     "WordTokenizer",
     "align",
     "align_batch",
     "canonical",
     "check_tokenizer",
+    "first_bytes",
     "load",
+    "marginal",
     "residual_metrics",
 ]
