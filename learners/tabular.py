@@ -14,8 +14,9 @@ from learners.example import Example
 from learners.losses import example_loss
 from learners.registry import takes
 from learners.sampling import Sample, asked_for
+from learners.step import Step, Stepped
 from learners.stopping import Endings
-from learners.update import Step, Stepped, UpdateOptions, update
+from learners.update import UpdateOptions, update
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
 from mutual_env.prompts import PromptShape
 from mutual_env.seeding import generator

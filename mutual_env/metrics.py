@@ -148,6 +148,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("optimizer_steps", "How many there were; 0 where nothing taught anything."),
             Metric("trained_tokens", "How many tokens were trained on."),
             Metric("clip_share", "Share of the tokens on which clipping stopped the gradient."),
+            Metric("cap_share", "Share of the tokens, of those whose ratio has a cap, at which it is passed."),
             Metric(
                 "behaviour/gap_mean",
                 "Own samples: mean distance of log π at the start of the update from what their sampler recorded.",

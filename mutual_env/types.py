@@ -240,9 +240,12 @@ class NamedLoss(LossSpec):
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradient(LossSpec):
-    """-min(ρ A, clip(ρ, 1-clip_low, 1+clip_high) A), ρ = exp(log π - anchor), at most `ratio_cap`.
+    """-min(ρ A, clip(ρ, 1-clip_low, 1+clip_high) A), ρ = exp(log π - anchor).
 
     `ratio`: per token; per sequence (length-normalised, as in GSPO); or none (ρ = 1, the plain gradient A ∇ log π).
+    Above `ratio_cap`, ρ is the cap, and `above_cap` says what is left of its gradient: none ("clamp"), that of a
+    truncated importance weight, cap · A ("weight"), or nothing of the term at all ("mask").
+    `dual_clip` c: where A < 0, the term is at most c |A|, so that no failure weighs more, however likely it has become.
     """
 
     name = "policy_gradient"
@@ -251,6 +254,8 @@ class PolicyGradient(LossSpec):
     clip_high: float = 0.2
     ratio: Literal["token", "sequence", "none"] = "token"
     ratio_cap: float = math.inf
+    above_cap: Literal["clamp", "weight", "mask"] = "clamp"
+    dual_clip: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

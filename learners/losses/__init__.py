@@ -2,7 +2,7 @@
 
 from learners.losses.capped_sequence import CappedSequence
 from learners.losses.cross_entropy import CrossEntropyLoss
-from learners.losses.objective import Aggregation, example_loss, kl_k3, scales, term_of, units_of_terms
+from learners.losses.objective import Aggregation, arrays_of, example_loss, kl_k3, scales, term_of, units_of_terms
 from learners.losses.policy_gradient import PolicyGradientLoss
 from learners.losses.protocol import MAX_LOG_RATIO, Arrays, Loss, Needs, Tensors
 from learners.losses.registry import loss_of, names, register
@@ -19,6 +19,7 @@ __all__ = [
     "PolicyGradientLoss",
     "ShapedProbability",
     "Tensors",
+    "arrays_of",
     "example_loss",
     "kl_k3",
     "loss_of",

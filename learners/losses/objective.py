@@ -84,11 +84,14 @@ def example_loss(
 
 def term_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0) -> tuple[Floats, Floats]:
     """The term of each unit of an example, and its slope at each masked token; both arrays are of those tokens."""
-    loss, advantages = loss_of(example.loss), example.advantages[example.mask]
+    term, slope = loss_of(example.loss).slope(arrays_of(example, logprobs, anchor, minibatch))
+    return term, units_of_terms(example).spread(slope)
+
+
+def arrays_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0) -> Arrays:
+    """The masked tokens of an example as its loss sees them: unit by unit."""
     units = units_of_terms(example)
-    at = Arrays(units.sums(logprobs), units.sums(anchor), units.means(advantages), minibatch)
-    term, slope = loss.slope(at)
-    return term, units.spread(slope)
+    return Arrays(units.sums(logprobs), units.sums(anchor), units.means(example.advantages[example.mask]), minibatch)
 
 
 def units_of_terms(example: Example) -> Units:

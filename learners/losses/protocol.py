@@ -9,6 +9,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from mutual_env.types import Floats, LossSpec
 
 if TYPE_CHECKING:
@@ -90,6 +93,10 @@ class Loss(LossSpec):
     @property
     def needs(self) -> Needs:
         return Needs()
+
+    def beyond_cap(self, at: Arrays) -> npt.NDArray[np.bool_] | None:
+        """(N): where a ratio has passed the loss's own cap on it, whatever that does; None: there is no cap."""
+        return None
 
     @abstractmethod
     def term(self, at: Tensors) -> torch.Tensor:

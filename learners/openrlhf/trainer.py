@@ -13,10 +13,11 @@ from learners.example import Example
 from learners.openrlhf.batch import row_batches, scoring_experience, training_experience
 from learners.openrlhf.library import Actor, Experience
 from learners.openrlhf.ranks import Alone, Ranks
+from learners.step import Part, Step, Stepped
 from learners.torch.initial import InitialPolicy
 from learners.torch.losses import terms_of, total_loss
 from learners.torch.options import TorchOptions
-from learners.update import Part, Step, Stepped, update
+from learners.update import update
 from mutual_env.errors import TrainingError
 from mutual_env.types import Floats, Ids, Metrics
 

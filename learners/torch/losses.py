@@ -10,8 +10,8 @@ import torch
 
 from learners.behaviour import Behaviour
 from learners.losses import MAX_LOG_RATIO, Tensors, loss_of
+from learners.step import Part, Step
 from learners.units import Ints, Mask, Units
-from learners.update import Part, Step
 from mutual_env.types import Floats, LossSpec
 
 

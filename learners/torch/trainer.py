@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from learners.example import Example
+from learners.step import Step, Stepped
 from learners.torch.attention import layouts
 from learners.torch.head import backward_through_head, chunk_size, target_logprobs
 from learners.torch.initial import InitialPolicy
@@ -17,7 +18,7 @@ from learners.torch.model import LanguageModel
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.packing import Cost, Item, MicroBatch, micro_batches
-from learners.update import Step, Stepped, update
+from learners.update import update
 from mutual_env.errors import TrainingError
 from mutual_env.types import Floats, Ids, Metrics
 

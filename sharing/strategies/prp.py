@@ -18,7 +18,8 @@ class PeerRolloutPooling(SharingWrapper):
 
     Own rollouts: GRPO's ratio against the old policy. A peer's: the ratio π / β against its author, which the bridge
     carries onto the reader's tokens; tokens in no exact chunk are masked. `ratio_cap` bounds that ratio from above, as
-    the field does: β is what the author says it is, and a lie would otherwise be a factor of millions.
+    the field does: β is what the author says it is, and a lie would otherwise be a factor of millions. Above it a term
+    keeps no gradient (`above_cap="clamp"`), that of a truncated weight ("weight"), or is left out ("mask").
     `normalise="author"` takes each author's own group as the baseline and scale instead of the union.
 
     No peers, no peer rollouts on a prompt: GRPO on it, to the last bit.
@@ -35,6 +36,7 @@ class PeerRolloutPooling(SharingWrapper):
         clip_low: float = 0.2,
         clip_high: float = 0.2,
         ratio_cap: float = 8.0,
+        above_cap: Literal["clamp", "weight", "mask"] = "clamp",
         normalise: Literal["union", "author"] = "union",
         **common: Unpack[Common],
     ) -> None:
@@ -43,7 +45,9 @@ class PeerRolloutPooling(SharingWrapper):
             raise ConfigError(f"ratio_cap must be above 0, got {ratio_cap}: .inf leaves the ratio as it is")
         self._std = checked_std(std)
         self._own = PolicyGradient(clip_low, clip_high)
-        self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap)
+        if above_cap not in ("clamp", "weight", "mask"):
+            raise ConfigError(f"above_cap must be 'clamp', 'weight' or 'mask', got {above_cap!r}")
+        self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap, above_cap=above_cap)
         self._by_author = check_normalise(normalise) == "author"
 
     def share(self, situation: Situation) -> Shared:

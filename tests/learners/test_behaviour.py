@@ -81,12 +81,13 @@ def test_the_clip_is_around_the_policy_at_the_start_of_the_update_and_not_around
 
 
 def test_the_weight_of_a_later_step_is_that_of_the_start_of_the_update() -> None:
-    # Two steps on one arm, and a clip that is out of the way. w = .5/.25 = 2 in both. The first has ρ = 1 and moves the
-    # logits of a and b by 2 (1 - .5) = 1 and -1; then π = σ(2), and the second moves them by 2 (π / .5) (1 - π).
+    # Two epochs of one arm, and a clip that is out of the way. w = .5/.25 = 2 in both. The first has ρ = 1 and moves
+    # the logits of a and b by 2 (1 - .5) = 1 and -1; then π = σ(2), and the second moves them by 2 (π / .5) (1 - π).
     later = 1.0 / (1.0 + math.exp(-2.0))
-    example = arm(A, 0.25, 1.0, loss=PolicyGradient(clip_high=9.0))
-    policy = at(0.5, minibatches=2)
-    assert moved(policy, [example, replace(example)]) == pytest.approx(1.0 + 2.0 * (later / 0.5) * (1.0 - later))
+    policy = at(0.5, epochs=2)
+    assert moved(policy, [arm(A, 0.25, 1.0, loss=PolicyGradient(clip_high=9.0))]) == pytest.approx(
+        1.0 + 2.0 * (later / 0.5) * (1.0 - later)
+    )
 
 
 def test_a_policys_own_fresh_samples_have_weight_one_to_the_last_bit() -> None:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from learners.example import Example
 from learners.losses import CappedSequence, ShapedProbability, example_loss, kl_k3, scales
 from learners.torch.losses import Pull, Terms, total_loss
-from learners.update import minibatches, teaches
-from mutual_env.errors import InvalidInputError
+from learners.update import teaches
 from mutual_env.types import CrossEntropy, Floats, LossSpec, PolicyGradient
 
 LOSSES: list[LossSpec] = [
@@ -61,6 +60,28 @@ def test_a_sequence_ratio_is_the_geometric_mean_of_the_token_ratios() -> None:
     assert slope == pytest.approx([-2.0, -2.0])
 
 
+@pytest.mark.parametrize(
+    ("loss", "value", "slopes"),
+    [
+        # Ratios 3 and .5, A = -1, cap 2: the term is min(ρ, 2); "clamp" leaves no slope above the cap, "weight" that of
+        # the weight 2, "mask" not even the term. Below, 1 - .2 is where the clip stops.
+        (PolicyGradient(ratio_cap=2.0), 2.0 + 0.8, [0.0, 0.0]),
+        (PolicyGradient(ratio_cap=2.0, above_cap="weight"), 2.0 + 0.8, [2.0, 0.0]),
+        (PolicyGradient(ratio_cap=2.0, above_cap="mask"), 0.8, [0.0, 0.0]),
+        # At most 2.5 |A|, and no slope from there on.
+        (PolicyGradient(dual_clip=2.5), 2.5 + 0.8, [0.0, 0.0]),
+        (PolicyGradient(dual_clip=3.5), 3.0 + 0.8, [3.0, 0.0]),
+    ],
+)
+def test_what_bounds_a_ratio_of_what_is_to_become_less_likely(
+    loss: PolicyGradient, value: float, slopes: list[float]
+) -> None:
+    logprobs = np.log([0.3, 0.05])
+    total, slope = example_loss(example(loss, [-1.0, -1.0]), logprobs, np.log([0.1, 0.1]))
+    assert total == pytest.approx(value)
+    assert slope == pytest.approx(slopes)
+
+
 def test_shaped_probability_is_p_over_p_plus_gamma() -> None:
     # p = 0.1, gamma = 0.1: f = 0.5, loss -0.5; slope by log p = -p gamma / (p + gamma)^2 = -0.01 / 0.04 = -0.25.
     loss, slope = example_loss(example(ShapedProbability(), [1.0]), np.log([0.1]), np.zeros(1))
@@ -104,15 +125,6 @@ def test_denominators_count_tokens_of_their_own_kind_and_ignore_weights() -> Non
     assert scales(step) == pytest.approx([2 / 4, 1 / 4, 0.1 / 2])
     # Sequence mean: over the mean of each of two policy-gradient sequences, and of one cross-entropy sequence.
     assert scales(step, "sequence_mean") == pytest.approx([2 / 3 / 2, 1 / 1 / 2, 0.1 / 2])
-
-
-def test_minibatches_keep_the_order_of_lessons_and_put_higher_orders_last() -> None:
-    examples = [example(PolicyGradient(), [float(i)], order=i % 2) for i in range(5)]
-    parts = minibatches(examples, 2)
-    assert [[int(e.advantages[0]) for e in part] for part in parts] == [[0, 2], [4, 1, 3]]
-    assert minibatches([], 3) == []
-    with pytest.raises(InvalidInputError, match="minibatches"):
-        minibatches(examples, 0)
 
 
 def test_what_teaches() -> None:

@@ -260,7 +260,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> Non
 
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_an_update_that_fails_between_its_steps_says_so_and_goes_on_from_a_checkpoint_alone(tmp_path: Path) -> None:
-    policy = learner(llama(), minibatches=2)
+    policy = learner(llama(), minibatches=2, minibatches_by="samples")
     good, bad = examples_of(policy, PolicyGradient())[:2]
     asked = [good.prompt_ids], [good.response_ids]
     before = policy.score(*asked)[0]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from learners.example import Example
 from learners.losses import CappedSequence, example_loss, scales
+from learners.step import Part, Step
 from learners.torch.head import backward_through_head, target_logprobs
 from learners.torch.losses import terms_of, total_loss
 from learners.torch.model import Head
 from learners.units import Units, units_of
-from learners.update import Part, Step
 from mutual_env.errors import InvalidInputError, MisalignedError
 from mutual_env.types import CrossEntropy, Floats, LossSpec, NamedLoss, PolicyGradient
 

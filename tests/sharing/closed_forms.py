@@ -108,9 +108,7 @@ class Oracle:
         return np.array([self.rows[self.key(prompt, tokens, t)][tokens[t]] for t in range(tokens.size)])
 
     def update(self, samples: list[Sample]) -> None:
-        ordered = sorted(samples, key=lambda s: s.order)
-        half = round(len(ordered) / 2)
-        for m, step in enumerate((ordered[:half], ordered[half:])):
+        for m, step in enumerate(halves(samples)):
             moves: dict[tuple[str, int, int], Floats] = {}
             for sample in step:
                 denominator = sum(s.ids.size for s in step if s.cross == sample.cross)
@@ -123,6 +121,14 @@ class Oracle:
             for key, move in moves.items():
                 logits = self.rows[key] + RATE * move
                 self.rows[key] = logits - np.log(np.exp(logits).sum())
+
+
+def halves(samples: list[Sample]) -> list[list[Sample]]:
+    """Prompt by prompt, those of a higher order last; what is imitated is where its prompt is."""
+    asked = [s for s in samples if not s.cross] or samples
+    prompts = sorted(dict.fromkeys(s.prompt for s in asked), key=lambda p: max(s.order for s in asked if s.prompt == p))
+    half = round(len(prompts) / 2)
+    return [[s for s in samples if s.prompt in part] for part in (prompts[:half], prompts[half:])]
 
 
 # -- the terms, from the formulas -------------------------------------------------------------------------------------

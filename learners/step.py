@@ -1,0 +1,54 @@
+"""One optimizer step: what it computes, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from learners.behaviour import Behaviour
+from learners.example import Example
+from learners.losses import loss_of, units_of_terms
+from mutual_env.types import Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One example of an optimizer step.
+
+    `scale` is its weight over its denominator. `anchor` (T) is what its ratio is taken against, None: the policy as it
+    is in this step. `reference` (T) is what the learner's own KL term pulls to with `kl_coefficient`; None: no term.
+    `start` (T) is log π at the start of the update; None: not known, or as in this step.
+    """
+
+    example: Example
+    scale: float
+    anchor: Floats | None = None
+    reference: Floats | None = None
+    kl_coefficient: float = 0.0
+    start: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What one optimizer step computes: the examples that can teach, the others being in the denominators only."""
+
+    parts: tuple[Part, ...]
+    minibatch: int
+    behaviour: Behaviour = field(default_factory=Behaviour)
+
+    def weights(self, part: Part, logprobs: Floats) -> Floats | None:
+        """What the terms of this part are multiplied by (U), with log π of its response tokens now; None: by 1."""
+        example = part.example
+        if example.behaviour is None or self.behaviour.mode == "off":
+            return None
+        gaps = ((logprobs if part.start is None else part.start) - example.behaviour)[example.mask]
+        whole = loss_of(example.loss).needs.whole_sequences
+        return self.behaviour.weights(units_of_terms(example).sums(gaps), whole=whole)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stepped:
+    """What came of it. `logprobs` are those of each part's masked tokens, before the weights moved."""
+
+    loss: float
+    gradient_norm: float
+    logprobs: tuple[Floats, ...]
