@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 from learners.run.config import RunConfig
 from learners.run.ending import EndedBySignal, ended_by_signals
 from mutual_env.catalogue import Catalogue
-from mutual_env.errors import InvalidInputError, MutualEnvError, UnknownNameError
+from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvError, UnknownNameError
 
 
 class Command(Protocol):
@@ -47,8 +47,8 @@ _COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done; 1 what was begun has failed; 2 the arguments, the configuration or a path must be
-    corrected, and nothing was begun; 128 and the number of the signal that ended it."""
+    """The exit code: 0 done; 1 what was begun has failed; 2 the arguments, the configuration, a path or what is
+    installed must be corrected, and nothing was begun; 128 and the number of the signal that ended it."""
     args = _parse(_parser(), arguments)
     args.is_program = arguments is None
     try:
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = args.run(args)
     except MutualEnvError as error:
         print(f"error: {error}", file=sys.stderr)
-        asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError)) and not getattr(args, "running", False)
-        return 2 if asked_wrongly else 1
+        asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError, MissingExtraError))
+        return 2 if asked_wrongly and not getattr(args, "running", False) else 1
     except EndedBySignal as signal:
         return _interrupted(f"ended by {signal}", signal.number)
     except KeyboardInterrupt:

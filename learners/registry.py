@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_type_hints
 
 from learners.protocol import Learner
-from mutual_env import catalogue
+from mutual_env import options as typed
 from mutual_env.catalogue import Catalogue
+from mutual_env.errors import MissingExtraError
 
 LearnerFactory = Callable[..., Learner]
 F = TypeVar("F", bound=Callable[..., object])
+
+EXTRAS = {
+    "torch": "torch",
+    "tiny": "torch",
+    "openrlhf": "openrlhf",
+    "openrlhf_ray": "openrlhf",
+    "vllm": "vllm",
+}
+"""Of our learners: the extra that each needs."""
 
 _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
     "learner",
@@ -26,6 +36,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
         "vllm": "learners.vllm.make:make_vllm",
     },
 )
+_OPTION_CLASSES = "__option_classes__"  # the dataclasses whose fields a factory takes as options
 
 
 def register(name: str, target: str | LearnerFactory) -> None:
@@ -41,7 +52,7 @@ def names() -> list[str]:
 def make(name: str, /, **config: Any) -> Learner:
     """The learner registered as `name`: `make("torch", name="policy_0", path="models/smollm2")`."""
     check_options(name, config)
-    return _CATALOGUE.load(name)(**config)
+    return _load(name)(**config)
 
 
 def target(name: str) -> str | LearnerFactory:
@@ -51,12 +62,27 @@ def target(name: str) -> str | LearnerFactory:
 
 def options(name: str) -> list[str]:
     """The options that the learner registered as `name` takes."""
-    return list(inspect.signature(_CATALOGUE.load(name)).parameters)
+    return list(inspect.signature(_load(name)).parameters)
 
 
-def check_options(name: str, config: Iterable[str]) -> None:
-    """Raise on an option that the learner does not take, naming the nearest that it does."""
-    catalogue.check_options(f"learner {name!r}", _CATALOGUE.load(name), config)
+def check_options(name: str, config: Mapping[str, Any]) -> None:
+    """Raise on an option that the learner does not take, naming the nearest that it does, and on a wrong value."""
+    typed.check_options(f"learner {name!r}", _load(name), config)
+
+
+def check(name: str, config: Mapping[str, Any]) -> None:
+    """Whether `make` would accept this, found out without building what is slow to build.
+
+    A factory may have `dry_run`, which is called with the same arguments and raises where they make no sense.
+    """
+    factory = _load(name)
+    typed.check_options(f"learner {name!r}", factory, config, complete=True)
+    for options_class in getattr(factory, _OPTION_CLASSES, ()):
+        fields = {field.name for field in dataclasses.fields(options_class)}
+        options_class(**{key: value for key, value in config.items() if key in fields})
+    dry_run = getattr(factory, "dry_run", None)
+    if dry_run is not None:
+        dry_run(**config)
 
 
 def takes(options_class: type) -> Callable[[F], F]:
@@ -72,6 +98,28 @@ def takes(options_class: type) -> Callable[[F], F]:
         ]
         shown = signature.replace(parameters=[*own.values(), *fields])
         setattr(factory, "__signature__", shown)  # noqa: B010  (what inspect.signature reads)
+        hints = {**getattr(factory, typed.HINTS, {}), **get_type_hints(options_class, include_extras=True)}
+        setattr(factory, typed.HINTS, hints)
+        setattr(factory, _OPTION_CLASSES, (*getattr(factory, _OPTION_CLASSES, ()), options_class))
         return factory
 
     return decorate
+
+
+def tried_by(dry_run: Callable[..., None]) -> Callable[[LearnerFactory], LearnerFactory]:
+    """A factory whose arguments `check` tries with this: see there."""
+
+    def decorate(factory: LearnerFactory) -> LearnerFactory:
+        setattr(factory, "dry_run", dry_run)  # noqa: B010  (an attribute of a function)
+        return factory
+
+    return decorate
+
+
+def _load(name: str) -> LearnerFactory:
+    try:
+        return _CATALOGUE.load(name)
+    except ModuleNotFoundError as error:
+        if name not in EXTRAS:
+            raise
+        raise MissingExtraError.of(f"learner {name!r} (no module {error.name!r})", EXTRAS[name]) from error

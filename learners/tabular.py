@@ -62,6 +62,10 @@ class TabularLearner:
             raise InvalidInputError(f"max_new_tokens of learner {name!r} must be at least 1, got {max_new_tokens}")
         if not temperature > 0.0:
             raise InvalidInputError(f"temperature of learner {name!r} must be above 0, got {temperature}")
+        if context < 0 or learning_rate < 0:
+            raise InvalidInputError(
+                f"context and learning_rate of learner {name!r} must be at least 0, got {context} and {learning_rate}"
+            )
         self._name = name
         self._tokenizer = tokenizer = in_shape(tokenizer or _toy_tokenizer(merges), PromptShape.of(prompt))
         self._max_new_tokens = max_new_tokens
@@ -73,6 +77,11 @@ class TabularLearner:
         self._initial = _initial_logits(tokenizer, alphabet, aversion)
         self._table: Table = {}
         self._version = 0
+
+    @classmethod
+    def dry_run(cls, **options: Any) -> None:
+        """Built at once, there is nothing to hold back."""
+        cls(**options)
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ that mean nothing. Two policies that know different parts are the smallest setti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,66 @@ import numpy as np
 import mutual_env
 from learners.example import Example
 from learners.protocol import Learner
-from learners.registry import takes
+from learners.registry import takes, tried_by
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
-from mutual_env.errors import UnknownNameError
+from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.options import check_options
 from mutual_env.seeding import derive_seed, generator
 from mutual_env.types import CrossEntropy, Ids, Task
 from tokenizers_bridge import Tokenizer
 
+ARCHITECTURES = ("llama", "gpt_neox")
 _POSITIONS = 512
+_LARGEST = 65_536
 
 
+def try_tiny(
+    *,
+    tokenizer: Tokenizer,
+    architecture: str = "llama",
+    width: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    warm_start: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """What can be said of the arguments without building the model."""
+    if architecture not in ARCHITECTURES:
+        raise UnknownNameError.of("architecture", architecture, ARCHITECTURES)
+    for name, value in (("width", width), ("layers", layers), ("heads", heads)):
+        if not 1 <= value <= _LARGEST:
+            raise InvalidInputError(f"{name} must lie between 1 and {_LARGEST}, got {value}")
+    if width % (2 * heads):
+        raise InvalidInputError(f"width must be a multiple of 2 * heads, got width={width} and heads={heads}")
+    if warm_start is not None:
+        given = ("model", "tokenizer", "seed", "options")
+        check_options("warm_start", warm_up, warm_start, complete=True, provided=given)
+        for name in given:
+            if name in warm_start:
+                raise UnknownNameError.of("option of warm_start", name, {"env", "knows", "steps"})
+        check_warm_start(**warm_start)
+
+
+def check_warm_start(
+    *,
+    env: str,
+    knows: Mapping[str, Sequence[str]],
+    steps: int = 150,
+    prompts: int = 64,
+    learning_rate: float = 3e-3,
+    env_options: Mapping[str, Any] | None = None,
+) -> None:
+    if steps < 0 or not learning_rate >= 0:
+        raise InvalidInputError(
+            f"steps and learning_rate of warm_start must be at least 0, got {steps} and {learning_rate}"
+        )
+    draws = mutual_env.make(env, agents=1, group_size=1, prompts_per_round=prompts, seed=0, **(env_options or {}))
+    with closing(draws):
+        draws.reset(seed=0, options={"round": 0})
+
+
+@tried_by(try_tiny)
 @takes(TorchOptions)
 def make_tiny(
     *,
@@ -65,7 +115,7 @@ def make_model(architecture: str, tokenizer: Tokenizer, *, width: int, layers: i
         "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, intermediate_size=2 * width)),
     }
     if architecture not in builders:
-        raise UnknownNameError.of("architecture", architecture, builders)
+        raise UnknownNameError.of("architecture", architecture, ARCHITECTURES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         return builders[architecture]()

@@ -6,7 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -99,17 +99,6 @@ def _docstring(target: str) -> str | None:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == first:
             return ast.get_docstring(node)
     return None
-
-
-def check_options(what: str, factory: Callable[..., Any], given: Iterable[str], also: Iterable[str] = ()) -> None:
-    """Refuse an option that the factory does not take, naming the nearest that it does (or that `also` would)."""
-    given = list(given)
-    parameters = inspect.signature(factory).parameters if given else {}  # some builtins have no signature
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for option in given:
-        if option not in parameters:
-            raise UnknownNameError.of(f"option of {what}", option, {*parameters, *also})
 
 
 def _place(target: object) -> str:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from mutual_env.catalogue import Catalogue, check_options, load
+from mutual_env.catalogue import Catalogue, load
 from mutual_env.errors import InvalidInputError
+from mutual_env.options import check_options
 from mutual_env.types import JSON, Metrics, Prompt, Reply, Task, Verdict
 from mutual_env.verifiers.spec import spec_id
 

@@ -21,10 +21,11 @@ import pettingzoo
 from pettingzoo.env_registry.exceptions import PettingZooRegistryError
 
 from mutual_env import interaction, verifiers
-from mutual_env.catalogue import check_options, load
+from mutual_env.catalogue import load
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.interaction import Speaker
+from mutual_env.options import check_options
 from mutual_env.spaces import MAX_CHARS
 from mutual_env.spec import EnvSpec, agent_names
 from mutual_env.tasks.arithmetic import ArithmeticTasks
@@ -181,7 +182,7 @@ def build(
 def _factory(id: str, source: SourceFactory, options: Mapping[str, Any]) -> Callable[..., TaskSource]:
     """What makes the family's tasks, once it is known to take these options."""
     factory = load(id, source) if isinstance(source, str) else source
-    check_options(id, factory, options, also=inspect.signature(build).parameters.keys() - _BUILT_WITH)
+    check_options(id, factory, options, also=inspect.signature(build).parameters.keys() - _BUILT_WITH, complete=True)
     return factory
 
 

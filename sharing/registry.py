@@ -7,6 +7,7 @@ from typing import Any
 
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import ConfigError, UnknownNameError
+from mutual_env.options import check_options
 from sharing.exchange.protocol import Exchange
 from sharing.situation import INHERITED, Common
 from sharing.wrapper import SharingWrapper, credits_below
@@ -94,11 +95,10 @@ def make(name: str, env: Any, *, exchange: Exchange | None = None, **options: An
         theirs = options_of(independent)
         below = {k: options.pop(k) for k in list(options) if k in theirs and (k in INHERITED or k not in mine)}
         _refuse_unknown(name, options, {*mine, *theirs})
+        check_options(f"strategy {name!r}", independent, below)
         env = independent(env, exchange=exchange, **below)
     _refuse_unknown(name, options, mine)
-    for option in _required(cls):
-        if option not in options:
-            raise ConfigError(f"strategy {name!r} needs the option {option!r}: see the docstring of {cls.__name__}")
+    check_options(f"strategy {name!r}", cls, options, complete=True, provided=("self", "env"))
     return cls(env, exchange=exchange, **options)
 
 
@@ -107,11 +107,6 @@ def options_of(cls: type[SharingWrapper]) -> set[str]:
     parameters = inspect.signature(cls.__init__).parameters.values()
     own = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     return own | set(Common.__annotations__)
-
-
-def _required(cls: type[SharingWrapper]) -> list[str]:
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
 
 
 def _refuse_unknown(name: str, options: dict[str, Any], known: set[str]) -> None:

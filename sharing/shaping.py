@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from mutual_env.errors import ConfigError
+from mutual_env.options import fields_of
 from mutual_env.types import Experience, Group, Lesson
 from sharing.records import reward_of
 
@@ -45,7 +46,7 @@ class SoftOverlong:
 
 def penalty_of(given: SoftOverlong | Mapping[str, Any] | None) -> SoftOverlong | None:
     """A strategy's option `length_penalty`."""
-    return SoftOverlong(**given) if isinstance(given, Mapping) else given
+    return fields_of("length_penalty", SoftOverlong, given) if isinstance(given, Mapping) else given
 
 
 def shaped(group: Group, penalty: SoftOverlong | None) -> Group:

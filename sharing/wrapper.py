@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Unpack, cast
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
+from mutual_env.options import fields_of
 from mutual_env.together import EndTogether
 from mutual_env.turns import ConversationEnv
 from mutual_env.types import JSON, AgentInfo, Group, Lesson
@@ -58,7 +59,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         self._publishes = _publishes(self, common.get("publish", ()), below)
         self._verify = _verify(env, common) if common.get("reverify", True) else None
         limits = common.get("limits", Limits())
-        self._limits = limits if isinstance(limits, Limits) else Limits(**limits)
+        self._limits = limits if isinstance(limits, Limits) else fields_of("limits", Limits, limits)
         self._trust: Edges = Edges.of("trust", common.get("trust", 1.0), self.possible_agents, at_least_0)
         self._most_diverged = checked_divergence(common.get("max_divergence", 1.0))
         self._penalty: SoftOverlong | None = penalty_of(common.get("length_penalty", below._penalty if below else None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import mutual_env
-from learners.cli import main
 from learners.run.shipped import config_file, shipped
 
 ROOT = Path(__file__).parents[1]
@@ -81,20 +79,6 @@ def test_a_shipped_configuration_is_found_by_any_of_its_names_and_a_file_that_is
     Path("quickstart.yaml").write_text("rounds: 1")
     assert config_file("quickstart.yaml") == Path("quickstart.yaml")
     assert config_file("nowhere.yaml") == Path("nowhere.yaml")
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_checked_without_its_models(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With rows of the published form; the models themselves need a hub."""
-    rows = [{"problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(600)]
-    for name, part in (("train", rows[:300]), ("test", rows[300:])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    paths = [f"env.options.path={tmp_path / 'train.jsonl'}", f"env.options.eval_path={tmp_path / 'test.jsonl'}"]
-    words = ["evaluation.prompts=16", *(paths if "math/" in recipe.read_text() else [])]
-    assert main(["train", str(recipe), "--dry-run", *words]) == 0
-    assert "strategy: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -50,7 +50,7 @@ _KINDS: dict[str, tuple[Names, Target]] = {
     "configs": (lambda: list(shipped()), about),
 }
 _EXTRAS = {
-    "learners": {"torch": "torch", "tiny": "torch", "openrlhf": "openrlhf", "openrlhf_ray": "openrlhf", "vllm": "vllm"},
+    "learners": registry.EXTRAS,
     "verifiers": {"math_verify": "math", "reasoning_gym": "gym"},
     "exchanges": {"ray": "ray"},
     "trackers": {name: name for name in ("tensorboard", "wandb", "mlflow", "trackio")},

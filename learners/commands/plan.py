@@ -13,7 +13,7 @@ from pathlib import Path
 from learners.report.plan_report import as_picture, as_report, some
 from learners.resources import Needs, Rounds
 from learners.resources.plan import Plan, make_plan, parse_devices
-from learners.run.build import check
+from learners.run.check import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite
 from learners.run.results import read_spans
 from learners.run.shipped import config_file
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         config = arm_config(suite, next(iter(suite.arms)), suite.seeds[0])
     else:
         config = load_run(args.config, args.overrides)
-    places = check(config).as_measured(read_spans(args.like) if args.like is not None else [])
+    places = check(config, here=False).as_measured(read_spans(args.like) if args.like is not None else [])
     plan = make_plan(places.demands, args.devices or places.supply, Rounds(args.rounds, places.staleness))
     return show(plan, places.untimed(), args.picture)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from learners.report import write_suite_report
 from learners.report.progress import SuiteProgress
 from learners.report.tables import comparison, curves
-from learners.run.build import check
+from learners.run.check import check
 from learners.run.config import arm_config, load_suite, to_yaml
 from learners.run.shipped import config_file
 from learners.run.suite import run_suite

@@ -13,7 +13,7 @@ from pathlib import Path
 from learners.numerics import begin_again, environment
 from learners.report import write_run_report
 from learners.report.progress import RunProgress
-from learners.run.build import check
+from learners.run.check import check
 from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
 from learners.run.directory import RunDirectory
 from learners.run.ending import end_with

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from learners.losses.protocol import Loss
-from mutual_env import catalogue
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import InvalidInputError
+from mutual_env.options import check_options
 from mutual_env.types import LossSpec
 
 _CATALOGUE: Catalogue[type[Loss]] = Catalogue(
@@ -48,7 +48,7 @@ def loss_of(spec: LossSpec) -> Loss:
             f"a lesson's loss must be a LossSpec, such as PolicyGradient() or NamedLoss.of(name), got {spec!r}"
         )
     make = _CATALOGUE.load(spec.name)
-    catalogue.check_options(f"loss {spec.name!r}", make, spec.options)
+    check_options(f"loss {spec.name!r}", make, list(spec.options))
     loss = make(**spec.options)
     if not isinstance(loss, Loss):
         raise InvalidInputError(

@@ -13,9 +13,9 @@ from learners.example import Example
 from learners.openrlhf.make_actor import make_actor
 from learners.openrlhf.trainer import ActorTrainer
 from learners.protocol import Learner
-from learners.registry import takes
+from learners.registry import takes, tried_by
 from learners.torch.initial import InitialPolicy
-from learners.torch.learner import TorchLearner
+from learners.torch.learner import TorchLearner, try_torch
 from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
@@ -71,6 +71,7 @@ class InProcessTrainer:
             return self._trainer.update(examples)
 
 
+@tried_by(try_torch)
 @takes(TorchOptions)
 def make_openrlhf(
     path: str = "",

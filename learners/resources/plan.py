@@ -11,6 +11,8 @@ from learners.resources.demand import GIB, Demand, Node, Patience, Refusal, Roun
 from learners.resources.simulate import Meeting, Simulation, simulate
 from mutual_env.errors import InvalidInputError
 
+MOST_NODES, MOST_GPUS = 4096, 64
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -63,7 +65,11 @@ def parse_devices(text: str) -> Supply:
                 f"--devices {part.strip()!r} must read NODESxGPUS[:GIB][@CPUS], e.g. 2x8:80 for two nodes of eight "
                 "GPUs with 80 GiB, or 1x0@16 for one of 16 CPUs"
             )
-        count, gpus = int(match[1]), int(match[2])
+        count, gpus = int(match[1][:9]), int(match[2][:9])
+        if not (1 <= count <= MOST_NODES and gpus <= MOST_GPUS and len(match[0]) < 60):
+            raise InvalidInputError(
+                f"--devices {part.strip()[:60]!r}: nodes must be 1 to {MOST_NODES}, GPUs of each at most {MOST_GPUS}"
+            )
         memory, cpus = int(float(match[3] or 0) * GIB), float(match[4] or 16 * max(1, gpus))
         nodes += [Node(f"node{len(nodes) + index}", cpus, gpus, memory) for index in range(count)]
     return Supply(tuple(nodes))

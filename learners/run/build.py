@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from learners import registry
 from learners.protocol import Learner
 from learners.resources.executor import Executor
-from learners.run import trackers
 from learners.run.config import PolicyConfig, RunConfig
 from learners.run.envs import Envs
 from learners.run.loop import Loop, Noticed, TaskEnv
-from learners.run.places import Places, read_places
+from learners.run.places import Places
 from learners.seat import seated
+from mutual_env.errors import ConfigError
 from mutual_env.seeding import derive_seed
-from mutual_env.types import Prompt
 from mutual_env.verifiers import VerifierPool
-from sharing.exchange import Exchange, InMemoryExchange
+from sharing.exchange import Exchange
 from sharing.exchange import registry as exchanges
 from tokenizers_bridge import TokenizerBridge, load
 
@@ -99,31 +99,16 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:
     """Every learner is told its name; its own `seed` has the run's as the default, if it takes one. A `tokenizer` is
     whatever `tokenizers_bridge.load` takes."""
-    options = dict(policy.options)
-    if "tokenizer" in options:
+    return registry.make(policy.learner, **learner_options(name, policy, seed))
+
+
+def learner_options(name: str, policy: PolicyConfig, seed: int) -> dict[str, Any]:
+    """What `registry.make` is told."""
+    if "name" in policy.options:
+        raise ConfigError(f"a learner is told its name, {name!r}, by the run: leave the option 'name' out")
+    options = {**policy.options, "name": name}
+    if options.get("tokenizer") is not None:
         options["tokenizer"] = load(options["tokenizer"])
     if "seed" in registry.options(policy.learner):
         options.setdefault("seed", derive_seed(seed, "learner", name))
-    return registry.make(policy.learner, name=name, **options)
-
-
-def check(config: RunConfig) -> Places:
-    """Whether every part takes what the configuration gives it, without building what is slow to build. Where its
-    policies would live."""
-    places = read_places(config)
-    for policy in (*config.policies.values(), *config.teachers.values(), *config.seats.values()):
-        registry.check_options(policy.learner, policy.options)
-    exchanges.check_options(config.sharing.exchange, config.sharing.exchange_options)
-    trackers.check(config.trackers)
-    envs = Envs.of(config, apart=places.apart, seats=dict.fromkeys(config.seats, _silent))
-    with ExitStack() as stack:
-        stack.callback(envs.shared(envs.together()[0], InMemoryExchange()).close)
-        held_out = envs.held_out(envs.policies)
-        if held_out is not None:
-            stack.callback(held_out.close)
-    return places
-
-
-def _silent(prompts: Sequence[Prompt], seed: int) -> list[str]:
-    """Sits in a seat while nobody is asked."""
-    return [""] * len(prompts)
+    return options

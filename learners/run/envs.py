@@ -10,10 +10,21 @@ import mutual_env
 import sharing
 from learners.run.config import EnvConfig, EvaluationConfig, RunConfig, SharingConfig
 from learners.run.loop import SharedEnv, TaskEnv
+from mutual_env.errors import ConfigError
 from mutual_env.interaction import Speaker
+from mutual_env.options import check_value
 from mutual_env.seeding import derive_seed
 from mutual_env.verifiers import VerifierPool
 from sharing.exchange import Exchange
+
+_THE_RUNS = {
+    "seed": "set `seed` of the run",
+    **dict.fromkeys(("agents", "pool", "seats", "id", "env_id", "task_source"), "the run gives it"),
+    **{
+        name: f"set env.{name} (of evaluations: evaluation.prompts, evaluation.samples)"
+        for name in ("group_size", "prompts_per_round", "on_unscored", "unscored_limit", "max_turns", "max_tokens")
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ class Envs:
             "group_size": evaluation.samples,
             "seed": derive_seed(self.seed, "evaluation"),
         }
-        return self._make(**settings, **evaluation.options, **_given(pool))
+        return self._make(**settings, **_own("evaluation.options", evaluation.options), **_given(pool))
 
     def _make(self, **changes: Any) -> TaskEnv:
         """Without sharing."""
@@ -70,7 +81,7 @@ class Envs:
             "max_turns": env.max_turns,
             "max_tokens": env.max_tokens,
             "seats": self.seats,
-            **env.options,
+            **_own("env.options", env.options),
             **changes,
         }
         made: TaskEnv = mutual_env.make(env.id, **settings)
@@ -88,6 +99,15 @@ class Envs:
             options["peers"] = sharing.ring(self.policies, options["peers"])
         options.setdefault("limits", {"max_group": max(sharing.Limits().max_group, self.env.group_size)})
         return options
+
+
+def _own(where: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options of the task family alone: what the run says in its own keys is not said twice."""
+    for name in options:
+        check_value(where, name, str)
+        if name in _THE_RUNS:
+            raise ConfigError(f"{where}.{name} is not for the task family to say: {_THE_RUNS[name]}")
+    return options
 
 
 def _given(pool: VerifierPool | None) -> dict[str, Any]:

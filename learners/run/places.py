@@ -27,6 +27,7 @@ from learners.resources.limits import Limits
 from learners.resources.plan import parse_devices
 from learners.run.config import PolicyConfig, ResourcesConfig, RunConfig, SharingConfig
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
+from mutual_env.options import check_options, check_value
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ _EXECUTORS: dict[str, Callable[..., Executor]] = {
     "processes": ProcessExecutor,
     "ray": RayExecutor,
 }
+_MOST = 4096
 _GIVEN = ("demands", "supply", "patience", "clock")  # what an executor takes that is no option of the configuration
 
 
@@ -100,9 +102,7 @@ def read_places(config: RunConfig) -> Places:
     """The section as a value; what makes no sense is refused before anything is started."""
     resources, policies = config.resources, list(config.policies)
     _check_executor(resources)
-    for policy in resources.demands:
-        if policy not in policies:
-            raise UnknownNameError.of("policy in resources.demands", policy, policies)
+    _check_demands(resources.demands, policies)
     supply = parse_devices(resources.devices) if resources.devices else Supply.local()
     places = Places(
         executor=resources.executor,
@@ -123,17 +123,31 @@ def read_places(config: RunConfig) -> Places:
 def _check_executor(resources: ResourcesConfig) -> None:
     if resources.executor not in _EXECUTORS:
         raise UnknownNameError.of("resources.executor", resources.executor, _EXECUTORS)
-    known = inspect.signature(_EXECUTORS[resources.executor]).parameters
+    what, factory = f"executor {resources.executor!r}", _EXECUTORS[resources.executor]
     for option in resources.options:
-        if option not in known or option in _GIVEN:
-            raise UnknownNameError.of(f"option of executor {resources.executor!r}", option, known)
+        if option in _GIVEN:
+            raise UnknownNameError.of(
+                f"option of {what}", option, inspect.signature(factory).parameters.keys() - set(_GIVEN)
+            )
+    check_options(what, factory, resources.options)
+    for option in ("threads", "keep"):
+        if not 1 <= resources.options.get(option, 1) <= _MOST:
+            raise ConfigError(f"resources.options.{option} must lie between 1 and {_MOST}")
+
+
+def _check_demands(demands: Mapping[Any, Any], policies: Collection[str]) -> None:
+    for policy, spec in demands.items():
+        if policy not in policies:
+            raise UnknownNameError.of("policy in resources.demands", policy, policies)
+        check_value(f"resources.demands.{policy}", spec, Mapping[str, Any])
+        check_value(f"resources.demands.{policy}.phases", spec.get("phases", {}), Mapping[str, Mapping[str, Any]])
 
 
 def _staleness(sharing: SharingConfig, policies: Collection[str]) -> int:
     """The bound of asynchronous rounds: the `max_staleness` of the strategy."""
     options = sharing.options
     bound = options.get("max_staleness")
-    if not isinstance(bound, int) or bound < 1:
+    if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
         given = f"{bound!r}" if "max_staleness" in options else "none"
         raise ConfigError(
             f"resources.mode=asynchronous takes its bound from the strategy, and {sharing.strategy!r} is given {given}"
@@ -182,16 +196,15 @@ def _demand(policy: str, spec: Mapping[str, Any]) -> Demand:
 
 
 def _make(cls: type[T], settings: Mapping[str, Any], where: str) -> T:
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in settings:
-        if key not in known:
-            raise UnknownNameError.of(f"key in resources.{where}", key, known)
+    fields = _whole(settings, "memory")
+    check_options(f"resources.{where}", cls, fields, complete=True)
     try:
-        return cls(**_whole(settings, "memory"))
-    except (TypeError, InvalidInputError) as error:
+        return cls(**fields)
+    except InvalidInputError as error:
         raise ConfigError(f"resources.{where}: {error}") from error
 
 
 def _whole(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
     """YAML reads 2.0e9 as a float; bytes are whole."""
-    return {**settings, **({key: int(settings[key])} if key in settings else {})}
+    value = settings.get(key)
+    return {**settings, **({key: int(value)} if isinstance(value, float) and value.is_integer() else {})}

@@ -11,12 +11,13 @@ from transformers import PreTrainedModel
 
 from learners.checks import check_examples, check_sequences
 from learners.example import Example
+from learners.model_directory import check_model_directory
 from learners.protocol import Learner
-from learners.registry import takes
+from learners.registry import takes, tried_by
 from learners.sampling import asked_for
 from learners.torch import storage
 from learners.torch.export import write_adapter, write_model
-from learners.torch.model import PROBE, LanguageModel, load_pretrained, release_freed_memory
+from learners.torch.model import PROBE, LanguageModel, device_of, load_pretrained, release_freed_memory
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import sample_groups
@@ -192,6 +193,16 @@ def probe_of(tokenizer: Tokenizer) -> Sequence[int] | Ids:
         return ()
 
 
+def try_torch(path: str = "", *, model: Any = None, device: str = "auto", **others: Any) -> None:
+    """What can be said of a learner's arguments without building it."""
+    if bool(path) == (model is not None):
+        raise InvalidInputError("give either path, a local model directory, or a model with its tokenizer, not both")
+    if path:
+        check_model_directory(Path(path))
+    device_of(device)
+
+
+@tried_by(try_torch)
 @takes(TorchOptions)
 def make_torch(
     path: str = "",

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from learners.model_directory import check_model_directory
 from learners.placement import gpus_here
 from learners.torch.attention import CausalRows, Layout, OneByOne, Prefill, layouts
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step, lean_decoder
 from learners.torch.options import TorchOptions
-from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError
+from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.types import Ids
 
 SELF_CHECK_TOLERANCE = 1e-3
@@ -92,7 +93,7 @@ class LanguageModel:
         self, model: PreTrainedModel, vocab_size: int, options: TorchOptions, probe: Sequence[int] | Ids = ()
     ) -> None:
         """`probe`: ids of ordinary text, on which the parts are checked against the whole."""
-        self.device = _device(options.device)
+        self.device = device_of(options.device)
         self.dtype = getattr(torch, options.dtype)
         model = model.to(device=self.device, dtype=self.dtype)
         model.requires_grad_(True)
@@ -215,10 +216,7 @@ class LanguageModel:
 
 def load_pretrained(path: Path) -> PreTrainedModel:
     """The model in a local directory; nothing is fetched and no code of the directory is run."""
-    if not (path / "config.json").is_file():
-        raise StorageError(
-            f"{path} holds no model (config.json is missing): give the directory that `save_pretrained` wrote"
-        )
+    check_model_directory(path)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     )
@@ -232,7 +230,7 @@ def release_freed_memory() -> None:
         trim(0)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     here = gpus_here()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() and here != () else "cpu"

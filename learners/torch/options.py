@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -39,7 +39,7 @@ class TorchOptions(UpdateOptions):
     top_p: float = 1.0
     top_k: int = 0
     max_rows: int = 256
-    stop: tuple[str, ...] = ()
+    stop: Sequence[str] = ()
     prompt: Mapping[str, Any] | None = None
     learning_rate: float = 1e-5
     weight_decay: float = 0.0
@@ -74,11 +74,16 @@ class TorchOptions(UpdateOptions):
             "warmup_steps",
             "total_steps",
             "lora_rank",
+            "learning_rate",
             "weight_decay",
             "max_gradient_norm",
+            "seed",
         ):
             if getattr(self, name) < 0:
                 raise InvalidInputError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InvalidInputError(f"{name} must be at least 0 and below 1, got {getattr(self, name)!r}")
         if not self.temperature > 0.0:
             raise InvalidInputError(
                 f"temperature must be above 0, got {self.temperature!r}: use top_k=1 for the most likely token"

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from learners import registry
-from learners.registry import takes
+from learners.registry import takes, tried_by
 from learners.torch.options import TorchOptions
 from learners.vllm.engine import SamplingEngine
 from learners.vllm.local import LocalEngine
 from learners.vllm.sampled import VllmSampled
 from learners.vllm.server import ServerEngine
-from learners.vllm.transport import make_transport
+from learners.vllm.transport import check_transport, make_transport
+from mutual_env.errors import InvalidInputError, MissingExtraError
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
 
 
+def try_vllm(
+    path: str,
+    *,
+    name: str = "",
+    trainer: str = "torch",
+    server: str = "",
+    transport: str = "file",
+    transport_options: Mapping[str, Any] | None = None,
+    engine: Mapping[str, Any] | None = None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> None:
+    """What can be said of the arguments without an engine."""
+    if not server and importlib.util.find_spec("vllm") is None:
+        raise MissingExtraError.of("learner 'vllm' (without `server`)", "vllm")
+    if server and not server.startswith(("http://", "https://")):
+        raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {server!r}")
+    check_transport(transport)
+    registry.check(trainer, {"path": path, **options})
+
+
+@tried_by(try_vllm)
 @takes(TorchOptions)
 def make_vllm(
     path: str,

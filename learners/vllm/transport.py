@@ -20,17 +20,24 @@ if TYPE_CHECKING:
 MEMORY = Path("/dev/shm")
 
 
+TRANSPORTS = ("file", "ipc", "nccl")
+
+
+def check_transport(name: str) -> None:
+    if name not in TRANSPORTS:
+        raise InvalidInputError(f"transport must be one of {', '.join(TRANSPORTS)}, got {name!r}")
+
+
 def make_transport(name: str, **options: Any) -> Transport:
     """`file` works wherever both processes see one directory; `ipc` and `nccl` need CUDA devices."""
+    check_transport(name)
     match name:
         case "file":
             return FileTransport(**options)
         case "ipc":
             return NativeTransport(name)
-        case "nccl":
-            return NativeTransport(name, rendezvous=Rendezvous(**options))
         case _:
-            raise InvalidInputError(f"transport must be 'file', 'ipc' or 'nccl', got {name!r}")
+            return NativeTransport(name, rendezvous=Rendezvous(**options))
 
 
 class FileTransport:

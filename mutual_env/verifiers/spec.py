@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from mutual_env.catalogue import Catalogue, check_options, load
+from mutual_env.catalogue import Catalogue, load
 from mutual_env.errors import InvalidInputError, MissingExtraError
+from mutual_env.options import check_options
 from mutual_env.types import JSON, Task, Verdict
 
 MAX_CHARS = 16_384
@@ -153,7 +154,7 @@ def build(spec: VerifierSpec, target: str) -> Verifier:
         raise InvalidInputError(
             f"{what}: {target} must be a class or function that returns a verifier, got {factory!r}"
         )
-    check_options(what, factory, spec.kwargs)
+    check_options(what, factory, spec.kwargs, complete=True)
     verifier = factory(**spec.kwargs)
     if not isinstance(verifier, Verifier):
         raise InvalidInputError(

@@ -8,11 +8,11 @@ A target is called with the place in the run's directory that is the exchange's,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mutual_env import catalogue
+from mutual_env import options as typed
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import ConfigError
 from sharing.exchange.protocol import Exchange
@@ -51,8 +51,8 @@ def make(name: str, path: Path, **options: Any) -> Exchange:
     return made
 
 
-def check_options(name: str, options: Iterable[str]) -> None:
-    """Raise on an option that the exchange does not take, naming the nearest that it does."""
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise on an option that the exchange does not take, naming the nearest that it does, and on a wrong value."""
     if "path" in options:
         raise ConfigError(f"exchange {name!r} is told its path by the run: leave the option 'path' out")
-    catalogue.check_options(f"exchange {name!r}", _CATALOGUE.load(name), options)
+    typed.check_options(f"exchange {name!r}", _CATALOGUE.load(name), options, complete=True, provided=["path"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
+from mutual_env.options import Unbounded
 from mutual_env.types import AuthorWeight, Lesson, PolicyGradient
 from sharing.advantages import Std, checked_std
 from sharing.pooling import Pool, check_normalise, pooled_advantages, pools, untraced
@@ -31,8 +32,8 @@ class FilteredTruncatedSampling(SharingWrapper):
         self,
         env: Any,
         *,
-        max_kl: float = 50.0,
-        ratio_cap: float = 2.0,
+        max_kl: Unbounded = 50.0,
+        ratio_cap: Unbounded = 2.0,
         normalise: Literal["author", "union"] = "author",
         std: Std = True,
         clip_low: float = 0.2,

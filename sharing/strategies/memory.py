@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Unpack
 
 from mutual_env.errors import ConfigError
+from mutual_env.options import Unbounded
 from mutual_env.seeding import generator
 from mutual_env.types import JSON, Experience, Group, Lesson, Metrics
 from sharing.edges import PerEdge
@@ -44,7 +45,7 @@ class RescueMemory(SharingWrapper):
         compatible: bool = False,
         own: bool = True,
         own_weight: float = 4.0,
-        half_life: float = 32.0,
+        half_life: Unbounded = 32.0,
         per_task: int = 4,
         capacity: int = 4096,
         budget: int | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
+from mutual_env.options import Unbounded
 from mutual_env.types import AuthorPolicy, Lesson, PolicyGradient
 from sharing.advantages import Std, checked_std
 from sharing.pooling import Pool, check_normalise, pooled_advantages, pools, untraced
@@ -35,7 +36,7 @@ class PeerRolloutPooling(SharingWrapper):
         std: Std = True,
         clip_low: float = 0.2,
         clip_high: float = 0.2,
-        ratio_cap: float = 8.0,
+        ratio_cap: Unbounded = 8.0,
         above_cap: Literal["clamp", "weight", "mask"] = "clamp",
         normalise: Literal["union", "author"] = "union",
         **common: Unpack[Common],

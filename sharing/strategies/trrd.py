@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 from mutual_env.errors import ConfigError
+from mutual_env.options import Unbounded
 from mutual_env.types import OldPolicy, TeacherMixture
 from sharing.situation import Common, Credit, Shared, Situation
 from sharing.wrapper import SharingWrapper
@@ -27,7 +28,7 @@ class TrustRegionRatioDistillation(SharingWrapper):
     needs: ClassVar[frozenset[Credit]] = frozenset({"own rollouts"})
 
     def __init__(
-        self, env: Any, *, teacher: str, alpha: float = 0.5, log_ratio_limit: float = 1.0, **common: Unpack[Common]
+        self, env: Any, *, teacher: str, alpha: float = 0.5, log_ratio_limit: Unbounded = 1.0, **common: Unpack[Common]
     ) -> None:
         super().__init__(env, **common)
         if not 0.0 <= alpha <= 1.0:

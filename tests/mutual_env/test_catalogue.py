@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mutual_env.catalogue import Catalogue, check_options, load
+from mutual_env.catalogue import Catalogue, load
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
 
@@ -59,16 +59,3 @@ def test_a_module_that_misses_something_itself_says_what(tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_tractor"):
         load("animal 'cow'", "farm_of_ours:Cow")
-
-
-def test_an_option_that_is_not_taken_is_refused_with_the_nearest() -> None:
-    def cow(name: str, milk: float = 1.0) -> None: ...
-
-    def anything(**options: object) -> None: ...
-
-    check_options("animal 'cow'", cow, ["milk"])
-    check_options("anything", anything, ["mlik"])
-    with pytest.raises(UnknownNameError, match="option of animal 'cow' 'mlik': did you mean 'milk'"):
-        check_options("animal 'cow'", cow, ["mlik"])
-    with pytest.raises(UnknownNameError, match="did you mean 'agents'"):
-        check_options("animal 'cow'", cow, ["agnets"], also=["agents"])

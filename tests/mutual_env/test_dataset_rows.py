@@ -215,10 +215,18 @@ def test_bytes_that_are_no_utf8_and_names_that_no_file_can_have_are_said(tmp_pat
     ("options", "error", "says"),
     [
         ({}, InvalidInputError, "path is missing"),
-        ({"columns": {"answer": 3}}, InvalidInputError, "columns must map names to columns"),
+        (
+            {"columns": {"answer": 3}},
+            InvalidInputError,
+            "'columns' of dataset/jsonl-v0 must be a mapping",
+        ),
         ({"template": "no place"}, InvalidInputError, "template must contain {prompt}"),
         ({"keep": "level"}, InvalidInputError, "keep must be a list"),
-        ({"eval_share": "half"}, InvalidInputError, "eval_share must lie in [0, 1]"),
+        (
+            {"eval_share": "half"},
+            InvalidInputError,
+            "must be a finite number, got 'half'",
+        ),
         ({"colums": {}}, UnknownNameError, "'columns'"),
         ({"prompt": {"sistem": "x"}}, UnknownNameError, "'system'"),
         ({"prompt": {"template": "x"}}, InvalidInputError, "prompt.template must contain {prompt}"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from learners.run.build import check
-from learners.run.config import arm_config, is_suite, load_run, load_suite, to_yaml
+from learners.run.check import check
+from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
 from learners.run.envs import Envs
-from mutual_env.errors import ConfigError, MutualEnvError
+from mutual_env.errors import ConfigError, InvalidInputError, MutualEnvError
 from sharing.exchange import InMemoryExchange
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))  # recipes: tests/test_distribution.py
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
 RUN = """
 rounds: 3
@@ -102,6 +105,42 @@ def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path, text: str, sen
         ("sharing.exchange_options.path=x", "leave the option 'path' out"),
         ("policies.ada.learner=tabula", "did you mean 'tabular'"),
         ("policies.ada.options.learning_rat=1", "did you mean 'learning_rate'"),
+        (
+            "policies.ada.options.learning_rate=fast",
+            "policies.ada: option 'learning_rate' of learner 'tabular' must be a finite number, got 'fast'",
+        ),
+        ("policies.ada.options.learning_rate=.nan", "'learning_rate' of learner 'tabular' must be a finite number"),
+        ("policies.ada.options.temperature=0", "temperature of learner 'ada' must be above 0"),
+        ("policies.ada.options.name=eve", "leave the option 'name' out"),
+        ("policies.ada.options.tokenizer=5", "policies.ada: "),
+        ("policies.bob.learner=tiny", "policies.bob: learner 'tiny' needs the option 'tokenizer'"),
+        (
+            "policies.bob={learner: tiny, options: {architecture: qwen, tokenizer: {kind: char, alphabet: a}}}",
+            "known: ",
+        ),
+        ("policies.bob={learner: torch, options: {path: m/none}}", "policies.bob: path='m/none' does not exist"),
+        ("policies.bob={learner: torch, options: {path: m, top_k: many}}", "must be a whole number, got 'many'"),
+        ("policies.bob={learner: torch}", "policies.bob: give either path"),
+        (
+            "sharing={strategy: sgt, options: {weight: .nan}}",
+            "'weight' of strategy 'sgt' must be a finite number",
+        ),
+        ("sharing={strategy: sgt, options: {wait: .inf, peers: [ada]}}", "'wait' of strategy 'sgt' must be a finite"),
+        ("sharing={strategy: sgt, options: {limits: {max_tokens: x}}}", "option 'max_tokens' of limits"),
+        ("sharing={strategy: trrd}", "strategy 'trrd' needs the option 'teacher' (a text)"),
+        ("sharing={strategy: trrd, options: {teacher: eve}}", "unknown sharing.options.teacher 'eve'"),
+        ("sharing.exchange_options.timeout=long", "option 'timeout' of exchange 'sqlite' must be a finite number"),
+        ("env.options.digits=many", "option 'digits' of mutual/arithmetic-v0 must be a whole number, got 'many'"),
+        ("env.options.group_size=4", "env.options.group_size is not for the task family to say: set env.group_size"),
+        ("evaluation={every: 1, prompts: 500, options: {digits: 1, split: eval}}", "evaluation.prompts=500: "),
+        ("resources.devices=9999999999x9999999999:1", "nodes must be 1 to 4096"),
+        (
+            "resources={executor: processes, options: {threads: many}}",
+            "'threads' of executor 'processes' must be",
+        ),
+        ("resources.demands={ada: 5}", "resources.demands.ada must be a mapping"),
+        ("resources.patience={limit: .inf}", "option 'limit' of resources.patience must be a finite number"),
+        ("output=/proc/nowhere", "output: /proc/nowhere/run cannot be written to"),
     ],
 )
 def test_a_dry_run_finds_what_only_the_parts_know(tmp_path: Path, override: str, sentence: str) -> None:
@@ -132,14 +171,37 @@ def test_an_arm_with_an_unknown_key_is_refused_when_the_suite_is_loaded(tmp_path
         load_suite(written(tmp_path, SUITE.replace("sgt: {sharing.strategy", "sgt: {sharing.strateggy")))
 
 
+def put_in_place(config: RunConfig) -> None:
+    """What a configuration names and does not bring: a directory for each model, rows of the published form."""
+    for policy in (*config.policies.values(), *config.teachers.values()):
+        if "path" in policy.options:
+            model = Path(policy.options["path"])
+            model.mkdir(parents=True, exist_ok=True)
+            (model / "config.json").write_text("{}")
+            (model / "model.safetensors").touch()
+    for key in ("path", "eval_path"):
+        if key in config.env.options:
+            rows = Path(config.env.options[key])
+            rows.parent.mkdir(parents=True, exist_ok=True)
+            table = [{"problem": f"{key}: what is {i}+{i}?", "answer": str(2 * i)} for i in range(600)]
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), rows)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_shipped_configuration_is_accepted_by_its_parts(path: Path) -> None:
-    if not is_suite(path):
-        check(load_run(path))
-        return
-    suite = load_suite(path)
-    for arm in suite.arms:
-        check(arm_config(suite, arm, suite.seeds[0]))
+def test_every_shipped_configuration_is_accepted_by_its_parts(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite(path) if is_suite(path) else None
+    configs = [arm_config(suite, arm, suite.seeds[0]) for arm in suite.arms] if suite else [load_run(path)]
+    for config in configs:
+        put_in_place(config)
+        before = sorted(tmp_path.rglob("*"))
+        check(config)
+        assert sorted(tmp_path.rglob("*")) == before
+        if config.env.id == "math/jsonl-v0":
+            with pytest.raises(InvalidInputError, match=r"evaluation\.prompts=700: "):
+                check(replace(config, evaluation=replace(config.evaluation, prompts=700)))
 
 
 def test_there_are_shipped_configurations() -> None:

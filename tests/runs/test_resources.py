@@ -14,7 +14,7 @@ from learners import registry
 from learners.cli import main
 from learners.example import Example
 from learners.report import write_run_report
-from learners.run.build import check
+from learners.run.check import check
 from learners.run.checkpoint import load
 from learners.run.config import load_run
 from learners.run.directory import read_lines
@@ -231,7 +231,7 @@ def test_a_policy_that_hangs_is_parked_and_the_others_go_on_also_after_a_resume(
         ("resources.demands={eve: {}}", "unknown policy in resources.demands 'eve'"),
         ("resources.demands={ada: {phases: {act: {gpu: 1}}}}", "did you mean 'gpus'"),
         ("resources.demands={ada: {phases: {act: {gpus: -1}}}}", "Needs.gpus must be a number of at least 0"),
-        ("resources.patience={limit: .inf}", "Patience.limit must be finite"),
+        ("resources.patience={limit: .inf}", "option 'limit' of resources.patience must be a finite number, got inf"),
         ("resources.devices=two", "must read NODESxGPUS"),
         ("resources.mode=async", "resources.mode must be one of synchronous, asynchronous"),
         ("sharing.exchange=ray", "needs resources.executor=ray"),

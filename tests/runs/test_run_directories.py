@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from learners.cli import main
-from learners.run.build import check
+from learners.run.check import check
 from learners.run.config import load_run, load_suite
 from learners.run.directory import RunDirectory
 from learners.run.training import resume, train

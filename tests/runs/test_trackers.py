@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from learners.run import trackers
-from learners.run.build import check
+from learners.run.check import check
 from learners.run.config import load_run
 from learners.run.trackers import TrackedRun
 from learners.run.tracking import finite

@@ -175,7 +175,7 @@ def test_masked_completions_count_in_their_group_and_are_not_trained_on() -> Non
         assert masked == tuple(x for x in plain if x.experience.completion.finish_reason == "stop")
     env = sharing.make("prp", ScriptedEnv(["a", "b"], prompts=1, group=3), truncated="mask")
     assert play(env, answers)["a"]["metrics"]["share/masked"] == 2.0
-    with pytest.raises(ConfigError, match="keep, mask"):
+    with pytest.raises(ConfigError, match="one of 'keep', 'mask', got"):
         sharing.make("grpo", ScriptedEnv(["a"]), truncated="drop")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mutual_env.catalogue import Catalogue, check_options
+from mutual_env.catalogue import Catalogue
 from mutual_env.errors import (
     ConformanceError,
     InvalidInputError,
@@ -21,6 +21,7 @@ from mutual_env.errors import (
     MutualEnvError,
     UnknownNameError,
 )
+from mutual_env.options import check_options
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
 from tokenizers_bridge.kinds.huggingface import from_huggingface
 from tokenizers_bridge.kinds.published import PUBLISHED, published
@@ -83,11 +84,8 @@ def described(spec: Mapping[str, Any]) -> Tokenizer:
     if not isinstance(kind, str):
         raise UnknownNameError.of("tokenizer kind", kind, _KINDS.names())
     make = _KINDS.load(kind)
-    check_options(f"tokenizer kind {kind!r}", make, options)
-    try:
-        return make(**options)
-    except TypeError as error:
-        raise InvalidInputError(f"tokenizer of kind {kind!r}: {error}") from error
+    check_options(f"tokenizer kind {kind!r}", make, options, complete=True)
+    return make(**options)
 
 
 def target(name: str) -> str | Callable[..., Tokenizer]:

@@ -16,9 +16,9 @@ from learners.example import Example
 from learners.openrlhf.cluster.actor import PolicySpec, SharingPolicyActor
 from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy
 from learners.openrlhf.cluster.library import RayActorGroup
-from learners.registry import takes
+from learners.registry import takes, tried_by
 from learners.sampling import Sample, asked_for
-from learners.torch.learner import probe_of
+from learners.torch.learner import probe_of, try_torch
 from learners.torch.options import TorchOptions
 from mutual_env.errors import DeadlineExceededError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
@@ -157,6 +157,7 @@ class RayOpenRlhfLearner:
         return results
 
 
+@tried_by(try_torch)
 @takes(ClusterOptions)
 @takes(TorchOptions)
 def make_openrlhf_ray(
