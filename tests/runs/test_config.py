@@ -227,6 +227,6 @@ def test_the_comparisons_that_the_recipe_of_rlad_names_are_configurations() -> N
     lines = re.findall(r"sharing\.strategy=(\w+) '(sharing\.options=[^']*)'", path.read_text())
     assert [strategy for strategy, _ in lines] == ["independent", "kdrl"]
     for strategy, options in lines:
-        check(load_run(path, [f"sharing.strategy={strategy}", options]))
+        check(load_run(path, [f"sharing.strategy={strategy}", options]), here=False)
     assert load_run(path).sharing.options["log_ratio_limit"] == 1.0
     assert load_run(path).policies["student"].options["aggregation"] == "sequence_mean"
