@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from learners.batch_metrics import batch_metrics
-from learners.conversed import Piece, earlier_in_tokens_of, with_turns
+from learners.conversed import Piece, credit_of, earlier_in_tokens_of, with_turns
 from learners.corrections import Draft, Drop, Scores, Taught, correct, needs_old, teacher_of
 from learners.example import Example
 from learners.protocol import Learner, longest_sequence
@@ -96,7 +96,7 @@ def _borrowed(
     rejected = translation if translation.action == "reject" else earlier
     if not isinstance(rejected, list):
         return Drop(f"translation_{rejected.verdict.replace('-', '_')}")
-    draft = Draft.borrowed(lesson, conversing.prompt(lesson.experience.task.prompt), translation)
+    draft = _credited(Draft.borrowed(lesson, conversing.prompt(lesson.experience.task.prompt), translation), conversing)
     if lesson.experience.earlier and isinstance(earlier, list):
         draft = with_turns(draft, earlier, conversing)
     return Drop("too_long") if _is_too_long(draft.prompt_ids, draft.response_ids, longest) else draft
@@ -139,10 +139,16 @@ def _own(lesson: Lesson, learner: Learner, conversing: Conversing) -> Draft:
                 f"{completion.tokenizer[:12]}, it trains with {learner.tokenizer.fingerprint[:12]}: "
                 "give the learner that sampled it"
             )
-    draft = Draft.own(lesson, conversing.prompt(experience.task.prompt))
+    draft = _credited(Draft.own(lesson, conversing.prompt(experience.task.prompt)), conversing)
     if not experience.earlier:
         return draft
     return with_turns(draft, [Piece.own(turn.completion) for turn in experience.earlier], conversing)
+
+
+def _credited(draft: Draft, conversing: Conversing) -> Draft:
+    """The draft of what was written last, with what its tokens are worth."""
+    last = len(draft.lesson.experience.earlier)
+    return replace(draft, credit=credit_of(draft.lesson, last, draft.response_ids, conversing.tokenizer))
 
 
 def _scores(

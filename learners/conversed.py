@@ -9,7 +9,7 @@ import numpy as np
 
 from learners.corrections import Draft
 from learners.units import Ints, Mask
-from mutual_env.types import Completion, Floats, Ids, Turn
+from mutual_env.types import Completion, Floats, Ids, Lesson, Turn
 from tokenizers_bridge.bridge import TokenizerBridge
 from tokenizers_bridge.protocol import Tokenizer
 from tokenizers_bridge.replies import Conversing
@@ -25,6 +25,7 @@ class Piece:
     exact: Mask
     chunks: Ints
     written: bool
+    credit: Floats | None = None
 
     @classmethod
     def own(cls, completion: Completion) -> Piece:
@@ -38,7 +39,7 @@ class Piece:
 
     @classmethod
     def last(cls, draft: Draft) -> Piece:
-        return cls(draft.response_ids, draft.author_logprobs, draft.exact, draft.chunks, written=True)
+        return cls(draft.response_ids, draft.author_logprobs, draft.exact, draft.chunks, True, draft.credit)
 
     @classmethod
     def reply(cls, ids: Ids) -> Piece:
@@ -51,8 +52,12 @@ def with_turns(draft: Draft, earlier: Sequence[Piece], conversing: Conversing) -
     """The draft of the last turn with the turns before it in front; `earlier` holds what was written in each."""
     experience = draft.lesson.experience
     pieces: list[Piece] = []
-    for turn, piece in zip(experience.earlier, earlier, strict=True):
-        pieces += [piece, Piece.reply(conversing.after(experience.task.prompt, turn.reply, piece.ids))]
+    for number, (turn, piece) in enumerate(zip(experience.earlier, earlier, strict=True)):
+        credit = credit_of(draft.lesson, number, piece.ids, conversing.tokenizer)
+        pieces += [
+            replace(piece, credit=credit),
+            Piece.reply(conversing.after(experience.task.prompt, turn.reply, piece.ids)),
+        ]
     pieces.append(Piece.last(draft))
     written = np.concatenate([np.full(piece.ids.size, piece.written) for piece in pieces])
     logprobs = [piece.logprobs for piece in pieces if piece.logprobs is not None]
@@ -65,7 +70,30 @@ def with_turns(draft: Draft, earlier: Sequence[Piece], conversing: Conversing) -
         exact=np.concatenate([piece.exact for piece in pieces]),
         chunks=_numbered([piece.chunks for piece in pieces]),
         written=None if written.all() else written,
+        credit=np.concatenate([_worth(piece) for piece in pieces]) if draft.lesson.spans else None,
     )
+
+
+def credit_of(lesson: Lesson, turn: int, ids: Ids, tokenizer: Tokenizer) -> Floats | None:
+    """What each token of a written turn is worth, where the lesson has spans. A token belongs to the span in which its
+    first byte lies, one without bytes (a stop token) to where it stands."""
+    if not lesson.spans:
+        return None
+    text = lesson.experience.written[turn].text
+    lengths = tokenizer.byte_lengths(ids)
+    begins = np.cumsum(lengths) - lengths
+    credit = np.full(ids.size, lesson.advantage, np.float64)
+    for span in lesson.spans:
+        if span.turn == turn:
+            inside = begins >= len(text[: span.start].encode("utf-8", "replace"))
+            if span.end is not None:
+                inside &= begins < len(text[: span.end].encode("utf-8", "replace"))
+            credit[inside] = span.advantage
+    return credit
+
+
+def _worth(piece: Piece) -> Floats:
+    return np.zeros(piece.ids.size) if piece.credit is None else piece.credit
 
 
 def earlier_in_tokens_of(

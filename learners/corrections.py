@@ -40,6 +40,7 @@ class Draft:
     `author_logprobs` (T) are the author's on the reader's tokens, comparable where `exact` (T) is True, and there as
     sums over `chunks` (T; -1 outside); None: the author left no trace. `author_mean` is the mean over the author's own
     tokens. `written` (T) is False where the world answered, in an episode of several turns; None: all was written.
+    `credit` (T) is what each token is worth, where the lesson has spans; None: the lesson's advantage.
     """
 
     lesson: Lesson
@@ -51,6 +52,7 @@ class Draft:
     chunks: Ints
     is_borrowed: bool
     written: Mask | None = None
+    credit: Floats | None = None
 
     @property
     def last_turn(self) -> int:
@@ -179,7 +181,7 @@ def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = Non
         prompt_ids=draft.prompt_ids,
         response_ids=draft.response_ids,
         mask=written if mask is None else mask,
-        advantages=np.full(size, draft.lesson.advantage),
+        advantages=np.full(size, draft.lesson.advantage) if draft.credit is None else draft.credit,
         loss=draft.lesson.loss,
         weight=draft.lesson.weight,
         order=draft.lesson.order,

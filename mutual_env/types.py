@@ -28,6 +28,7 @@ from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from mutual_env.credit import Span, checked_spans
 from mutual_env.errors import InvalidInputError, MisalignedError
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -338,7 +339,8 @@ Correction: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one reader learns from one experience. Higher `order` is trained on later."""
+    """What one reader learns from one experience. Higher `order` is trained on later. `spans` say what parts of the
+    written texts are worth instead of `advantage`; where they overlap, the last one does."""
 
     experience: Experience
     advantage: float
@@ -346,6 +348,7 @@ class Lesson:
     correction: Correction = field(default_factory=OldPolicy)
     weight: float = 1.0
     order: int = 0
+    spans: tuple[Span, ...] = ()
 
     def __post_init__(self) -> None:
         _check_is("Lesson.experience", self.experience, Experience, "an Experience")
@@ -356,6 +359,8 @@ class Lesson:
             _check_is(name, value, (int, float, np.floating), "one number")
             if not math.isfinite(value):
                 raise InvalidInputError(f"{name} must be finite, got {value!r}")
+        if self.spans:
+            object.__setattr__(self, "spans", checked_spans(self.spans, [c.text for c in self.experience.written]))
         if self.weight < 0.0:
             raise InvalidInputError(
                 f"Lesson.weight must be at least 0, got {self.weight!r}: "

@@ -175,6 +175,8 @@ def _lesson(outcome: Outcome, longest: int) -> Line:
         "correction": named(lesson.correction),
         "written_in": lesson.experience.round,
     }
+    if lesson.spans:
+        shown["spans"] = [[s.turn, s.start, s.end, _short(s.advantage)] for s in lesson.spans]
     if outcome.dropped:
         shown["dropped"] = outcome.dropped
     if outcome.example is not None:
