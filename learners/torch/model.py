@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from learners.model_directory import check_model_directory
 from learners.placement import gpus_here
@@ -217,10 +220,23 @@ class LanguageModel:
 def load_pretrained(path: Path) -> PreTrainedModel:
     """The model in a local directory; nothing is fetched and no code of the directory is run."""
     check_model_directory(path)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    )
+    with without_progress_bars():
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
     return model
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """A run draws one bar, its own: transformers' bar of each model that it loads would stand in the middle of it."""
+    were_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            transformers_logging.enable_progress_bar()
 
 
 def release_freed_memory() -> None:
@@ -274,7 +290,9 @@ def _with_lora(model: PreTrainedModel, options: TorchOptions) -> Any:
         lora_dropout=0.0,
     )
     try:
-        with torch.random.fork_rng():  # nobody else's random numbers move
+        with torch.random.fork_rng(), warnings.catch_warnings():  # nobody else's random numbers move
+            # peft asks transformers by a name that transformers calls deprecated; a user can do nothing about it
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             torch.manual_seed(options.seed)
             return peft.get_peft_model(model, config)
     except ValueError as error:
