@@ -16,7 +16,7 @@ from rich.console import Console
 
 from learners.evaluation import outcomes
 from learners.evaluation.agreement import agreements
-from learners.evaluation.measures import measure
+from learners.evaluation.measures import measure, require_statistics
 from learners.evaluation.sampling import Watch, sample
 from learners.numerics import begin_again, environment
 from learners.report.evaluation_sheets import agreed, measured
@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     subject, settings = _subject(args)
+    require_statistics()
     if args.is_program:  # as the run was, so that its figures come again
         begin_again(environment(subject.config.resources.instructions, subject.config.resources.threads))
     show_progress = Console(stderr=True)

@@ -116,11 +116,21 @@ def scipy_stats() -> Any:
     return scipy.stats
 
 
-def _credible(estimator: str, correct_PG: npt.NDArray[np.int64], **options: Any) -> Interval:
+def require_statistics() -> None:
+    """Say that the extra is missing before hours of sampling, not after them."""
+    scipy_stats()
+    _scorio_estimators()
+
+
+def _scorio_estimators() -> Any:
     try:
         from scorio import eval as estimators
     except ImportError as error:
         raise MissingExtraError.of("credible intervals of evaluations", "stats") from error
-    interval: Callable[..., Any] = getattr(estimators, estimator)
+    return estimators
+
+
+def _credible(estimator: str, correct_PG: npt.NDArray[np.int64], **options: Any) -> Interval:
+    interval: Callable[..., Any] = getattr(_scorio_estimators(), estimator)
     *_, low, high = interval(correct_PG, confidence=CONFIDENCE, bounds=(0.0, 1.0), **options)
     return (float(low), float(high))

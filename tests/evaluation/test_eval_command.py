@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,16 @@ def test_one_run_alone_shows_how_its_policies_agree(run: Path, capsys: pytest.Ca
     assert main(["compare", str(run), "--json"]) == 0
     (agreed,) = json.loads(capsys.readouterr().out).values()
     assert agreed[0]["pair"] == "ada, bob"
+
+
+@pytest.mark.parametrize("missing", ["scipy.stats", "scorio"])
+def test_a_missing_extra_is_said_before_anything_is_sampled(
+    missing: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed: the import fails
+    out = run.parent / f"without-{missing}"
+    assert main(["eval", str(run), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "pip install 'mutual-env[stats]'" in said
+    assert "answered" not in said
+    assert not out.exists()
