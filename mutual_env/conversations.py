@@ -83,10 +83,7 @@ class Conversations:
 
     def without_the_over(self, agent: str, action: Any) -> Any:
         """The action with an empty text wherever a conversation is over: what is given there is not read."""
-        if not isinstance(action, Sequence) or [_size(group) for group in action] != [self._size] * len(self._tasks):
-            return action  # it does not fit, and is refused as such
-        pairs = zip(self._spoken[agent], action, strict=True)
-        return [["" if s.is_over else item for s, item in zip(*pair, strict=True)] for pair in pairs]
+        return without_the_over([[spoken.is_over for spoken in group] for group in self._spoken[agent]], action)
 
     def write(self, agent: str, completions: Sequence[Completion]) -> None:
         """Add what the agent wrote to its open conversations; group after group, one for each conversation."""
@@ -156,6 +153,14 @@ def _until(conversation: Conversation, turn: int) -> Conversation:
     if turn >= len(earlier):
         return replace(conversation, is_over=turn > len(earlier))
     return Conversation(conversation.author, conversation.sample, earlier[turn][0], earlier[:turn])
+
+
+def without_the_over(over: Sequence[Sequence[bool]], action: Any) -> Any:
+    """The action with an empty text wherever nothing was asked for."""
+    if not isinstance(action, Sequence) or [_size(group) for group in action] != [len(group) for group in over]:
+        return action  # it does not fit, and is refused as such
+    pairs = zip(over, action, strict=True)
+    return [["" if is_over else item for is_over, item in zip(*pair, strict=True)] for pair in pairs]
 
 
 def _size(group: object) -> int:

@@ -13,6 +13,7 @@ from pettingzoo import ParallelEnv
 from mutual_env.errors import InvalidActionError, InvalidInputError, UnknownNameError
 from mutual_env.metrics import ACCURACY, REWARD
 from mutual_env.prompts import PromptShape
+from mutual_env.seeding import derive_seed
 from mutual_env.spaces import GroupSpace, PromptSpace, round_space
 from mutual_env.spec import EnvSpec, whole_number
 from mutual_env.tasks.source import ClosableSource, TaskSource
@@ -41,6 +42,8 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
     """
 
     render_mode = "ansi"
+    ends_apart = False
+    """Whether agents may end in different steps of a round."""
 
     def __init__(self, spec: EnvSpec, source: TaskSource, pool: VerifierPool | None = None) -> None:
         self.metadata = {"name": spec.id, "render_modes": ["ansi"], "is_parallelizable": True}
@@ -82,6 +85,15 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
     def verify(self, items: Sequence[tuple[Task, str]]) -> list[Verdict]:
         """What this env's verifier says of these texts, e.g. of a peer's, whatever the round."""
         return self._pool.verify(self._spec.verifier, items)
+
+    def spare_tasks(self, n: int) -> tuple[Task, ...]:
+        """n further tasks in reserve for the round that `reset` drew last. They come from a stream of their own, so
+        that rounds have the same tasks with and without a reserve."""
+        if n == 0:
+            return ()
+        here = {task.id for task in self._tasks}
+        drawn = self._draw(derive_seed(self._seed, "spare"), self._round, len(here) + n)
+        return tuple(task for task in drawn if task.id not in here)[:n]
 
     def observation_space(self, agent: str) -> Dict:
         return self._observations[self._known(agent)]
@@ -136,8 +148,12 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         """What an env of several turns does when a round has been drawn."""
 
     def _drawn(self, seed: int, round_: int) -> tuple[Task, ...]:
-        """The tasks of a round, their prompts in the env's shape."""
-        n, name = self._spec.prompts_per_round, self._spec.id
+        """The tasks of a round."""
+        return self._draw(seed, round_, self._spec.prompts_per_round)
+
+    def _draw(self, seed: int, round_: int, n: int) -> tuple[Task, ...]:
+        """Tasks with their prompts in the env's shape."""
+        name = self._spec.id
         tasks = tuple(self._source.draw(seed, round_, n))
         check_drawn(tasks, n, name, self._prompt_space)
         if self._shape != PromptShape():

@@ -45,6 +45,13 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric(
                 "entropy", "Minus the mean log-probability of sampled tokens: what a token's entropy is, estimated."
             ),
+            Metric("waves", "Dynamic sampling: how many waves the round had for this policy."),
+            Metric("spread/first", "Dynamic sampling: groups of the first wave whose rewards differ."),
+            Metric("spread/last", "Dynamic sampling: groups with such a spread in the end, of spare prompts too."),
+            Metric("refills", "Dynamic sampling: groups that were sampled again for want of spread."),
+            Metric("refills/gained", "Dynamic sampling: prompts that won their spread so."),
+            Metric("spare_prompts", "Dynamic sampling: prompts in reserve that were asked for."),
+            Metric("spare_prompts/gained", "Dynamic sampling: of these, prompts whose group has spread."),
             Metric("verify/unscored", "How many samples got no reward, because their verification did not end."),
             Metric("verify/{status}", "How many verdicts had this status, before unscored samples were dropped."),
         ),

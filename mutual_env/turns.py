@@ -33,6 +33,8 @@ class ConversationEnv(ReasoningEnv):
     verifiers, does not count it.
     """
 
+    ends_apart = True
+
     def __init__(
         self,
         spec: EnvSpec,

@@ -21,7 +21,6 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 from mutual_env.options import fields_of
 from mutual_env.together import EndTogether
-from mutual_env.turns import ConversationEnv
 from mutual_env.types import JSON, AgentInfo, Group, Lesson
 from sharing.admission import Admitted, Limits, Standing, Verify, admit
 from sharing.codec import wire_size
@@ -45,7 +44,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
 
     def __init__(self, env: Any, **common: Unpack[Common]) -> None:
         below = sharing_below(env)
-        super().__init__(env if below or not _has_turns(env) else EndTogether(env))
+        super().__init__(env if below or not _ends_apart(env) else EndTogether(env))
         self._below = below
         _check_stack(type(self), env)
         _check_options(common)
@@ -393,5 +392,5 @@ _SENT_NOTHING: Mapping[str, int] = {}
 _HEARD_NOTHING = (Reading(()), Admitted({}, {}, {}))
 
 
-def _has_turns(env: Any) -> bool:
-    return isinstance(env.unwrapped, ConversationEnv)
+def _ends_apart(env: Any) -> bool:
+    return bool(getattr(env, "ends_apart", False))

@@ -26,13 +26,17 @@ from sharing.exchange import registry as exchanges
 @dataclass
 class EnvConfig:
     """Which tasks, and how many of them a round. `max_turns` and `max_tokens` bound the conversations of a family of
-    several turns (null: the family's own bound, no bound), in training and in evaluation."""
+    several turns (null: the family's own bound, no bound), in training and in evaluation. Dynamic sampling, in
+    training alone: groups without spread of reward are sampled again up to `refills` times, and then one of so many
+    `spare_prompts` is taken for each that is left (`mutual_env.waves`)."""
 
     id: str = "mutual/arithmetic-v0"
     group_size: int = 8
     prompts_per_round: int = 8
     max_turns: int | None = None
     max_tokens: int | None = None
+    refills: int = 0
+    spare_prompts: int = 0
     on_unscored: str = "drop"
     unscored_limit: float = 0.05
     options: dict[str, Any] = field(default_factory=dict)
@@ -219,6 +223,8 @@ def check_run(config: RunConfig) -> None:
         ("rounds", config.rounds, 0),
         ("env.group_size", config.env.group_size, 1),
         ("env.prompts_per_round", config.env.prompts_per_round, 1),
+        ("env.refills", config.env.refills, 0),
+        ("env.spare_prompts", config.env.spare_prompts, 0),
         ("env.max_turns", config.env.max_turns, 1),
         ("env.max_tokens", config.env.max_tokens, 1),
         ("evaluation.every", config.evaluation.every, 0),

@@ -15,6 +15,7 @@ from mutual_env.interaction import Speaker
 from mutual_env.options import check_value
 from mutual_env.seeding import derive_seed
 from mutual_env.verifiers import VerifierPool
+from mutual_env.waves import Waves
 from sharing.exchange import Exchange
 
 _THE_RUNS = {
@@ -51,7 +52,9 @@ class Envs:
 
     def shared(self, names: Sequence[str], exchange: Exchange, pool: VerifierPool | None = None) -> SharedEnv:
         """The env that the loop of these policies trains in."""
-        env = self._make(agents=list(names), **_given(pool))
+        env: Any = self._make(agents=list(names), **_given(pool))
+        if self.env.refills or self.env.spare_prompts:
+            env = Waves(env, refills=self.env.refills, spare_prompts=self.env.spare_prompts)
         options = self._options_apart() if self.apart else self.sharing.options
         made: SharedEnv = sharing.make(self.sharing.strategy, env, exchange=exchange, **options)
         return made

@@ -77,6 +77,8 @@ MODES = {
     "staleness 5": ["sharing.options={max_staleness: 5}"],
     "any staleness": ["sharing.options={max_staleness: null}"],
     "asynchronous 1": ["sharing.options={max_staleness: 1}", "resources.mode=asynchronous"],
+    "waves": ["env.refills=2", "env.spare_prompts=1"],
+    "asynchronous waves": ["sharing.options={max_staleness: 1}", "resources.mode=asynchronous", "env.refills=1"],
     "asynchronous 5": ["sharing.options={max_staleness: 5}", "resources.mode=asynchronous"],
 }
 SERIAL = [(exchange, mode, "serial") for exchange, mode in itertools.product(("memory", "sqlite"), MODES)]
