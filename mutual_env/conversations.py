@@ -123,17 +123,17 @@ class Conversations:
             of_author = self._spoken.get(experience.author, [()] * len(tasks))[p]
             written = (experience.earlier, experience.completion)
             sample = next((g for g, s in enumerate(of_author) if (s.context.turns, s.last) == written), 0)
-            others = [self._at((a, p, sample)).as_seen(a, sample) for a in self._spoken if a != reader]
+            if reader in self._spoken:
+                others = [self._at((a, p, sample)).as_seen(a, sample) for a in self._spoken if a != reader]
         earlier = tuple((turn.completion.text, turn.reply.text) for turn in experience.earlier)
         own = Conversation(reader, sample, experience.completion.text, earlier, is_over=True)
-        order = [*self._spoken] if reader in self._spoken else [reader]
-        by_author = {c.author: c for c in (own, *others)}
-        return [by_author[author] for author in order if author in by_author]
+        return sorted((own, *others), key=lambda c: c.author)
 
     def _places(self, *, joint: bool) -> Iterator[list[tuple[str, int, int]]]:
-        """What is answered in one call: all conversations on a task, or each by itself."""
+        """What is answered in one call: all conversations on a task, or each by itself. Authors are in the order of
+        their names, so that no answer depends on the order of the agents."""
         for p in range(len(self._tasks)):
-            together = [(agent, p, g) for agent in self._spoken for g in range(self._size)]
+            together = [(agent, p, g) for agent in sorted(self._spoken) for g in range(self._size)]
             yield from [together] if joint else ([place] for place in together)
 
     def _at(self, place: tuple[str, int, int]) -> Spoken:

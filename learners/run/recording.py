@@ -193,13 +193,13 @@ def _lesson(outcome: Outcome, longest: int) -> Line:
 
 def _pieces(outcome: Outcome, learner: Learner) -> list[list[Any]]:
     """[text, chunk (-1: in no exact one), log π_old / β or None] of each of the reader's tokens."""
-    draft, translation = outcome.draft, outcome.translation
-    if draft is None or translation is None:
+    draft = outcome.draft
+    if draft is None or outcome.translation is None:
         return []
     ids = draft.response_ids[:MOST_PIECES]
     ratios = _log_ratios(outcome)
     logs = [None] * ids.size if ratios is None else [float(r) if np.isfinite(r) else None for r in ratios[: ids.size]]
-    chunks = translation.chunks[: ids.size].tolist()
+    chunks = draft.chunks[: ids.size].tolist()
     return [
         [learner.tokenizer.decode([int(token)]), chunk, _short(log)]
         for token, chunk, log in zip(ids, chunks, logs, strict=True)
