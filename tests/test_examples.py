@@ -22,6 +22,7 @@ def output_of(*words: str, cwd: Path) -> str:
 def test_there_is_a_test_for_each() -> None:
     assert sorted(path.name for path in EXAMPLES.iterdir() if path.is_file()) == [
         "first_steps.ipynb",
+        "gold.py",
         "loop.py",
         "rlad_knights.py",
         "strategies.py",
@@ -50,6 +51,14 @@ def test_a_student_is_trained_beside_a_teacher_in_three_ways(tmp_path: Path) -> 
     assert found["kdrl"] > found["independent"] > 0.5  # three in four answers are wrong by chance
 
 
+def test_golds_trainer_learns_from_a_teacher_that_it_cannot_align_itself(tmp_path: Path) -> None:
+    printed = output_of(str(EXAMPLES / "gold.py"), cwd=tmp_path)
+    assert "GOLD alone: NotImplementedError" in printed
+    losses = [float(value) for value in re.findall(r"\d+\.\d+", printed.splitlines()[-1])]
+    assert len(losses) == 2
+    assert min(losses) > 0
+
+
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text())["cells"]
     script = tmp_path / "notebook.py"
@@ -58,6 +67,6 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
 
 
-@pytest.mark.parametrize("name", ["strategies.py", "rlad_knights.py"])
+@pytest.mark.parametrize("name", ["strategies.py", "rlad_knights.py", "gold.py"])
 def test_an_example_explains_itself(name: str, tmp_path: Path) -> None:
     assert "usage:" in output_of(str(EXAMPLES / name), "--help", cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -26,8 +27,9 @@ BLOCK_CHARACTERS = 1 << 20
 class TokenizerBridge:
     """Translates completions between the given tokenizers.
 
-    A text is encoded once for each distinct tokenizer, however many agents share it: encodings and translations stay
-    in least-recently-used caches, of `cache_bytes` together. A row that cannot be translated comes back flagged
+    Within a `round`, a text is encoded once for each distinct tokenizer, however many agents share it and however many
+    there are. From round to round, encodings and translations stay in least-recently-used caches, of `cache_bytes`
+    together; 0 keeps nothing at any time. A row that cannot be translated comes back flagged
     `failed` with a sentence, and the rows beside it are not affected. `truncation` says what becomes of a completion
     that was cut in the middle of a character: the unfinished character is left out ("trim"), or its bytes are carried
     ("carry"); both are flagged. `actions` says what to do on each verdict. `leading_space` says what becomes of white
@@ -60,6 +62,13 @@ class TokenizerBridge:
     @property
     def cache_bytes_used(self) -> int:
         return self._encodings.used + self._translations.used
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """While several readers are given the same completions: nothing that was worked out for one of them is
+        forgotten before this is left. Memory grows with the round: about 40 bytes a token."""
+        with self._encodings.held(), self._translations.held():
+            yield
 
     def translate(self, completions: Sequence[Completion], reader: Tokenizer) -> list[Translation]:
         """One translation for each completion, in order. The author is known by `completion.tokenizer`."""

@@ -108,7 +108,8 @@ class Loop:
     def _learn(self, infos: dict[str, AgentInfo]) -> dict[str, AgentInfo]:
         # All batches before any update: a teacher may itself be a policy in training, and is read as it was this round.
         self._enter("scoring")
-        batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in infos})
+        with self.bridge.round():
+            batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in infos})
         self._enter("updating")
         metrics = self.executor.map(
             "update", {name: partial(self.learners[name].update, batch.examples) for name, batch in batches.items()}

@@ -1,8 +1,18 @@
 """The cache of the bridge: groups of entries, bounded in bytes."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import pytest
 
+import learners
+import mutual_env
+import sharing
+from learners.run.loop import Loop
 from mutual_env.errors import InvalidInputError
+from mutual_env.types import Ids
+from tests.tokenizers_bridge.reference import completion_of
+from tokenizers_bridge import PairTokenizer, TokenizerBridge
 from tokenizers_bridge.translation.cache import ENTRY_OVERHEAD, ByteBudgetCache
 
 
@@ -46,3 +56,83 @@ def test_a_group_larger_than_the_budget_is_not_kept_and_costs_nobody_a_place() -
     assert cache.used == 1_000 + ENTRY_OVERHEAD
     with pytest.raises(InvalidInputError, match="cache_bytes must be 0 or more"):
         ByteBudgetCache(-1)
+
+
+def test_while_it_is_held_nothing_leaves_whatever_the_budget() -> None:
+    cache: ByteBudgetCache[str, int] = ByteBudgetCache(3_000)
+    with cache.held(), cache.held():
+        for key in "abcdef":
+            cache.put({key: 1}, 5_000)  # each more than the budget
+        assert cache.get("abcdef") == [1] * 6
+    assert (cache.used, cache.get("abcdef")) == (0, [None] * 6)
+    off: ByteBudgetCache[str, int] = ByteBudgetCache(0)
+    with off.held():
+        off.put({"a": 1}, 1)
+        assert off.get("a") == [None]
+
+
+ALPHABET = "0123456789+=()% abcdefghijklmnopqrstuvwxyz"
+
+
+class Counting(PairTokenizer):
+    """Counts how often it encodes each text."""
+
+    def __init__(self, merges: Sequence[str]) -> None:
+        super().__init__(ALPHABET, merges)
+        self.encoded: Counter[str] = Counter()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        self.encoded.update(texts)
+        return super().encode_batch(texts)
+
+    def encode_continuations(self, texts: Sequence[str]) -> list[Ids]:
+        self.encoded.update(texts)
+        return super().encode_continuations(texts)
+
+
+def counting() -> list[Counting]:
+    return [Counting([]), Counting(["ab"]), Counting(["bc", "cd"]), Counting(["01"])]
+
+
+def test_a_round_encodes_each_text_once_for_each_distinct_tokenizer_at_any_size() -> None:
+    # 8 agents of 4 tokenizers, 32 texts each: as a text needs more than 1 KiB of cache, 8 KiB hold a fortieth of them.
+    tokenizers = counting()
+    texts = [[f"agent {a} says {i} abcd" for i in range(32)] for a in range(8)]
+    written = [
+        completion_of(tokenizers[a % 4], ids, seed=a)
+        for a in range(8)
+        for ids in PairTokenizer.encode_batch(tokenizers[a % 4], texts[a])
+    ]
+    for held in (True, False):
+        bridge = TokenizerBridge(tokenizers, cache_bytes=8 << 10)
+        for tokenizer in tokenizers:
+            tokenizer.encoded.clear()
+        readers = [tokenizers[a % 4] for a in range(8)]
+        if held:
+            with bridge.round():
+                found = [bridge.translate(written, reader) for reader in readers]
+        else:
+            found = [bridge.translate(written, reader) for reader in readers]
+        assert {t.verdict for row in found for t in row} == {"exact"}
+        most = max(max(t.encoded.values()) for t in tokenizers)
+        assert most == (1 if held else 2)
+        assert all(len(t.encoded) == 6 * 32 for t in tokenizers)  # what its own two agents wrote it does not encode
+        assert bridge.cache_bytes_used <= 8 << 10
+
+
+def test_a_round_of_training_encodes_each_text_once_for_each_distinct_tokenizer() -> None:
+    tokenizers = {
+        name: kind for kind in counting()[:2] for name in (f"{kind.fingerprint[:3]}a", f"{kind.fingerprint[:3]}b")
+    }
+    env = sharing.make("prp", mutual_env.make("mutual/arithmetic-v0", agents=list(tokenizers), digits=1, modulus=10))
+    options = {"alphabet": "0123456789", "max_new_tokens": 3}
+    policies = {name: learners.make("tabular", name=name, tokenizer=t, **options) for name, t in tokenizers.items()}
+    loop = Loop(env, policies, 0, 8, TokenizerBridge(tokenizers.values(), cache_bytes=4 << 10))
+    for tokenizer in tokenizers.values():
+        tokenizer.encoded.clear()
+    texts = {e.completion.text for info in loop.round(0).values() for group in info["groups"] for e in group}
+    for tokenizer in tokenizers.values():
+        said = {text: n for text, n in tokenizer.encoded.items() if text in texts}
+        assert said
+        assert set(said.values()) == {1}
+    env.close()

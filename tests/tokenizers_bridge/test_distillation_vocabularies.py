@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers import models
 
 from benchmarks import tables
+from benchmarks.gold import gold_table
 from benchmarks.vocabularies import overlap_table
 from mutual_env.errors import InvalidInputError
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
@@ -205,5 +206,6 @@ def test_published_vocabularies_pair_by_bytes_whatever_they_write_for_them() -> 
     assert VocabularyMap.of(level, pieces).overlap_of(level.encode_batch(text)) > 0.6
 
 
-def test_the_table_of_the_documentation_is_the_measured_one() -> None:
+def test_the_tables_of_the_documentation_are_the_measured_ones() -> None:
     assert tables.is_current("bridge.md", "overlap", overlap_table(tables.figures("vocabularies")["overlap"]))
+    assert tables.is_current("bridge.md", "gold", gold_table(tables.figures("gold")["teachers"]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
@@ -27,7 +28,8 @@ class _Group(Generic[K]):
 
 class ByteBudgetCache(Generic[K, V]):
     """Entries that share their memory are put in together and leave together. `put` names the size of their payload;
-    the groups of which nothing was used for longest leave until the sum fits `budget`. Thread-safe.
+    the groups of which nothing was used for longest leave until the sum fits `budget`. While it is held, nothing
+    leaves. Thread-safe.
     """
 
     def __init__(self, budget: int) -> None:
@@ -35,6 +37,7 @@ class ByteBudgetCache(Generic[K, V]):
             raise InvalidInputError(f"cache_bytes must be 0 or more, got {budget}: 0 turns the cache off")
         self._budget = budget
         self._used = 0
+        self._holders = 0
         self._entries: dict[K, tuple[V, int]] = {}
         self._groups: OrderedDict[int, _Group[K]] = OrderedDict()
         self._numbers = count()
@@ -55,18 +58,35 @@ class ByteBudgetCache(Generic[K, V]):
                 self._groups.move_to_end(number)
         return [None if entry is None else entry[0] for entry in found]
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Until this is left, everything that is put in stays, whatever the budget; one of 0 stays off."""
+        with self._lock:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                self._shrink()
+
     def put(self, entries: Mapping[K, V], payload: int) -> None:
         size = payload + ENTRY_OVERHEAD * len(entries)
-        if size > self._budget or not entries:
+        if not entries or not self._budget:
             return
         with self._lock:
+            if size > self._budget and not self._holders:
+                return
             number = next(self._numbers)
             for key, value in entries.items():
                 self._entries[key] = (value, number)
             self._groups[number] = _Group(tuple(entries), size)
             self._used += size
-            while self._used > self._budget:
-                self._drop_oldest()
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self._used > self._budget and not self._holders:
+            self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         number, group = self._groups.popitem(last=False)
