@@ -9,7 +9,6 @@ import numpy as np
 
 from learners.corrections import Draft, Scores
 from learners.example import Example
-from learners.losses import scales, term_of
 from learners.units import Units, units_of
 from mutual_env.types import AuthorPolicy, AuthorWeight, CompatibilityGate, Floats, Lesson, Metrics
 from tokenizers_bridge.types import Translation, residual_metrics
@@ -34,8 +33,6 @@ def batch_metrics(
         "batch/borrowed_share": borrowed / max(len(examples), 1),
         "batch/dropped": float(dropped.total()),
     }
-    if borrowed:
-        metrics["batch/borrowed_gradient_share"] = _gradient_share(examples, kept)
     metrics.update({f"batch/dropped_{reason}": float(count) for reason, count in sorted(dropped.items())})
     if translations:
         metrics.update(residual_metrics(translations, prefix="bridge"))
@@ -45,26 +42,6 @@ def batch_metrics(
     if taught:
         metrics["batch/teacher_aligned_share"] = float(np.isfinite(np.concatenate(taught)).mean())
     return metrics
-
-
-def _gradient_share(examples: Sequence[Example], kept: Sequence[tuple[Draft, Scores]]) -> float:
-    """How much of the first step's gradient the borrowed samples are: each token's coefficient on grad log π is scale ·
-    slope, and this is the borrowed tokens' share of the sum of its absolute values."""
-    pulls = [
-        abs(scale) * float(np.abs(_slopes(example, draft, known)).sum())
-        for example, (draft, known), scale in zip(examples, kept, scales(examples), strict=True)
-    ]
-    total = sum(pulls)
-    return sum(p for p, (d, _) in zip(pulls, kept, strict=True) if d.is_borrowed) / total if total else 0.0
-
-
-def _slopes(example: Example, draft: Draft, known: Scores) -> Floats:
-    """Of the masked tokens, at the policy before the update. Where the reader was not asked to score a sample, its
-    author stands in: for its own samples that is itself."""
-    guess = np.zeros(example.mask.size) if draft.author_logprobs is None else draft.author_logprobs
-    log_pi = (guess if known.old is None else known.old)[example.mask]
-    anchor = log_pi if example.anchor is None else example.anchor[example.mask]
-    return term_of(example, log_pi, anchor)[1]
 
 
 def _ratio_metrics(examples: Sequence[Example], kept: Sequence[tuple[Draft, Scores]]) -> Metrics:

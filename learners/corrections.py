@@ -186,6 +186,8 @@ def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = Non
         weight=draft.lesson.weight,
         order=draft.lesson.order,
         anchor=anchor,
+        own=not draft.is_borrowed,
+        aggregation=draft.lesson.aggregation,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from learners.units import Ints, Mask
 from mutual_env.errors import InvalidInputError, MisalignedError
-from mutual_env.types import Floats, Ids, LossSpec, PolicyGradient
+from mutual_env.types import Aggregation, Floats, Ids, LossSpec, PolicyGradient
 
 __all__ = ["Example", "Mask"]
 
@@ -25,6 +25,8 @@ class Example:
     `reference`   log-probability under the policy that a KL term pulls to, NaN where there is none; None: no KL term
     `reference_units`   the same as `units`, for that term
     `kl_weight`   the coefficient of that term
+    `own`         whether the reader wrote it: what it regularises itself by (its KL) is taken on own samples alone
+    `aggregation` how its loss is averaged; None: as the learner does
     `behaviour`   log-probability under the policy that sampled it, where that is the reader's own, of whatever version
                   and engine, and its loss is an expectation under the policy at the start of the update; NaN where it
                   is not known; None: nothing is to be corrected
@@ -43,6 +45,8 @@ class Example:
     units: Ints | None = None
     reference_units: Ints | None = None
     behaviour: Floats | None = None
+    own: bool = True
+    aggregation: Aggregation | None = None
 
     def __post_init__(self) -> None:
         for name in ("mask", "advantages", "anchor", "reference", "units", "reference_units", "behaviour"):

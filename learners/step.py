@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from learners.behaviour import Behaviour
 from learners.example import Example
@@ -15,7 +15,8 @@ class Part:
     """One example of an optimizer step.
 
     `scale` is its weight over its denominator. `anchor` (T) is what its ratio is taken against, None: the policy as it
-    is in this step. `reference` (T) is what the learner's own KL term pulls to with `kl_coefficient`; None: no term.
+    is in this step. `reference` (T) is what the learner's own KL term pulls to; None: no term. `kl_scale` is the
+    coefficient of that term over a denominator of its own: it is taken on own samples alone, whatever they weigh.
     `start` (T) is log π at the start of the update; None: not known, or as in this step.
     """
 
@@ -23,8 +24,12 @@ class Part:
     scale: float
     anchor: Floats | None = None
     reference: Floats | None = None
-    kl_coefficient: float = 0.0
+    kl_scale: float = 0.0
     start: Floats | None = None
+
+    def idle(self) -> Part:
+        """The same forward and backward, adding nothing: for who must keep step with others."""
+        return replace(self, scale=0.0, kl_scale=0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +41,12 @@ class Step:
     behaviour: Behaviour = field(default_factory=Behaviour)
 
     def weights(self, part: Part, logprobs: Floats) -> Floats | None:
-        """What the terms of this part are multiplied by (U), with log π of its response tokens now; None: by 1."""
+        """What the terms of this part are multiplied by (U), with log π of its masked tokens now; None: by 1."""
         example = part.example
         if example.behaviour is None or self.behaviour.mode == "off":
             return None
-        gaps = ((logprobs if part.start is None else part.start) - example.behaviour)[example.mask]
+        start = logprobs if part.start is None else part.start[example.mask]
+        gaps = start - example.behaviour[example.mask]
         whole = loss_of(example.loss).needs.whole_sequences
         return self.behaviour.weights(units_of_terms(example).sums(gaps), whole=whole)
 

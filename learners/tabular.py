@@ -11,7 +11,7 @@ import numpy as np
 
 from learners.checks import check_examples, check_finite, check_sequences
 from learners.example import Example
-from learners.losses import example_loss
+from learners.losses import example_loss, pull
 from learners.registry import takes
 from learners.sampling import Sample, asked_for
 from learners.step import Step, Stepped
@@ -73,7 +73,7 @@ class TabularLearner:
         self._temperature = temperature
         self._endings = Endings.of(stop, tokenizer)
         self._learning_rate = learning_rate
-        self._options = UpdateOptions(**options)
+        self._options = UpdateOptions(**{"constant_length": max_new_tokens, **options})
         self._initial = _initial_logits(tokenizer, alphabet, aversion)
         self._table: Table = {}
         self._version = 0
@@ -139,13 +139,15 @@ class TabularLearner:
             example = part.example
             logprobs = self._logprobs(example.prompt_ids, example.response_ids)
             anchor = logprobs if part.anchor is None else part.anchor
-            weights = step.weights(part, logprobs)
-            loss, slope = example_loss(
-                example, logprobs, anchor, step.minibatch, part.kl_coefficient, part.reference, weights
-            )
-            total += part.scale * loss
+            weights = step.weights(part, logprobs[example.mask])
+            loss, slope = example_loss(example, logprobs, anchor, step.minibatch, weights)
+            loss, slope = part.scale * loss, part.scale * slope
+            if part.reference is not None:
+                value, by_logprobs = pull(example, logprobs, part.reference)
+                loss, slope = loss + part.kl_scale * value, slope + part.kl_scale * by_logprobs
+            total += loss
             seen.append(logprobs[example.mask])
-            self._accumulate(gradients, example, part.scale * slope)
+            self._accumulate(gradients, example, slope)
         norm = float(np.sqrt(sum(float(g @ g) for g in gradients.values())))
         check_finite(self._name, total, norm)
         for key, gradient in gradients.items():

@@ -13,12 +13,12 @@ import numpy as np
 
 from learners.behaviour import Behaviour, Mode, measured
 from learners.example import Example
-from learners.losses import Aggregation, loss_of, scales
+from learners.losses import is_own, loss_of, own_scales, scales
 from learners.minibatches import By, minibatches
 from learners.step import Part, Step, Stepped
-from learners.update_metrics import cap_share, clip_share, own_gaps
+from learners.update_metrics import borrowed_gradient_share, cap_share, clip_share, own_gaps
 from mutual_env.errors import InvalidInputError
-from mutual_env.types import Floats, Metrics
+from mutual_env.types import Aggregation, Floats, Metrics
 
 PerExample: TypeAlias = Mapping[int, Floats]
 """One number for each response token, by the `id` of the example."""
@@ -30,7 +30,8 @@ class UpdateOptions:
 
     Steps: `minibatches` an epoch, cut by "prompts" or by "samples" (`minibatches_by`), `epochs`, `shuffle` (another
     order of prompts or samples in each epoch); see `learners.minibatches`.
-    Terms: `aggregation`, `kl_coefficient` to the policy that training began with.
+    Terms: `aggregation` (where a strategy does not say), with "constant" over sequences of `constant_length` tokens;
+    `kl_coefficient` to the policy that training began with, on own samples.
     `behaviour` and `behaviour_cap`: how own samples are weighed that another version, engine or precision of the policy
     wrote (see `Behaviour`).
     """
@@ -40,6 +41,7 @@ class UpdateOptions:
     epochs: int = 1
     shuffle: bool = False
     aggregation: Aggregation = "token_mean"
+    constant_length: int = 0
     kl_coefficient: float = 0.0
     behaviour: Mode = "token"
     behaviour_cap: float = 2.0
@@ -52,8 +54,14 @@ class UpdateOptions:
         for name, values in (("minibatches_by", get_args(By)), ("aggregation", get_args(Aggregation))):
             if getattr(self, name) not in values:
                 raise InvalidInputError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
-        if self.kl_coefficient < 0.0:
-            raise InvalidInputError(f"kl_coefficient must not be negative, got {self.kl_coefficient!r}")
+        for name in ("kl_coefficient", "constant_length"):
+            if getattr(self, name) < 0:
+                raise InvalidInputError(f"{name} must not be negative, got {getattr(self, name)!r}")
+
+    @property
+    def length(self) -> int:
+        """That of a sequence, where a loss is averaged over sequences of a constant length."""
+        return max(self.constant_length, 1)
 
 
 class Backend(Protocol):
@@ -81,7 +89,7 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
         examples, options.minibatches, by=options.minibatches_by, epochs=options.epochs, shuffle=options.shuffle
     )
     starts = _known(backend.current, _later_starts(plan, options))
-    asking = [example for example in examples if coefficient != 0.0 and teaches(example, coefficient)]
+    asking = [e for e in examples if coefficient != 0.0 and is_own(e) and teaches(e, coefficient)]
     references = _known(backend.initial, asking)
     taken: list[tuple[Step, Stepped]] = []
     for index, members in enumerate(plan):
@@ -96,6 +104,7 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
         "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
         "clip_share": clip_share(taken),
         **cap_share(taken),
+        **borrowed_gradient_share(taken),
         **measured(_gaps_of_an_epoch(taken, plan, options), Behaviour(options.behaviour, options.behaviour_cap)),
     }
 
@@ -110,9 +119,13 @@ def _gaps_of_an_epoch(
 def teaches(example: Example, kl_coefficient: float = 0.0) -> bool:
     """Whether this example can move the policy: something is masked in, and a term of it is not identically zero."""
     mask = example.mask
-    if example.weight == 0.0 or not mask.any():
+    if not mask.any():
         return False
-    if not loss_of(example.loss).needs.advantage or kl_coefficient != 0.0:
+    if kl_coefficient != 0.0 and is_own(example):
+        return True
+    if example.weight == 0.0:
+        return False
+    if not loss_of(example.loss).needs.advantage:
         return True
     pulled = (
         example.kl_weight != 0.0 and example.reference is not None and bool(np.isfinite(example.reference[mask]).any())
@@ -124,16 +137,18 @@ def _step(
     members: Sequence[Example], index: int, starts: PerExample, references: PerExample, options: UpdateOptions
 ) -> Step:
     coefficient = options.kl_coefficient
+    scale = scales(members, options.aggregation, options.length)
+    own_scale = coefficient * own_scales(members, options.aggregation, options.length)
     parts = [
         Part(
             example,
-            float(scale),
+            float(scale[at]),
             starts.get(id(example)) if example.anchor is None else example.anchor,
             references.get(id(example)),
-            coefficient,
+            float(own_scale[at]),
             starts.get(id(example)),
         )
-        for example, scale in zip(members, scales(members, options.aggregation), strict=True)
+        for at, example in enumerate(members)
         if teaches(example, coefficient)
     ]
     return Step(tuple(parts), index, Behaviour(options.behaviour, options.behaviour_cap))

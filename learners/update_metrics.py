@@ -55,3 +55,24 @@ def _clipped(part: Part, logprobs: Floats, minibatch: int) -> int:
         return 0
     _, slope = term_of(example, logprobs, part.anchor[example.mask], minibatch)
     return int(((slope == 0.0) & (example.advantages[example.mask] != 0.0)).sum())
+
+
+def borrowed_gradient_share(taken: Sequence[tuple[Step, Stepped]]) -> Metrics:
+    """How much of the gradient the borrowed samples are: a token's coefficient on grad log π is scale · slope, taken at
+    the policy that the step began with, and this is the borrowed tokens' share of the sum of its absolute values."""
+    pulls = {True: 0.0, False: 0.0}
+    for step, stepped in taken:
+        for part, logprobs in zip(step.parts, stepped.logprobs, strict=True):
+            pulls[part.example.own] += abs(part.scale) * float(np.abs(_slopes(step, part, logprobs)).sum())
+    if not any(not part.example.own for step, _ in taken for part in step.parts):
+        return {}
+    total = pulls[True] + pulls[False]
+    return {"batch/borrowed_gradient_share": pulls[False] / total if total else 0.0}
+
+
+def _slopes(step: Step, part: Part, logprobs: Floats) -> Floats:
+    example = part.example
+    anchor = logprobs if part.anchor is None else part.anchor[example.mask]
+    _, slope = term_of(example, logprobs, anchor, step.minibatch)
+    weights = step.weights(part, logprobs)
+    return slope if weights is None else slope * units_of_terms(example).spread(weights)

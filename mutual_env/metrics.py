@@ -119,9 +119,6 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("batch/tokens", "How many tokens these train on."),
             Metric("batch/borrowed", "Examples that a peer wrote."),
             Metric("batch/borrowed_share", "Share of the examples that a peer wrote."),
-            Metric(
-                "batch/borrowed_gradient_share", "Share of the first step's gradient that comes from peers' tokens."
-            ),
             Metric("batch/dropped", "Lessons that could not be used."),
             Metric("batch/dropped_{reason}", "Lessons that could not be used for this reason."),
             Metric("batch/ratio_mean", "Mean of the reader's probability over the author's, on peers' chunks."),
@@ -155,6 +152,9 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("optimizer_steps", "How many there were; 0 where nothing taught anything."),
             Metric("trained_tokens", "How many tokens were trained on."),
             Metric("clip_share", "Share of the tokens on which clipping stopped the gradient."),
+            Metric(
+                "batch/borrowed_gradient_share", "Share of the gradient, |scale · slope|, that is on peers' tokens."
+            ),
             Metric("cap_share", "Share of the tokens, of those whose ratio has a cap, at which it is passed."),
             Metric(
                 "behaviour/gap_mean",

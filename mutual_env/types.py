@@ -22,17 +22,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
+from dataclasses import dataclass, field
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from mutual_env.credit import Span, checked_spans
 from mutual_env.errors import InvalidInputError, MisalignedError
+from mutual_env.loss_specs import Aggregation as Aggregation
+from mutual_env.loss_specs import CrossEntropy as CrossEntropy
+from mutual_env.loss_specs import LossSpec as LossSpec
+from mutual_env.loss_specs import NamedLoss as NamedLoss
+from mutual_env.loss_specs import PolicyGradient as PolicyGradient
+from mutual_env.loss_specs import Scalar as Scalar
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
-Scalar: TypeAlias = "bool | int | float | str | None"
 Metrics: TypeAlias = dict[str, float]
 Ids: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -201,71 +206,6 @@ Group: TypeAlias = tuple[Experience, ...]
 # -- what a lesson asks for -------------------------------------------------------------------------------------------
 
 
-class LossSpec:
-    """Which loss a lesson asks for: the name by which `learners.losses` finds it, and its options.
-
-    A subclass is a frozen dataclass of numbers and texts: it can be hashed, compared, sent elsewhere and written as
-    JSON, and it computes nothing, so that a strategy needs no tensor library to name it.
-    """
-
-    __slots__ = ()
-
-    @property
-    def name(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def options(self) -> Mapping[str, Scalar]:
-        return {option.name: getattr(self, option.name) for option in fields(self)}  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True, slots=True)
-class NamedLoss(LossSpec):
-    """Any loss by its name: `NamedLoss.of("capped_sequence", floor=0.8)`."""
-
-    loss: str
-    given: tuple[tuple[str, Scalar], ...] = ()
-
-    @classmethod
-    def of(cls, name: str, **options: Scalar) -> NamedLoss:
-        return cls(name, tuple(sorted(options.items())))
-
-    @property
-    def name(self) -> str:
-        return self.loss
-
-    @property
-    def options(self) -> Mapping[str, Scalar]:
-        return dict(self.given)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyGradient(LossSpec):
-    """-min(ρ A, clip(ρ, 1-clip_low, 1+clip_high) A), ρ = exp(log π - anchor).
-
-    `ratio`: per token; per sequence (length-normalised, as in GSPO); or none (ρ = 1, the plain gradient A ∇ log π).
-    Above `ratio_cap`, ρ is the cap, and `above_cap` says what is left of its gradient: none ("clamp"), that of a
-    truncated importance weight, cap · A ("weight"), or nothing of the term at all ("mask").
-    `dual_clip` c: where A < 0, the term is at most c |A|, so that no failure weighs more, however likely it has become.
-    """
-
-    name = "policy_gradient"
-
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    ratio: Literal["token", "sequence", "none"] = "token"
-    ratio_cap: float = math.inf
-    above_cap: Literal["clamp", "weight", "mask"] = "clamp"
-    dual_clip: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class CrossEntropy(LossSpec):
-    """-log π; the coefficient is the lesson's weight, and the mean is over cross-entropy tokens alone."""
-
-    name = "cross_entropy"
-
-
 @dataclass(frozen=True, slots=True)
 class OldPolicy:
     """The anchor is the reader's own policy at the start of the update."""
@@ -340,7 +280,11 @@ Correction: TypeAlias = (
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """What one reader learns from one experience. Higher `order` is trained on later. `spans` say what parts of the
-    written texts are worth instead of `advantage`; where they overlap, the last one does."""
+    written texts are worth instead of `advantage`; where they overlap, the last one does.
+
+    `aggregation`: how its loss is averaged, where that is the strategy's own affair: over the tokens of the optimizer
+    step; over each sequence, then over sequences; or over sequences of a constant length. None: as the learner does.
+    """
 
     experience: Experience
     advantage: float
@@ -349,6 +293,7 @@ class Lesson:
     weight: float = 1.0
     order: int = 0
     spans: tuple[Span, ...] = ()
+    aggregation: Aggregation | None = None
 
     def __post_init__(self) -> None:
         _check_is("Lesson.experience", self.experience, Experience, "an Experience")
@@ -361,6 +306,11 @@ class Lesson:
                 raise InvalidInputError(f"{name} must be finite, got {value!r}")
         if self.spans:
             object.__setattr__(self, "spans", checked_spans(self.spans, [c.text for c in self.experience.written]))
+        if self.aggregation not in (None, *get_args(Aggregation)):
+            raise InvalidInputError(
+                f"Lesson.aggregation must be None or one of {', '.join(get_args(Aggregation))}, "
+                f"got {self.aggregation!r}"
+            )
         if self.weight < 0.0:
             raise InvalidInputError(
                 f"Lesson.weight must be at least 0, got {self.weight!r}: "

@@ -34,14 +34,17 @@ class Imitation:
     `compatible`: the weight is multiplied by min(1, s), s = exp(mean log π_old - mean log β), so that what the reader
     finds unlikely is imitated less; this needs the author's log-probabilities, and so its rollouts instead of its
     successes.
+    `per_rescue`: λ is what a rescue weighs against an own sample of its length with |A| = 1, whatever their number and
+    whatever the optimizer step; otherwise what all rescues of a step weigh together, against all own samples.
     """
 
     weight: Edges
     compatible: bool = False
+    per_rescue: bool = False
 
     @classmethod
-    def of(cls, weight: PerEdge, readers: Collection[str], *, compatible: bool) -> Imitation:
-        return cls(Edges.of("weight", weight, readers, at_least_0), compatible)
+    def of(cls, weight: PerEdge, readers: Collection[str], *, compatible: bool, per_rescue: bool) -> Imitation:
+        return cls(Edges.of("weight", weight, readers, at_least_0), compatible, per_rescue)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -64,9 +67,10 @@ class Imitation:
 
     def lesson(self, reader: str, experience: Experience, factor: float = 1.0) -> Lesson:
         weight = factor * self.weight.at(reader, experience.author)
+        loss = CrossEntropy("policy_gradient" if self.per_rescue else "own")
         if self.compatible:
-            return Lesson(experience, 1.0, CrossEntropy(), CompatibilityGate(floor=0.0), weight=weight)
-        return Lesson(experience, 1.0, CrossEntropy(), weight=weight)
+            return Lesson(experience, 1.0, loss, CompatibilityGate(floor=0.0), weight=weight)
+        return Lesson(experience, 1.0, loss, weight=weight)
 
 
 def failed(group: Group) -> bool:

@@ -2,7 +2,17 @@
 
 from learners.losses.capped_sequence import CappedSequence
 from learners.losses.cross_entropy import CrossEntropyLoss
-from learners.losses.objective import Aggregation, arrays_of, example_loss, kl_k3, scales, term_of, units_of_terms
+from learners.losses.objective import (
+    arrays_of,
+    example_loss,
+    is_own,
+    kl_k3,
+    own_scales,
+    pull,
+    scales,
+    term_of,
+    units_of_terms,
+)
 from learners.losses.policy_gradient import PolicyGradientLoss
 from learners.losses.protocol import MAX_LOG_RATIO, Arrays, Loss, Needs, Tensors
 from learners.losses.registry import loss_of, names, register
@@ -10,7 +20,6 @@ from learners.losses.shaped_probability import ShapedProbability
 
 __all__ = [
     "MAX_LOG_RATIO",
-    "Aggregation",
     "Arrays",
     "CappedSequence",
     "CrossEntropyLoss",
@@ -21,9 +30,12 @@ __all__ = [
     "Tensors",
     "arrays_of",
     "example_loss",
+    "is_own",
     "kl_k3",
     "loss_of",
     "names",
+    "own_scales",
+    "pull",
     "register",
     "scales",
     "term_of",

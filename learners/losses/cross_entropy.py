@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class CrossEntropyLoss(CrossEntropy, Loss):
     """What computes `mutual_env.types.CrossEntropy`."""
 
-    needs = Needs(advantage=False, denominator="own")
+    @property
+    def needs(self) -> Needs:
+        return Needs(advantage=False, denominator="own" if self.denominator == "own" else "others_policy_gradient")
 
     def term(self, at: Tensors) -> torch.Tensor:
         return -at.log_pi

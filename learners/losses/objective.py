@@ -11,75 +11,92 @@ counting tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from learners.example import Example
-from learners.losses.protocol import MAX_LOG_RATIO, Arrays
+from learners.losses.protocol import MAX_LOG_RATIO, Arrays, Denominator
 from learners.losses.registry import loss_of
-from learners.units import Units
-from mutual_env.types import Floats
+from learners.units import Ints, Units
+from mutual_env.types import Aggregation, Floats
 
-Aggregation: TypeAlias = Literal["token_mean", "sequence_mean"]
+CREDIT: Denominator = "policy_gradient"
 
 
-def scales(examples: Sequence[Example], aggregation: Aggregation = "token_mean") -> Floats:
-    """weight / denominator of each example of one optimizer step."""
-    shared = [_shared_denominator(example) for example in examples]
-    tokens = np.array([int(example.mask.sum()) for example in examples], dtype=np.float64)
+def scales(examples: Sequence[Example], aggregation: Aggregation = "token_mean", length: int = 1) -> Floats:
+    """weight / denominator of each example of one optimizer step; `length`: that of a sequence, where it is constant.
+    What an example says of its aggregation goes before `aggregation`."""
     weights = np.array([example.weight for example in examples], dtype=np.float64)
-    denominators = np.ones(len(examples))
-    for name in dict.fromkeys(shared):
-        kind = np.array([other == name for other in shared], dtype=np.bool_)
-        if aggregation == "token_mean":
-            denominators[kind] = max(tokens[kind].sum(), 1.0)
-        else:
-            denominators[kind] = np.maximum(tokens[kind], 1.0) * max(int((tokens[kind] > 0).sum()), 1)
-    scale: Floats = weights / denominators
+    scale: Floats = weights / _denominators(examples, aggregation, length)
     return scale
 
 
-def _shared_denominator(example: Example) -> str:
-    """Examples of the same answer share a denominator."""
+def own_scales(examples: Sequence[Example], aggregation: Aggregation = "token_mean", length: int = 1) -> Floats:
+    """1 / denominator of what a learner regularises itself by, of each example of one optimizer step: over its own
+    samples, whatever their weight. 0 for others."""
+    own = [example for example in examples if is_own(example)]
+    known = dict(zip(map(id, own), 1.0 / _denominators(own, aggregation, length), strict=True)) if own else {}
+    return np.array([known.get(id(example), 0.0) for example in examples])
+
+
+def is_own(example: Example) -> bool:
+    """Whether it is a sample of the reader's policy, and not one that it imitates."""
+    return example.own and loss_of(example.loss).needs.advantage
+
+
+def _denominators(examples: Sequence[Example], aggregation: Aggregation, length: int) -> Floats:
+    counted: dict[str, list[int]] = {}  # the tokens of each example that a denominator counts
+    for example in examples:
+        counted.setdefault(_counted_in(example), []).append(int(example.mask.sum()))
+    return np.array([_denominator(e, counted, e.aggregation or aggregation, length) for e in examples])
+
+
+def _counted_in(example: Example) -> str:
     loss = loss_of(example.loss)
-    return loss.name if loss.needs.denominator == "own" else loss.needs.denominator
+    return loss.needs.denominator if loss.needs.denominator == "policy_gradient" else loss.name
+
+
+def _denominator(example: Example, counted: Mapping[str, Sequence[int]], chosen: Aggregation, length: int) -> float:
+    mine = _counted_in(example)
+    credit = loss_of(example.loss).needs.denominator == "others_policy_gradient" and any(counted.get(CREDIT, ()))
+    sizes = counted[CREDIT if credit else mine]
+    if chosen == "token_mean":
+        return max(float(sum(sizes)), 1.0)
+    sequences = max(sum(size > 0 for size in sizes), 1)
+    return float(sequences * (length if chosen == "constant" else max(int(example.mask.sum()), 1)))
 
 
 def example_loss(
-    example: Example,
-    logprobs: Floats,
-    anchor: Floats,
-    minibatch: int = 0,
-    kl_coefficient: float = 0.0,
-    reference: Floats | None = None,
-    weights: Floats | None = None,
+    example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0, weights: Floats | None = None
 ) -> tuple[float, Floats]:
     """The unscaled loss of one example, summed over its masked tokens, and its gradient by `logprobs`.
 
-    `anchor` is what ratios are taken against; `reference` with `kl_coefficient` is the learner's own KL term, beside
-    the example's; `weights` (U) multiply the terms of its units, and no KL term.
+    `anchor` is what ratios are taken against; `weights` (U) multiply the terms of its units, and no KL term.
     """
     mask = example.mask
     gradient = np.zeros(logprobs.shape)
     if not mask.any():
         return 0.0, gradient
-    values = np.zeros(logprobs.shape)
     term, slope = term_of(example, logprobs[mask], anchor[mask], minibatch)
     if weights is not None:
         term, slope = term * weights, slope * units_of_terms(example).spread(weights)
     gradient[mask] = slope
-    values[np.flatnonzero(mask)[: term.size]] = term
-    own = (reference, kl_coefficient, None)
-    for target, coefficient, units in ((example.reference, example.kl_weight, example.reference_units), own):
-        if target is not None and coefficient != 0.0:
-            pulled = mask & np.isfinite(target)
-            inside = Units.among(pulled, units)
-            value, slope = kl_k3(inside.sums(logprobs[pulled]), inside.sums(target[pulled]))
-            values[np.flatnonzero(pulled)[: value.size]] += coefficient * value
-            gradient[pulled] += coefficient * inside.spread(slope)
-    return float(values.sum()), gradient
+    total = float(term.sum())
+    if example.reference is not None and example.kl_weight != 0.0:
+        value, slope = pull(example, logprobs, example.reference, example.reference_units)
+        total, gradient = total + example.kl_weight * value, gradient + example.kl_weight * slope
+    return total, gradient
+
+
+def pull(example: Example, logprobs: Floats, reference: Floats, units: Ints | None = None) -> tuple[float, Floats]:
+    """KL_k3(π || reference), summed over the masked tokens at which the reference is known, and its gradient."""
+    pulled = example.mask & np.isfinite(reference)
+    inside = Units.among(pulled, units)
+    value, slope = kl_k3(inside.sums(logprobs[pulled]), inside.sums(reference[pulled]))
+    gradient = np.zeros(logprobs.shape)
+    gradient[pulled] = inside.spread(slope)
+    return float(value.sum()), gradient
 
 
 def term_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0) -> tuple[Floats, Floats]:

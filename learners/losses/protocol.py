@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped here: e^20 is beyond every clip, and its gradient (zero) is not a NaN."""
 
-Denominator: TypeAlias = Literal["policy_gradient", "own"]
+Denominator: TypeAlias = Literal["policy_gradient", "others_policy_gradient", "own"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Needs:
     `whole_sequences`  a term depends on other tokens of its sequence, so that a sequence is never cut
     `minibatch`        it changes with the index of the minibatch within the update
     `advantage`        without one it has nothing to teach
-    `denominator`      whose tokens it is averaged over: "policy_gradient", all that share a step's credit; or "own",
+    `denominator`      whose tokens it is averaged over: "policy_gradient", all that share a step's credit, its own
+                       among them; "others_policy_gradient", the same without being counted among them; or "own",
                        those with a loss of the same kind, so that its weight means the same whatever the batch
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -88,7 +87,7 @@ class ActorTrainer:
         total = 0.0
         found: dict[int, Floats] = {}
         for position, rows in enumerate(mine):
-            parts = [step.parts[row] for row in rows] if rows else [_idle(step.parts[micros[0][0]])]
+            parts = [step.parts[row] for row in rows] if rows else [step.parts[micros[0][0]].idle()]
             loss, logprobs = self._loss(parts, step)
             self._steps.backward(loss, last=position + 1 == len(mine))
             total += float(loss.detach())
@@ -131,8 +130,3 @@ class ActorTrainer:
             experience.sequences, experience.action_mask, attention_mask=experience.attention_mask
         )
         return logprobs
-
-
-def _idle(part: Part) -> Part:
-    """A forward and backward that adds nothing, for a rank that must keep step with the others."""
-    return replace(part, scale=0.0)

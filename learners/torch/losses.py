@@ -188,8 +188,8 @@ class _Layout:
 
     def _pulls(self) -> Sequence[Pull]:
         parts = self._parts
-        theirs = [p.example.kl_weight if p.example.reference is not None else 0.0 for p in parts]
-        ours = [p.kl_coefficient if p.reference is not None else 0.0 for p in parts]
+        theirs = [p.scale * p.example.kl_weight if p.example.reference is not None else 0.0 for p in parts]
+        ours = [p.kl_scale if p.reference is not None else 0.0 for p in parts]
         pulls = []
         if any(theirs):
             units = [Units.among(p.example.mask, p.example.reference_units) for p in parts]
@@ -199,10 +199,9 @@ class _Layout:
             pulls.append(self._pull([p.reference for p in parts], ours, tokens))
         return pulls
 
-    def _pull(self, references: Sequence[Floats | None], weights: Sequence[float], units: Sequence[Units]) -> Pull:
+    def _pull(self, references: Sequence[Floats | None], strengths: Sequence[float], units: Sequence[Units]) -> Pull:
         counts = [each.starts.size for each in units]
-        scale = self._spread([part.scale for part in self._parts], counts)
-        return Pull(self._sums(references, units), scale * self._spread(weights, counts), self._spans(units))
+        return Pull(self._sums(references, units), self._spread(strengths, counts), self._spans(units))
 
     def _sums(self, values: Sequence[Floats | None], units: Sequence[Units]) -> torch.Tensor:
         """Values of whole responses, summed over the units of their masked tokens; NaN where there are none."""

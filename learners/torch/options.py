@@ -95,6 +95,11 @@ class TorchOptions(UpdateOptions):
                 f"schedule 'cosine' needs total_steps above warmup_steps ({self.warmup_steps}), got {self.total_steps}"
             )
 
+    @property
+    def length(self) -> int:
+        """That of a sequence, where a loss is averaged over sequences of a constant length."""
+        return self.constant_length or self.max_new_tokens
+
     def sampling(self, tokenizer: Tokenizer) -> Sampling:
         """The distribution that a policy with this tokenizer samples from."""
         endings = Endings.of(self.stop, tokenizer)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
-from mutual_env.types import JSON, AuthorMean, Lesson, NamedLoss, PolicyGradient
+from mutual_env.types import JSON, Aggregation, AuthorMean, Lesson, NamedLoss, PolicyGradient
 from sharing.advantages import Moments, Std, checked_std
 from sharing.pooling import Pool, pools, rewards_of, untraced
 from sharing.records import Kind, reward_of
@@ -34,7 +34,8 @@ class Hacpo(SharingWrapper):
     Own samples: sequence ratio, clip (3e-4, 4e-4). Peers': weight P_j / P_k, s_c stopgrad(s_c)^alpha A with
     s = exp(mean log π - mean log β) clamped to [floor + floor_step m, 1 + cap_tolerance], m = minibatch of the step.
     Published is a cap of 1, at which half of the samples of an equal policy would lose their gradient to rounding; the
-    tolerance lets what differs by rounding pass (float32; bfloat16 needs about 1e-2).
+    tolerance lets what differs by rounding pass (float32; bfloat16 needs about 1e-2). The loss is a mean over
+    sequences (`aggregation`; null: as the learner averages).
 
     No peers on a prompt: GRPO on it with the sequence ratio.
     """
@@ -55,6 +56,7 @@ class Hacpo(SharingWrapper):
         capability: Literal["mean_reward", "positive_share"] = "mean_reward",
         baseline_guard: bool = True,
         std: Std = True,
+        aggregation: Aggregation | None = "sequence_mean",
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
@@ -69,6 +71,7 @@ class Hacpo(SharingWrapper):
         self._lent = NamedLoss.of("capped_sequence", floor=floor, floor_step=floor_step, cap=cap, alpha=alpha)
         self._capability_of = _CAPABILITIES[capability]
         self._guard = baseline_guard
+        self._aggregation = aggregation
         self._std = checked_std(std)
         self._shares: dict[str, dict[str, dict[int, float]]] = {}  # reader -> author -> round -> capability
 
@@ -115,7 +118,8 @@ class Hacpo(SharingWrapper):
         raw = Moments.of(rewards)
         baseline = self._baseline(pool, ratios, rewards) if raw.variance else raw.mean
         scale = raw.scale(self._std)
-        own = [Lesson(e, (reward_of(e) - baseline) / scale, self._own) for e in pool.own]
+        means = self._aggregation
+        own = [Lesson(e, (reward_of(e) - baseline) / scale, self._own, aggregation=means) for e in pool.own]
         return own + [
             Lesson(
                 e,
@@ -123,6 +127,7 @@ class Hacpo(SharingWrapper):
                 self._lent,
                 AuthorMean(),
                 weight=1.0 / ratios[e.author],
+                aggregation=means,
             )
             for e in pool.lent
         ]

@@ -43,6 +43,7 @@ class RescueMemory(SharingWrapper):
         *,
         weight: PerEdge = 0.1,
         compatible: bool = False,
+        per_rescue: bool = False,
         own: bool = True,
         own_weight: float = 4.0,
         half_life: Unbounded = 32.0,
@@ -59,7 +60,7 @@ class RescueMemory(SharingWrapper):
             )
         if not (half_life > 0 and own_weight > 0):
             raise ConfigError(f"half_life and own_weight must be above 0, got {half_life} and {own_weight}")
-        self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible)
+        self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible, per_rescue=per_rescue)
         self.kinds = self._imitation.kinds
         super().__init__(env, **common)
         self._own, self._own_weight, self._half_life = own, own_weight, half_life

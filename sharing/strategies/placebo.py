@@ -36,6 +36,7 @@ class PlaceboRescue(SharingWrapper):
         weight: PerEdge = 0.1,
         source: Literal["prompt", "own"] = "prompt",
         capacity: int = 256,
+        per_rescue: bool = False,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
@@ -43,7 +44,7 @@ class PlaceboRescue(SharingWrapper):
             raise ConfigError(f"source must be 'prompt' or 'own', got {source!r}")
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, got {capacity}")
-        self._imitation = Imitation.of(weight, env.possible_agents, compatible=False)
+        self._imitation = Imitation.of(weight, env.possible_agents, compatible=False, per_rescue=per_rescue)
         self._from_own = source == "own"
         self._capacity = capacity
         self._own: dict[str, tuple[Experience, ...]] = {}

@@ -20,6 +20,9 @@ class SuccessGatedTransfer(SharingWrapper):
 
     `compatible`: λ min(1, s) in the place of λ, s = exp(mean log π_old - mean log β) of the success drawn: what the
     reader finds unlikely is imitated less. This reads rollouts, for the log-probabilities that a success has not.
+    `per_rescue`: the sum over a rescue's tokens is divided by what the own samples' are, so that λ weighs a rescue
+    against an own sample of its length, the same for any number of rescues and optimizer steps; without it, λ weighs
+    the mean over all rescued tokens of a step, however few, against the mean over all own ones.
 
     Nothing else moves. λ = 0, no peers, no peer success, nothing failed: exactly the lessons below. Successes that
     this env did not verify itself are verified before they are drawn from; those over an edge with λ = 0 are none.
@@ -29,8 +32,16 @@ class SuccessGatedTransfer(SharingWrapper):
     credits: ClassVar[frozenset[Credit]] = frozenset({"peers' rollouts"})
     needs: ClassVar[frozenset[Credit]] = frozenset({"own rollouts"})
 
-    def __init__(self, env: Any, *, weight: PerEdge = 0.1, compatible: bool = False, **common: Unpack[Common]) -> None:
-        self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible)
+    def __init__(
+        self,
+        env: Any,
+        *,
+        weight: PerEdge = 0.1,
+        compatible: bool = False,
+        per_rescue: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
+        self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible, per_rescue=per_rescue)
         self.kinds = self._imitation.kinds
         super().__init__(env, **common)
 

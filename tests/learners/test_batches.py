@@ -101,16 +101,6 @@ def test_a_peers_success_is_learnt_in_the_readers_tokens() -> None:
     assert batch.metrics["bridge/token_share"] == pytest.approx(3 / 4)
 
 
-def test_the_gradient_share_of_borrowed_samples_counts_credit_and_not_samples() -> None:
-    # Own: two tokens ("3" and the stop token), |A| = 0.5, their mean: 0.5. Borrowed: cross-entropy over its own
-    # four tokens with weight 0.1: 0.1. Share 0.1 / 0.6.
-    own = Lesson(written("reader", "3", CHARS), -0.5)
-    rescue = Lesson(written("peer", "123", PAIRS), 1.0, CrossEntropy(), weight=0.1)
-    share = batch_of(reader(), own, rescue).metrics["batch/borrowed_gradient_share"]
-    assert share == pytest.approx(0.1 / 0.6)
-    assert "batch/borrowed_gradient_share" not in batch_of(reader(), own).metrics
-
-
 def test_the_authors_policy_is_the_anchor_and_its_sums_are_kept() -> None:
     # -3 for "123" is spread over three characters, -0.5 goes with the stop token.
     policy = reader()

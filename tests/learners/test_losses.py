@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.example import Example
-from learners.losses import CappedSequence, ShapedProbability, example_loss, kl_k3, scales
+from learners.losses import CappedSequence, ShapedProbability, example_loss, kl_k3, pull, scales
 from learners.torch.losses import Pull, Terms, total_loss
 from learners.update import teaches
 from mutual_env.types import CrossEntropy, Floats, LossSpec, PolicyGradient
@@ -125,6 +125,11 @@ def test_denominators_count_tokens_of_their_own_kind_and_ignore_weights() -> Non
     assert scales(step) == pytest.approx([2 / 4, 1 / 4, 0.1 / 2])
     # Sequence mean: over the mean of each of two policy-gradient sequences, and of one cross-entropy sequence.
     assert scales(step, "sequence_mean") == pytest.approx([2 / 3 / 2, 1 / 1 / 2, 0.1 / 2])
+    # Dr. GRPO: each sum over a sequence is divided by the number of sequences and one constant length.
+    assert scales(step, "constant", 8) == pytest.approx([2 / 2 / 8, 1 / 2 / 8, 0.1 / 8])
+    # What a lesson says goes before what the learner does.
+    said = [replace(step[0], aggregation="sequence_mean"), *step[1:]]
+    assert scales(said) == pytest.approx([2 / 3 / 2, 1 / 4, 0.1 / 2])
 
 
 def test_what_teaches() -> None:
@@ -145,11 +150,11 @@ def test_slopes_are_those_of_finite_differences(loss: LossSpec, seed: int, size:
     if isinstance(loss, CappedSequence):
         loss = replace(loss, alpha=0.0)  # s · stopgrad(s)^alpha is no function whose slope a difference could show
         lesson = replace(lesson, loss=loss)
-    _, slope = example_loss(lesson, logprobs, anchor, minibatch, 0.05, reference)
+    _, slope = with_kl(lesson, logprobs, anchor, minibatch, reference)
     step = 1e-6
     for t in range(size):
         moved = [
-            example_loss(lesson, logprobs + sign * step * np.eye(size)[t], anchor, minibatch, 0.05, reference)[0]
+            with_kl(lesson, logprobs + sign * step * np.eye(size)[t], anchor, minibatch, reference)[0]
             for sign in (1, -1)
         ]
         difference = (moved[0] - moved[1]) / (2 * step)
@@ -170,7 +175,7 @@ def test_tensors_agree_with_the_reference(losses: list[LossSpec], seed: int, min
     scale = scales(lessons)
     expected, slopes = 0.0, []
     for (lesson, logprobs, anchor, reference), s in zip(drawn, scale, strict=True):
-        value, slope = example_loss(lesson, logprobs, anchor, minibatch, 0.05, reference)
+        value, slope = with_kl(lesson, logprobs, anchor, minibatch, reference)
         expected += s * value
         slopes.append((s * slope)[lesson.mask])
     counts = [int(lesson.mask.sum()) for lesson in lessons]
@@ -204,6 +209,15 @@ def test_tensors_agree_with_the_reference(losses: list[LossSpec], seed: int, min
     total.backward()
     assert float(total.detach()) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert leaf.grad.numpy() == pytest.approx(np.concatenate(slopes), rel=1e-9, abs=1e-12)
+
+
+def with_kl(
+    lesson: Example, logprobs: Floats, anchor: Floats, minibatch: int, reference: Floats
+) -> tuple[float, Floats]:
+    """With the learner's own pull, at .05 of the lesson's scale."""
+    loss, slope = example_loss(lesson, logprobs, anchor, minibatch)
+    value, pulling = pull(lesson, logprobs, reference)
+    return loss + 0.05 * value, slope + 0.05 * pulling
 
 
 def draw(loss: LossSpec, seed: int, size: int) -> tuple[Example, Floats, Floats, Floats]:

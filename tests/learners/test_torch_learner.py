@@ -198,7 +198,7 @@ def test_later_steps_of_an_update_are_anchored_at_its_start() -> None:
 def test_the_kl_term_pulls_back_to_where_training_began(options: dict[str, Any]) -> None:
     free = learner(llama(), learning_rate=0.01, **options)
     held = learner(llama(), learning_rate=0.01, kl_coefficient=5.0, **options)
-    examples = examples_of(free, CrossEntropy())
+    examples = examples_of(free, PolicyGradient(clip_low=9.0, clip_high=9.0))
     asked = [e.prompt_ids for e in examples], [e.response_ids for e in examples]
     start = free.score(*asked)
     for _ in range(8):

@@ -107,11 +107,12 @@ class Oracle:
     def logprobs(self, prompt: str, tokens: Ids) -> Floats:
         return np.array([self.rows[self.key(prompt, tokens, t)][tokens[t]] for t in range(tokens.size)])
 
-    def update(self, samples: list[Sample]) -> None:
+    def update(self, samples: list[Sample], *, sequences: bool = False) -> None:
         for m, step in enumerate(halves(samples)):
             moves: dict[tuple[str, int, int], Floats] = {}
             for sample in step:
-                denominator = sum(s.ids.size for s in step if s.cross == sample.cross)
+                alike = [s for s in step if s.cross == sample.cross]
+                denominator = sample.ids.size * len(alike) if sequences else sum(s.ids.size for s in alike)
                 slopes = sample.slope(self.logprobs(sample.prompt, sample.ids), m)
                 for t, slope in enumerate(slopes):
                     key = self.key(sample.prompt, sample.ids, t)
@@ -240,10 +241,11 @@ def updated(here: Round, strategy: str, *, env: Any = None, **options: Any) -> N
     reader.update(build_batch(infos[READER]["lessons"], reader, bridge, here.learners).examples)
 
 
-def agree(here: Round, samples: list[Sample]) -> None:
-    """The oracle's update and the learner's are the same on every row, and something moved."""
+def agree(here: Round, samples: list[Sample], *, sequences: bool = False) -> None:
+    """The oracle's update and the learner's are the same on every row, and something moved; `sequences`: the loss is a
+    mean over sequences."""
     before = dict(here.oracle.rows)
-    here.oracle.update(samples)
+    here.oracle.update(samples, sequences=sequences)
     after = Oracle(here.learners[READER]).rows
     assert max(np.abs(after[key] - row).max() for key, row in here.oracle.rows.items()) < 1e-9
     assert max(np.abs(after[key] - row).max() for key, row in before.items()) > 1e-3

@@ -184,7 +184,7 @@ def test_hacpo() -> None:
             for agent in (PEER, THIRD)
             for c, r in zip(here.written[agent][p], here.rewards(agent, p), strict=True)
         ]
-    agree(here, samples)
+    agree(here, samples, sequences=True)
 
 
 @pytest.mark.parametrize("filtered", [False, True])
