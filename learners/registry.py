@@ -31,11 +31,12 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
         "tabular": "learners.tabular:TabularLearner",
         "torch": "learners.torch.learner:make_torch",
         "tiny": "learners.tiny:make_tiny",
-        "openrlhf": "learners.openrlhf:make_openrlhf",
-        "openrlhf_ray": "learners.openrlhf.cluster.learner:make_openrlhf_ray",
+        "openrlhf": "learners.openrlhf.make:make_openrlhf",
+        "openrlhf_ray": "learners.openrlhf.make:make_openrlhf_ray",
         "vllm": "learners.vllm.make:make_vllm",
     },
 )
+_INNER = "__inner__"  # the option that names the learner inside
 _OPTION_CLASSES = "__option_classes__"  # the dataclasses whose fields a factory takes as options
 
 
@@ -60,14 +61,40 @@ def target(name: str) -> str | LearnerFactory:
     return _CATALOGUE.target(name)
 
 
-def options(name: str) -> list[str]:
-    """The options that the learner registered as `name` takes."""
-    return list(inspect.signature(_load(name)).parameters)
+def options(name: str, given: Mapping[str, Any] | None = None) -> list[str]:
+    """The options that the learner registered as `name` takes; those of the learner inside it too (see `wraps`)."""
+    own = list(inspect.signature(_load(name)).parameters)
+    inside = inner(name, given or {})
+    return own if inside is None else [*own, *(key for key in options(inside, given) if key not in own)]
 
 
-def check_options(name: str, config: Mapping[str, Any]) -> None:
+def check_options(name: str, config: Mapping[str, Any], *, complete: bool = False) -> None:
     """Raise on an option that the learner does not take, naming the nearest that it does, and on a wrong value."""
-    typed.check_options(f"learner {name!r}", _load(name), config)
+    factory, inside = _load(name), inner(name, config)
+    if inside is None:
+        typed.check_options(f"learner {name!r}", factory, config, complete=complete)
+        return
+    own = inspect.signature(factory).parameters
+    typed.check_options(f"learner {name!r}", factory, {k: v for k, v in config.items() if k in own}, complete=complete)
+    rest = {key: value for key, value in config.items() if key not in own}
+    typed.check_options(f"learner {name!r} around {inside!r}", _load(inside), rest, also=own)
+
+
+def inner(name: str, given: Mapping[str, Any]) -> str | None:
+    """The learner inside that of this name, as its options choose it; None where it holds no other."""
+    factory = _load(name)
+    key: str | None = getattr(factory, _INNER, None)
+    return None if key is None else str(given.get(key) or inspect.signature(factory).parameters[key].default)
+
+
+def wraps(option: str) -> Callable[[F], F]:
+    """A factory around another learner, which its option of this name chooses, takes the options of that one too."""
+
+    def decorate(factory: F) -> F:
+        setattr(factory, _INNER, option)
+        return factory
+
+    return decorate
 
 
 def check(name: str, config: Mapping[str, Any]) -> None:
@@ -76,7 +103,7 @@ def check(name: str, config: Mapping[str, Any]) -> None:
     A factory may have `dry_run`, which is called with the same arguments and raises where they make no sense.
     """
     factory = _load(name)
-    typed.check_options(f"learner {name!r}", factory, config, complete=True)
+    check_options(name, config, complete=True)
     for options_class in getattr(factory, _OPTION_CLASSES, ()):
         fields = {field.name for field in dataclasses.fields(options_class)}
         options_class(**{key: value for key, value in config.items() if key in fields})

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from learners.report.plan_report import as_picture, as_report, some
+from learners.report.plan_report import as_picture, as_report, bound_share, some
 from learners.resources import Needs, Rounds
+from learners.resources.estimate import Estimate
 from learners.resources.plan import Plan, make_plan, parse_devices
 from learners.run.check import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite
@@ -36,19 +37,35 @@ def run(args: argparse.Namespace) -> int:
         config = arm_config(suite, next(iter(suite.arms)), suite.seeds[0])
     else:
         config = load_run(args.config, args.overrides)
-    places = check(config, here=False).as_measured(read_spans(args.like) if args.like is not None else [])
-    plan = make_plan(places.demands, args.devices or places.supply, Rounds(args.rounds, places.staleness))
-    return show(plan, places.untimed(), args.picture)
+    places = check(config, here=False, supply=args.devices)
+    places = places.as_measured(read_spans(args.like) if args.like is not None else [])
+    plan = make_plan(places.demands, places.supply, Rounds(args.rounds, places.staleness))
+    return show(plan, places.untimed(), args.picture, places.estimates)
 
 
-def show(plan: Plan, assumed: Sequence[str] = (), picture: Path | None = None) -> int:
+def show(
+    plan: Plan,
+    assumed: Sequence[str] = (),
+    picture: Path | None = None,
+    estimates: Mapping[str, Estimate] | None = None,
+) -> int:
     """Print the plan; 0 where everything fits, 1 where something does not. `assumed`: phases of unknown duration."""
     if assumed:
         print(
             f"assumed    {Needs().seconds:g} s for each of {some(assumed)}: times below are in proportion only. Say "
             "`seconds` in resources.demands, or take them from a run: --like RUN"
         )
+    if estimates:
+        print(
+            f"estimated  seconds and memory of {some(estimates)} from model and GPU (see learners/resources/estimate.py"
+            "), unless the configuration says otherwise: never measured"
+        )
     print(as_report(plan))
+    if estimates and plan.simulation is not None:
+        share = bound_share(plan.simulation, plan.supply, estimates)
+        print(
+            f"bound      {share:.0%} of the GPUs' time is bound by products or memory; in the rest they wait for a host"
+        )
     if picture is not None:
         picture.write_text(as_picture(plan), encoding="utf-8")
         print(f"picture    {picture}")

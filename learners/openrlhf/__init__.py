@@ -1,5 +1,1 @@
-"""Policies trained by OpenRLHF's own classes. Importing this imports openrlhf, deepspeed and transformers."""
-
-from learners.openrlhf.in_process import InProcessTrainer, make_openrlhf
-
-__all__ = ["InProcessTrainer", "make_openrlhf"]
+"""Policies trained by OpenRLHF's own classes. Their options and makers import nothing heavy."""

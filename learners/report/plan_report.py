@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from learners.report.gantt import as_svg, as_text, seconds
 from learners.resources.demand import GIB, Demand, Supply
 from learners.resources.device import Device
+from learners.resources.estimate import Estimate
 from learners.resources.plan import Plan
 from learners.resources.record import Span, UsageRecord
 from learners.resources.remedy import describe, describe_nodes
@@ -38,6 +39,16 @@ def as_report(plan: Plan, width: int = 72) -> str:
         as_text(result.spans, width),
     ]
     return "\n".join(lines)
+
+
+def bound_share(result: Simulation, supply: Supply, estimates: Mapping[str, Estimate]) -> float:
+    """The share of the GPUs' time in which the GPU itself is the bottleneck of what runs on it."""
+    bound = 0.0
+    for span in result.spans:
+        found = estimates.get(span.policy)
+        if found is not None and span.phase in found.bound:
+            bound += found.bound[span.phase] * min(span.ran, found.seconds[span.phase]) * span.share * len(span.devices)
+    return bound / (result.makespan * supply.gpus) if result.makespan and supply.gpus else 0.0
 
 
 def compare(predicted: Simulation, actual: UsageRecord) -> str:

@@ -6,6 +6,7 @@ demand.py      what each policy needs in each phase, and what the machines have
 machines.py    what is free where
 allocate.py    the allocation policy: pure code that grants all-or-nothing leases
 limits.py      how long a call may take before it counts as hung
+hardware.py    GPUs by their data sheets;  shapes.py  models by their sizes;  estimate.py  seconds and memory from both
 remedy.py      why a demand does not fit, and the nearest change with which it would
 simulate.py    a discrete-event simulator over that same code;  failures.py  what goes wrong in it
 record.py      what happened, or what is predicted;  gantt.py  the picture;  plan.py  the `plan` command

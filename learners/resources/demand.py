@@ -172,7 +172,8 @@ class Supply:
         gpus = cards()
         least = min((card.memory for card in gpus), default=0)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls((Node("local", float(len(os.sched_getaffinity(0))), len(gpus), least, memory),))
+        kind = gpus[0].name if gpus else ""
+        return cls((Node("local", float(len(os.sched_getaffinity(0))), len(gpus), least, memory, kind),))
 
     @property
     def devices(self) -> dict[Device, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from learners.resources.allocate import Allocator
 from learners.resources.demand import GIB, Demand, Node, Patience, Refusal, Rounds, Supply
+from learners.resources.hardware import gpu_named
 from learners.resources.simulate import Meeting, Simulation, simulate
 from mutual_env.errors import InvalidInputError
 
@@ -55,21 +56,30 @@ def make_plan(
 def parse_devices(text: str) -> Supply:
     """Machines in short: "2x8:80,1x0@16" is two nodes of 8 GPUs with 80 GiB each, and one of no GPU and 16 CPUs.
 
-    Each part is NODES x GPUS, then ":" GiB of each GPU, then "@" CPUs of each node (16 for each GPU where not said).
+    Each part is NODES x GPUS, then ":" GiB of each GPU or its name (1x8:H100), then "@" CPUs of each node (16 for each
+    GPU where not said).
     """
     nodes: list[Node] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)x(\d+)(?::(\d+(?:\.\d+)?))?(?:@(\d+))?", part.strip())
+        match = re.fullmatch(r"(\d+)x(\d+)(?::([\w.-]+))?(?:@(\d+))?", part.strip())
         if match is None:
             raise InvalidInputError(
                 f"--devices {part.strip()!r} must read NODESxGPUS[:GIB][@CPUS], e.g. 2x8:80 for two nodes of eight "
-                "GPUs with 80 GiB, or 1x0@16 for one of 16 CPUs"
+                "GPUs with 80 GiB, 1x1:H100 for one of that name, or 1x0@16 for one of 16 CPUs"
             )
         count, gpus = int(match[1][:9]), int(match[2][:9])
         if not (1 <= count <= MOST_NODES and gpus <= MOST_GPUS and len(match[0]) < 60):
             raise InvalidInputError(
                 f"--devices {part.strip()[:60]!r}: nodes must be 1 to {MOST_NODES}, GPUs of each at most {MOST_GPUS}"
             )
-        memory, cpus = int(float(match[3] or 0) * GIB), float(match[4] or 16 * max(1, gpus))
-        nodes += [Node(f"node{len(nodes) + index}", cpus, gpus, memory) for index in range(count)]
+        (memory, kind), cpus = _gpu(match[3] or "0"), float(match[4] or 16 * max(1, gpus))
+        nodes += [Node(f"node{len(nodes) + i}", cpus, gpus, memory, kind=kind) for i in range(count)]
     return Supply(tuple(nodes))
+
+
+def _gpu(text: str) -> tuple[int, str]:
+    """Bytes of memory and the kind of node: of a name that is known, or of so many GiB."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return int(float(text) * GIB), ""
+    gpu = gpu_named(text)
+    return gpu.memory, gpu.name

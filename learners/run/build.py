@@ -109,6 +109,6 @@ def learner_options(name: str, policy: PolicyConfig, seed: int) -> dict[str, Any
     options = {**policy.options, "name": name}
     if options.get("tokenizer") is not None:
         options["tokenizer"] = load(options["tokenizer"])
-    if "seed" in registry.options(policy.learner):
+    if "seed" in registry.options(policy.learner, policy.options):
         options.setdefault("seed", derive_seed(seed, "learner", name))
     return options

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from learners import registry
+from learners.resources import Supply
 from learners.run import trackers
 from learners.run.build import learner_options
 from learners.run.config import PolicyConfig, RunConfig
@@ -23,12 +24,13 @@ from sharing.exchange import registry as exchanges
 _NAMED = (InvalidInputError, UnknownNameError, MissingExtraError)
 
 
-def check(config: RunConfig, *, here: bool = True) -> Places:
+def check(config: RunConfig, *, here: bool = True, supply: Supply | None = None) -> Places:
     """Raise a sentence where a part does not take what the configuration gives it. Where its policies would live.
 
     `here`: on this machine, so what it names (models, tokenizers, devices, packages, the place to write) must be there.
+    `supply`: other machines than it names.
     """
-    places = read_places(config)
+    places = read_places(config, supply)
     for kind, policies in (("policies", config.policies), ("teachers", config.teachers), ("seats", config.seats)):
         for name, policy in policies.items():
             with _said_of(f"{kind}.{name}"):

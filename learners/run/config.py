@@ -94,7 +94,9 @@ class ResourcesConfig:
 
     `mode`: synchronous, or asynchronous, where policies may be as many rounds apart as the strategy's `max_staleness`.
     `devices` says what there is, e.g. "1x2:80" for a node of two GPUs with 80 GiB (empty: this machine). `demands` says
-    what a policy takes: {ada: {weights: 2.0e9, offload_seconds: 3, phases: {act: {gpus: 1, seconds: 20}}}}.
+    what a policy takes: {ada: {weights: 2.0e9, offload_seconds: 3, phases: {act: {gpus: 1, seconds: 20}}}}; what it
+    leaves out on GPUs is estimated from the model's size, `assumptions` being how long prompts and responses are:
+    {prompt_tokens: 200, response_tokens: 2000}.
     `instructions`: avx2, the same digits on every x86-64 that has it, or native, the widest of this processor.
     `threads`: of the numerical libraries (0: as the environment says). Both are settled as `mutual-env` begins.
     """
@@ -103,6 +105,7 @@ class ResourcesConfig:
     mode: str = "synchronous"
     devices: str = ""
     demands: dict[str, Any] = field(default_factory=dict)
+    assumptions: dict[str, Any] = field(default_factory=dict)
     patience: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     instructions: str = PINNED

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from learners import registry
 from learners.resources import (
     Demand,
     Executor,
@@ -22,10 +21,13 @@ from learners.resources import (
     ThreadExecutor,
     UsageRecord,
 )
+from learners.resources.cards import cards
 from learners.resources.demand import even_share
+from learners.resources.estimate import Estimate
 from learners.resources.limits import Limits
 from learners.resources.plan import parse_devices
-from learners.run.config import PolicyConfig, ResourcesConfig, RunConfig, SharingConfig
+from learners.run.config import ResourcesConfig, RunConfig, SharingConfig
+from learners.run.estimates import can_use_gpus, check_assumptions, estimated, gpus_of
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 from mutual_env.options import check_options, check_value
 
@@ -46,7 +48,8 @@ class Places:
     """Where a run's policies live.
 
     `options` are the executor's own. `demands`: one for each policy. `staleness`: by how many rounds policies may be
-    apart; 0 in synchronous rounds. `timed`: the (policy, phase) of which the configuration says how long they take.
+    apart; 0 in synchronous rounds. `timed`: the (policy, phase) of which it is known how long they take; `estimates`
+    where that follows from a model's size. `declared`: whether the configuration says what machines there are.
     """
 
     executor: str
@@ -56,6 +59,8 @@ class Places:
     patience: Patience
     staleness: int
     timed: frozenset[tuple[str, str]]
+    estimates: Mapping[str, Estimate]
+    declared: bool = False
 
     @property
     def apart(self) -> bool:
@@ -75,8 +80,17 @@ class Places:
             return SerialExecutor()
         shared: dict[str, Any] = {"demands": self.demands, "patience": self.patience}
         if self.executor != "ray":  # a cluster knows its own machines
+            self._require_gpus()
             shared["supply"] = self.supply
         return _EXECUTORS[self.executor](**shared, **self.options)
+
+    def _require_gpus(self) -> None:
+        there = len(cards())
+        if self.declared and self.supply.gpus > there:
+            raise ConfigError(
+                f"resources.devices names {self.supply.gpus} GPUs, and this machine shows {there}: leave it empty for "
+                "what there is, or use `mutual-env plan` to lay the run out without running it"
+            )
 
     def as_measured(self, spans: Iterable[Span]) -> Places:
         """With the seconds that each phase took in a run, and without phases that it never leased. A policy that was
@@ -89,6 +103,7 @@ class Places:
             self,
             demands=tuple(_measured(demand, measured) for demand in self.demands),
             timed=self.timed | measured.keys(),
+            estimates={} if measured else self.estimates,
         )
 
     def untimed(self) -> list[str]:
@@ -98,20 +113,29 @@ class Places:
         ]
 
 
-def read_places(config: RunConfig) -> Places:
-    """The section as a value; what makes no sense is refused before anything is started."""
+def read_places(config: RunConfig, supply: Supply | None = None) -> Places:
+    """The section as a value; what makes no sense is refused before anything is started. `supply`: other machines than
+    it names."""
     resources, policies = config.resources, list(config.policies)
     _check_executor(resources)
     _check_demands(resources.demands, policies)
-    supply = parse_devices(resources.devices) if resources.devices else Supply.local()
+    check_assumptions(resources.assumptions)
+    supply = supply or (parse_devices(resources.devices) if resources.devices else Supply.local())
+    estimates = {
+        name: found
+        for name, policy in config.policies.items()
+        if (found := estimated(policy, config.env, supply, resources.assumptions)) is not None
+    }
     places = Places(
         executor=resources.executor,
         options=resources.options,
         supply=supply,
-        demands=tuple(_demands(resources.demands, config.policies, supply)),
+        demands=tuple(_demands(config, supply, estimates)),
         patience=_make(Patience, resources.patience, "patience"),
         staleness=_staleness(config.sharing, policies) if resources.mode == "asynchronous" else 0,
-        timed=frozenset(_timed(resources.demands)),
+        timed=frozenset(_timed(resources.demands, estimates)),
+        estimates=estimates,
+        declared=bool(resources.devices),
     )
     if config.sharing.exchange == "ray" and resources.executor != "ray":
         raise ConfigError(
@@ -163,22 +187,25 @@ def _staleness(sharing: SharingConfig, policies: Collection[str]) -> int:
     return bound
 
 
-def _demands(described: Mapping[str, Any], policies: Mapping[str, PolicyConfig], supply: Supply) -> list[Demand]:
-    """One for each policy; a policy that is not described gets an even share: of the GPUs, if it can use one."""
-    rest = {name: policy for name, policy in policies.items() if name not in described}
-    on_gpu = [name for name, policy in rest.items() if supply.gpus and _can_use_gpus(policy)]
-    return [_demand(name, described[name]) for name in described] + even_share(rest, supply, on_gpu)
+def _demands(config: RunConfig, supply: Supply, estimates: Mapping[str, Estimate]) -> list[Demand]:
+    """One for each policy. One that is not described gets what is estimated for it, or an even share: of the GPUs, if
+    it can use one."""
+    described = config.resources.demands
+    demands = [_demand(name, described[name], estimates.get(name)) for name in described]
+    rest = {name: policy for name, policy in config.policies.items() if name not in described}
+    demands += [estimates[name].demand(name, gpus_of(policy)) for name, policy in rest.items() if name in estimates]
+    unknown = {name: policy for name, policy in rest.items() if name not in estimates}
+    on_gpu = [name for name, policy in unknown.items() if supply.gpus and can_use_gpus(policy)]
+    return demands + even_share(unknown, supply, on_gpu)
 
 
-def _can_use_gpus(policy: PolicyConfig) -> bool:
-    return "device" in registry.options(policy.learner) and policy.options.get("device", "auto") != "cpu"
-
-
-def _timed(described: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _timed(described: Mapping[str, Any], estimates: Mapping[str, Estimate]) -> Iterable[tuple[str, str]]:
     for policy, spec in described.items():
         for phase, needs in spec.get("phases", {}).items():
             if "seconds" in needs:
                 yield policy, phase
+    for policy, found in estimates.items():
+        yield from ((policy, phase) for phase in found.seconds)
 
 
 def _measured(demand: Demand, measured: Mapping[tuple[str, str], float]) -> Demand:
@@ -186,13 +213,24 @@ def _measured(demand: Demand, measured: Mapping[tuple[str, str], float]) -> Dema
     return dataclasses.replace(demand, phases=phases or demand.phases).with_seconds(measured)
 
 
-def _demand(policy: str, spec: Mapping[str, Any]) -> Demand:
+def _demand(policy: str, spec: Mapping[str, Any], found: Estimate | None) -> Demand:
+    """As described; what the description leaves out of a phase on GPUs is as estimated."""
     where = f"demands.{policy}"
     settings = dict(spec)
     phases = {
-        phase: _make(Needs, needs, f"{where}.phases.{phase}") for phase, needs in settings.pop("phases", {}).items()
+        phase: _make(Needs, {**_guess(found, phase, needs), **needs}, f"{where}.phases.{phase}")
+        for phase, needs in settings.pop("phases", {}).items()
     }
+    if found is not None and any(needs.gpus for needs in phases.values()):
+        settings = {"weights": found.weights, "offload_seconds": found.offload_seconds, **settings}
     return _make(Demand, {"policy": policy, "phases": phases, **_whole(settings, "weights")}, where)
+
+
+def _guess(found: Estimate | None, phase: str, needs: Mapping[str, Any]) -> dict[str, Any]:
+    if found is None or phase not in found.seconds:
+        return {}
+    memory = {"memory": found.memory[phase]} if needs.get("gpus") and phase in found.memory else {}
+    return {"seconds": found.seconds[phase], **memory}
 
 
 def _make(cls: type[T], settings: Mapping[str, Any], where: str) -> T:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from learners import registry
-from learners.registry import takes, tried_by
+from learners.registry import takes, tried_by, wraps
 from learners.torch.options import TorchOptions
 from learners.vllm.engine import SamplingEngine
 from learners.vllm.local import LocalEngine
@@ -44,6 +44,7 @@ def try_vllm(
 
 
 @tried_by(try_vllm)
+@wraps("trainer")
 @takes(TorchOptions)
 def make_vllm(
     path: str,
@@ -57,7 +58,7 @@ def make_vllm(
     tokenizer: Tokenizer | None = None,
     **options: Any,
 ) -> VllmSampled:
-    """Learner `trainer` with these options, sampled by vLLM on the model directory at `path`.
+    """Learner `trainer` with its own options, sampled by vLLM on the model directory at `path`.
 
     `server` is the URL of a running one, whose key is read from the environment (VLLM_API_KEY); empty: an engine in
     this program, with vLLM's own arguments in `engine` (`dtype`, `max_model_len`, `gpu_memory_utilization`, ...).

@@ -51,7 +51,7 @@ def build(path: Path) -> Iterator[Callable[..., Any]]:
     """Learners on one small cluster; what a test leaves open is closed."""
     import ray
 
-    from learners.openrlhf.cluster.learner import make_openrlhf_ray
+    from learners.openrlhf.make import make_openrlhf_ray
 
     ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
 
@@ -224,7 +224,7 @@ def test_a_cluster_without_room_is_named_in_time(build: Callable[..., Any]) -> N
 
 
 def test_cluster_options_are_refused_by_name() -> None:
-    from learners.openrlhf.cluster.deepspeed import ClusterOptions
+    from learners.openrlhf.options import ClusterOptions
 
     for field, value in (("nodes", 0), ("zero_stage", 4), ("timeout", 0.0)):
         with pytest.raises(InvalidInputError, match=field):

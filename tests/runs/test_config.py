@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow
@@ -13,9 +14,10 @@ import pytest
 from learners.run.check import check
 from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
 from learners.run.envs import Envs
-from mutual_env.errors import ConfigError, InvalidInputError, MutualEnvError
+from mutual_env.errors import ConfigError, InvalidInputError, MissingExtraError, MutualEnvError
 from sharing.exchange import InMemoryExchange
 
+PACKAGES = {"vllm": "vllm", "openrlhf_ray": "openrlhf"}  # of learners with an environment of their own
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 
 RUN = """
@@ -197,7 +199,11 @@ def test_every_shipped_configuration_is_accepted_by_its_parts(
     for config in configs:
         put_in_place(config)
         before = sorted(tmp_path.rglob("*"))
-        check(config)
+        lacking = [p.learner for p in config.policies.values() if find_spec(PACKAGES.get(p.learner, "torch")) is None]
+        check(config, here=not lacking)
+        if lacking:
+            with pytest.raises(MissingExtraError, match="pip install"):
+                check(config)
         assert sorted(tmp_path.rglob("*")) == before
         if config.env.id == "math/jsonl-v0":
             with pytest.raises(InvalidInputError, match=r"evaluation\.prompts=700: "):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from learners import registry
 from learners.example import Example
 from learners.seeds import sample_seeds
 from learners.tabular import TabularLearner
@@ -16,7 +17,7 @@ from learners.vllm import Sample, Sampling, VllmSampled, make_transport
 from learners.vllm.engine import Weights
 from learners.vllm.server import _flags
 from learners.vllm.transport import untied
-from mutual_env.errors import InvalidInputError
+from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.types import Ids
 from tokenizers_bridge import CharTokenizer
 
@@ -100,10 +101,20 @@ def test_a_tied_tensor_travels_once() -> None:
 
 
 def test_transports_are_named() -> None:
-    with pytest.raises(InvalidInputError, match="transport must be 'file', 'ipc' or 'nccl', got 'smoke'"):
+    with pytest.raises(InvalidInputError, match="transport must be one of file, ipc, nccl, got 'smoke'"):
         make_transport("smoke")
 
 
 def test_server_arguments_become_flags() -> None:
     settings = {"max_model_len": 256, "enforce_eager": True, "enable_prefix_caching": False}
     assert _flags(settings) == ["--max-model-len", "256", "--enforce-eager", "--no-enable-prefix-caching"]
+
+
+def test_a_vllm_learner_takes_the_options_of_the_trainer_inside_it() -> None:
+    cluster = {"path": "m", "trainer": "openrlhf_ray", "gpus_per_node": 4, "zero_stage": 3, "engine": {}}
+    registry.check_options("vllm", cluster)
+    assert "zero_stage" in registry.options("vllm", cluster)
+    with pytest.raises(UnknownNameError, match="option of learner 'vllm' around 'torch' 'zero_stage'"):
+        registry.check_options("vllm", {"path": "m", "zero_stage": 3})
+    with pytest.raises(UnknownNameError, match="did you mean 'zero_stage'"):
+        registry.check_options("vllm", {**cluster, "zero_stag": 3})

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from learners.example import Example
-from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy, DeepspeedSteps
+from learners.openrlhf.cluster.deepspeed import ClusterStrategy, DeepspeedSteps
 from learners.openrlhf.cluster.library import PolicyModelActor
 from learners.openrlhf.cluster.state import ClusterState
 from learners.openrlhf.make_actor import make_actor
+from learners.openrlhf.options import ClusterOptions
 from learners.openrlhf.ranks import ProcessGroup
 from learners.openrlhf.trainer import ActorTrainer
 from learners.sampling import Sample, Sampling

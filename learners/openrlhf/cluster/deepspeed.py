@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,40 +10,12 @@ import torch
 
 from learners.openrlhf.cluster.library import DeepspeedStrategy
 from learners.openrlhf.library import Actor
+from learners.openrlhf.options import ClusterOptions
 from learners.torch.optimizer import schedule_factor
 from learners.torch.options import TorchOptions
-from mutual_env.errors import InvalidInputError, TrainingError
+from mutual_env.errors import TrainingError
 
 DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
-    """Where a policy's actors run and how DeepSpeed cuts its state.
-
-    `nodes` x `gpus_per_node` actors, data parallel. `zero_stage`: 1 cuts the optimizer's state, 2 the gradients too, 3
-    the weights too. `offload_optimizer` keeps that state in the machine's memory. `timeout` bounds every call, in
-    seconds.
-    """
-
-    nodes: int = 1
-    gpus_per_node: int = 1
-    zero_stage: int = 2
-    offload_optimizer: bool = False
-    timeout: float = 3600.0
-
-    def __post_init__(self) -> None:
-        for name in ("nodes", "gpus_per_node"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.zero_stage not in (1, 2, 3):
-            raise InvalidInputError(f"zero_stage must be 1, 2 or 3, got {self.zero_stage}")
-        if not self.timeout > 0.0:
-            raise InvalidInputError(f"timeout must be above 0 seconds, got {self.timeout}")
-
-    @property
-    def actors(self) -> int:
-        return self.nodes * self.gpus_per_node
 
 
 class ClusterStrategy(DeepspeedStrategy):  # type: ignore[misc]

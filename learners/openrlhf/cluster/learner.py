@@ -14,16 +14,15 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from learners.checks import check_examples, check_sequences
 from learners.example import Example
 from learners.openrlhf.cluster.actor import PolicySpec, SharingPolicyActor
-from learners.openrlhf.cluster.deepspeed import ClusterOptions, ClusterStrategy
+from learners.openrlhf.cluster.deepspeed import ClusterStrategy
 from learners.openrlhf.cluster.library import RayActorGroup
-from learners.registry import takes, tried_by
+from learners.openrlhf.options import ClusterOptions
 from learners.sampling import Sample, asked_for
-from learners.torch.learner import probe_of, try_torch
+from learners.torch.learner import probe_of
 from learners.torch.options import TorchOptions
 from mutual_env.errors import DeadlineExceededError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
-from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
 
 class RayOpenRlhfLearner:
@@ -155,20 +154,3 @@ class RayOpenRlhfLearner:
                 f"{what} within {timeout:.0f} s: raise `timeout`, or look at the cluster"
             ) from error
         return results
-
-
-@tried_by(try_torch)
-@takes(ClusterOptions)
-@takes(TorchOptions)
-def make_openrlhf_ray(
-    path: str, *, name: str = "openrlhf", tokenizer: Tokenizer | None = None, **options: Any
-) -> RayOpenRlhfLearner:
-    """`options` are the torch learner's and `ClusterOptions`' together."""
-    of_cluster = {key: options.pop(key) for key in list(options) if key in ClusterOptions.__dataclass_fields__}
-    return RayOpenRlhfLearner(
-        path,
-        tokenizer or load_tokenizer(Path(path)),
-        name=name,
-        options=TorchOptions.of(options),
-        cluster=ClusterOptions(**of_cluster),
-    )

@@ -1,0 +1,86 @@
+"""Policies of OpenRLHF from a configuration's plain values. What they are made of is imported when one is made, so that
+a configuration can be checked, and a plan made of it, where OpenRLHF is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from learners.openrlhf.options import ClusterOptions
+from learners.protocol import Learner
+from learners.registry import takes, tried_by
+from learners.torch.learner import TorchLearner, try_torch
+from learners.torch.model import load_pretrained
+from learners.torch.options import TorchOptions
+from mutual_env import catalogue
+from mutual_env.errors import InvalidInputError, MissingExtraError
+from tokenizers_bridge import Tokenizer
+from tokenizers_bridge.kinds.loading import load as load_tokenizer
+
+
+def try_openrlhf(**options: Any) -> None:
+    """What can be said of the arguments without building anything."""
+    _require("openrlhf")
+    try_torch(**options)
+
+
+def try_openrlhf_ray(**options: Any) -> None:
+    """The same, of a policy on a cluster."""
+    _require("openrlhf", "ray")
+    try_torch(**options)
+
+
+@tried_by(try_openrlhf)
+@takes(TorchOptions)
+def make_openrlhf(
+    path: str = "",
+    *,
+    name: str = "openrlhf",
+    model: PreTrainedModel | None = None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Learner:
+    """As learner 'torch', trained by OpenRLHF's classes; `logits_chunk_mib` and `share_prompts` do not apply."""
+    for name_of in ("logits_chunk_mib", "share_prompts"):
+        if name_of in options:
+            raise InvalidInputError(f"{name_of} is an option of learner 'torch': OpenRLHF's Actor computes every logit")
+    if bool(path) == (model is not None):
+        raise InvalidInputError("give either path, a local model directory, or a model with its tokenizer, not both")
+    _require("openrlhf")
+    trainer = catalogue.load("learner 'openrlhf'", "learners.openrlhf.in_process:InProcessTrainer")
+    if model is None:
+        model = load_pretrained(Path(path))
+        tokenizer = tokenizer or load_tokenizer(Path(path))
+    if tokenizer is None:
+        raise InvalidInputError("tokenizer is missing: a model built in code comes with its tokenizer")
+    return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options), trainer=trainer)
+
+
+@tried_by(try_openrlhf_ray)
+@takes(ClusterOptions)
+@takes(TorchOptions)
+def make_openrlhf_ray(
+    path: str, *, name: str = "openrlhf", tokenizer: Tokenizer | None = None, **options: Any
+) -> Learner:
+    """OpenRLHF's actor groups and DeepSpeed on a Ray cluster; `options` are the torch learner's and `ClusterOptions`'
+    together."""
+    _require("openrlhf", "ray")
+    of_cluster = {key: options.pop(key) for key in list(options) if key in ClusterOptions.__dataclass_fields__}
+    make = catalogue.load("learner 'openrlhf_ray'", "learners.openrlhf.cluster.learner:RayOpenRlhfLearner")
+    learner: Learner = make(
+        path,
+        tokenizer or load_tokenizer(Path(path)),
+        name=name,
+        options=TorchOptions.of(options),
+        cluster=ClusterOptions(**of_cluster),
+    )
+    return learner
+
+
+def _require(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError.of(f"OpenRLHF's learners (no module {package!r})", "openrlhf")
