@@ -16,7 +16,7 @@ from learners.example import Example
 from learners.losses import is_own, loss_of, own_scales, scales
 from learners.minibatches import By, minibatches
 from learners.step import Part, Step, Stepped
-from learners.update_metrics import borrowed_gradient_share, cap_share, clip_share, own_gaps
+from learners.update_metrics import cap_share, clip_share, gradient_shares, own_gaps
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Aggregation, Floats, Metrics
 
@@ -104,7 +104,7 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
         "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
         "clip_share": clip_share(taken),
         **cap_share(taken),
-        **borrowed_gradient_share(taken),
+        **gradient_shares(taken),
         **measured(_gaps_of_an_epoch(taken, plan, options), Behaviour(options.behaviour, options.behaviour_cap)),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from learners.example import Example
 from learners.losses import arrays_of, loss_of, term_of, units_of_terms
 from learners.step import Part, Step, Stepped
 from mutual_env.types import Floats, Metrics
@@ -57,17 +58,30 @@ def _clipped(part: Part, logprobs: Floats, minibatch: int) -> int:
     return int(((slope == 0.0) & (example.advantages[example.mask] != 0.0)).sum())
 
 
-def borrowed_gradient_share(taken: Sequence[tuple[Step, Stepped]]) -> Metrics:
-    """How much of the gradient the borrowed samples are: a token's coefficient on grad log π is scale · slope, taken at
-    the policy that the step began with, and this is the borrowed tokens' share of the sum of its absolute values."""
-    pulls = {True: 0.0, False: 0.0}
-    for step, stepped in taken:
-        for part, logprobs in zip(step.parts, stepped.logprobs, strict=True):
-            pulls[part.example.own] += abs(part.scale) * float(np.abs(_slopes(step, part, logprobs)).sum())
-    if not any(not part.example.own for step, _ in taken for part in step.parts):
-        return {}
-    total = pulls[True] + pulls[False]
-    return {"batch/borrowed_gradient_share": pulls[False] / total if total else 0.0}
+def gradient_shares(taken: Sequence[tuple[Step, Stepped]]) -> Metrics:
+    """How much of the gradient borrowed samples are, and those that are imitated: a token's coefficient on grad log π
+    is scale · slope, taken at the policy that the step began with, and these are the tokens' shares of the sum of its
+    absolute values."""
+    pulls = [
+        (part.example, abs(part.scale) * float(np.abs(_slopes(step, part, logprobs)).sum()))
+        for step, stepped in taken
+        for part, logprobs in zip(step.parts, stepped.logprobs, strict=True)
+    ]
+    total = sum(pull for _, pull in pulls)
+    shares = {"borrowed": _is_borrowed, "imitation": _is_imitated}
+    return {
+        f"batch/{what}_gradient_share": sum(pull for example, pull in pulls if counts(example)) / (total or 1.0)
+        for what, counts in shares.items()
+        if any(counts(example) for example, _ in pulls)
+    }
+
+
+def _is_borrowed(example: Example) -> bool:
+    return not example.own
+
+
+def _is_imitated(example: Example) -> bool:
+    return not loss_of(example.loss).needs.advantage
 
 
 def _slopes(step: Step, part: Part, logprobs: Floats) -> Floats:

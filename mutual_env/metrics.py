@@ -77,6 +77,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("share/unverified", "Claims of peers that were taken without verification."),
             Metric("share/failed", "Rescues: prompts on which all own samples are wrong."),
             Metric("share/rescued", "Rescues: failed prompts for which there was a verified success to imitate."),
+            Metric("share/weight_factor", "SGT with a target share: what λ is multiplied by this round."),
             Metric("share/rescued_from_memory", "Memory: rescues by a success of an earlier round."),
             Metric(
                 "share/rescued_by_own", "Memory: rescues, replayed ones too, by an own success of an earlier round."
@@ -155,6 +156,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric(
                 "batch/borrowed_gradient_share", "Share of the gradient, |scale · slope|, that is on peers' tokens."
             ),
+            Metric("batch/imitation_gradient_share", "The same of imitated tokens, whoever wrote them."),
             Metric("cap_share", "Share of the tokens, of those whose ratio has a cap, at which it is passed."),
             Metric(
                 "behaviour/gap_mean",

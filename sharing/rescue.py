@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mutual_env.errors import ConfigError
 from mutual_env.seeding import generator
 from mutual_env.types import (
     JSON,
@@ -73,6 +75,34 @@ class Imitation:
         return Lesson(experience, 1.0, loss, weight=weight)
 
 
+@dataclass(slots=True)
+class ShareController:
+    """Holds a target share of the gradient, for each reader by itself.
+
+    A share s of pulls that are in proportion to λ has odds s / (1 - s) in proportion to λ. So after an update with the
+    measured share s, λ is multiplied by (odds of the target / odds of s)^(1/2): half of the way, in logarithms, because
+    what a round measures is that round's. It stays within 2^10 of what was given. A round in which nothing else had a
+    gradient, or the rescues had none, says nothing.
+    """
+
+    target: float
+    factors: dict[str, float]
+
+    @classmethod
+    def of(cls, target: float) -> ShareController:
+        if not 0.0 < target < 1.0:
+            raise ConfigError(f"target_share must lie between 0 and 1, got {target}: it is a share of the gradient")
+        return cls(target, {})
+
+    def factor(self, reader: str) -> float:
+        return self.factors.get(reader, 1.0)
+
+    def measured(self, reader: str, share: float) -> None:
+        if 0.0 < share < 1.0:
+            step = math.sqrt(self.target / (1.0 - self.target) * (1.0 - share) / share)
+            self.factors[reader] = min(max(self.factor(reader) * step, 1.0 / _FARTHEST), _FARTHEST)
+
+
 def failed(group: Group) -> bool:
     """Something was tried and nothing of it was right."""
     return bool(group) and not any(e.verdict.correct for e in group)
@@ -126,3 +156,6 @@ def from_json(kept: Mapping[str, Any]) -> Experience:
         Verdict.scored(kept["reward"], correct=True),
         kept["round"],
     )
+
+
+_FARTHEST = 2.0**10

@@ -46,3 +46,12 @@ def outcomes(reader: str, groups: Sequence[Group], lessons: Sequence[Lesson]) ->
         "share/lessons": float(len(lessons)),
         "share/borrowed": borrowed / max(len(lessons), 1),
     }
+
+
+def silence(strategy: str, offered: int, heard: Mapping[str, int]) -> str:
+    """That everything was turned away, and why."""
+    reasons = ", ".join(f"{k.removeprefix('refused/')} {n}" for k, n in sorted(heard.items()) if "refused/" in k and n)
+    return (
+        f"{strategy} learns nothing from its peers: all {offered} records that it read this round were turned away "
+        f"({reasons}). docs/exchange.md says what each reason means; `limits` is an option"
+    )

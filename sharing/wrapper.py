@@ -21,7 +21,7 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 from mutual_env.options import fields_of
 from mutual_env.together import EndTogether
-from mutual_env.types import JSON, AgentInfo, Group, Lesson
+from mutual_env.types import JSON, AgentInfo, Group, Lesson, Metrics
 from sharing.admission import Admitted, Limits, Standing, Verify, admit
 from sharing.codec import wire_size
 from sharing.dialogue import checked_divergence, in_own_dialogue
@@ -31,7 +31,7 @@ from sharing.exchange.protocol import Exchange, Reading
 from sharing.records import KINDS, Kind, Record, as_it_is, records_of
 from sharing.shaping import SoftOverlong, checked_truncated, penalty_of, shaped, whole
 from sharing.situation import Common, Credit, Sampled, Shared, Situation
-from sharing.traffic import outcomes, traffic
+from sharing.traffic import outcomes, silence, traffic
 
 
 class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
@@ -91,6 +91,12 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         if self._below:
             self._below.load_state_dict(state["below"])
 
+    def learnt(self, reader: str, metrics: Metrics) -> None:
+        """What came of the reader's lessons: the metrics of its batch and update, as the loop of a run says after each
+        update. A strategy that adapts to it overrides this, and calls it for the strategies below."""
+        if self._below:
+            self._below.learnt(reader, metrics)
+
     def __str__(self) -> str:
         return f"<{type(self).__name__}{self.env}>" if self._below else f"<{type(self).__name__}<{self.env}>>"
 
@@ -135,8 +141,8 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         offered, heard = 0, Counter[str]()
         for agent, info in infos.items():
             taught[agent], reading, admitted = self._teach(agent, info, sent.get(agent, _SENT_NOTHING), standing)
-            offered += len(reading.records)
-            heard.update(taken=admitted.taken, **admitted.counts)
+            offered += len(reading.records) + reading.unreadable
+            heard.update({"taken": admitted.taken, "refused/unreadable": reading.unreadable, **admitted.counts})
             for author, latest in admitted.versions.items():
                 seen[author] = max(seen.get(author, latest), latest)
         self._seen = seen  # only now: what one reader met must not decide what the next one admits
@@ -145,17 +151,9 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
 
     def _warn_of_silence(self, offered: int, heard: Counter[str]) -> None:
         """Once: a strategy that hears nobody teaches as if there were no peers, which nobody would notice."""
-        if not offered or heard["taken"] or self._warned:
-            return
-        self._warned = True
-        reasons = ", ".join(
-            f"{key.removeprefix('refused/')} {n}" for key, n in sorted(heard.items()) if "refused/" in key
-        )
-        warnings.warn(
-            f"{type(self).__name__} learns nothing from its peers: all {offered} records that it read this round "
-            f"were turned away ({reasons}). docs/exchange.md says what each reason means; `limits` is an option",
-            stacklevel=4,
-        )
+        if offered and not heard["taken"] and not self._warned:
+            self._warned = True
+            warnings.warn(silence(type(self).__name__, offered, heard), stacklevel=4)
 
     def _limits_now(self) -> Limits:
         """With the rewards that this env's verifier has given in range; peers' statistics are of rewards under the

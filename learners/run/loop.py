@@ -44,6 +44,9 @@ class SharedEnv(TaskEnv, Protocol):
     def teach(self, sampled: Sampled) -> dict[str, AgentInfo]:
         """Read the peers, and what they teach."""
 
+    def learnt(self, reader: str, metrics: Metrics) -> None:
+        """What came of the reader's lessons."""
+
     def state_dict(self) -> dict[str, JSON]:
         """What the strategies keep from round to round."""
 
@@ -116,6 +119,7 @@ class Loop:
         )
         for name, values in metrics.items():
             infos[name]["metrics"] = {**infos[name]["metrics"], **batches[name].metrics, **values}
+            self.env.learnt(name, infos[name]["metrics"])
             if self.noticed is not None:
                 self.noticed(self.learners[name], infos[name], batches[name].outcomes)
         return infos

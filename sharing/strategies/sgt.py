@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
-from mutual_env.types import Group
+from mutual_env.types import JSON, Group, Metrics
 from sharing.edges import PerEdge
 from sharing.records import Kind
-from sharing.rescue import Imitation, drawn_one, failed
+from sharing.rescue import Imitation, ShareController, drawn_one, failed
 from sharing.situation import Common, Credit, Shared, Situation
 from sharing.wrapper import SharingWrapper
 
@@ -23,6 +23,10 @@ class SuccessGatedTransfer(SharingWrapper):
     `per_rescue`: the sum over a rescue's tokens is divided by what the own samples' are, so that λ weighs a rescue
     against an own sample of its length, the same for any number of rescues and optimizer steps; without it, λ weighs
     the mean over all rescued tokens of a step, however few, against the mean over all own ones.
+
+    `target_share`: λ is adapted so that rescues are this share of the reader's gradient, as its updates measure it
+    (`batch/imitation_gradient_share`); the given λ is what it begins with, and the edges keep their proportions. See
+    `ShareController`; a loop of one's own calls `learnt` after each update.
 
     Nothing else moves. λ = 0, no peers, no peer success, nothing failed: exactly the lessons below. Successes that
     this env did not verify itself are verified before they are drawn from; those over an edge with λ = 0 are none.
@@ -39,8 +43,10 @@ class SuccessGatedTransfer(SharingWrapper):
         weight: PerEdge = 0.1,
         compatible: bool = False,
         per_rescue: bool = False,
+        target_share: float | None = None,
         **common: Unpack[Common],
     ) -> None:
+        self._controller = None if target_share is None else ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible, per_rescue=per_rescue)
         self.kinds = self._imitation.kinds
         super().__init__(env, **common)
@@ -51,10 +57,27 @@ class SuccessGatedTransfer(SharingWrapper):
     def share(self, situation: Situation) -> Shared:
         failures = [group[0].task.id for group in situation.groups if failed(group)]
         offers = {task_id: self._imitation.offered(situation, task_id) for task_id in failures}
+        factor = 1.0 if self._controller is None else self._controller.factor(situation.reader)
         rescues = tuple(
-            self._imitation.lesson(situation.reader, drawn_one(offered, situation, "sgt", task_id))
+            self._imitation.lesson(situation.reader, drawn_one(offered, situation, "sgt", task_id), factor)
             for task_id, offered in offers.items()
             if offered
         )
         metrics = {"failed": float(len(failures)), "rescued": float(len(rescues))}
+        if self._controller is not None:
+            metrics["weight_factor"] = factor
         return Shared(situation.lessons + rescues, metrics)
+
+    def learnt(self, reader: str, metrics: Metrics) -> None:
+        super().learnt(reader, metrics)
+        if self._controller is not None and "batch/imitation_gradient_share" in metrics:
+            self._controller.measured(reader, metrics["batch/imitation_gradient_share"])
+
+    def state_dict(self) -> dict[str, JSON]:
+        state = super().state_dict()
+        return state if self._controller is None else {**state, "factors": dict(self._controller.factors)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self._controller is not None:
+            self._controller.factors = {reader: float(factor) for reader, factor in state["factors"].items()}

@@ -77,6 +77,7 @@ MODES = {
     "staleness 5": ["sharing.options={max_staleness: 5}"],
     "any staleness": ["sharing.options={max_staleness: null}"],
     "asynchronous 1": ["sharing.options={max_staleness: 1}", "resources.mode=asynchronous"],
+    "a target share": ["sharing.options={target_share: 0.2}"],
     "waves": ["env.refills=2", "env.spare_prompts=1"],
     "asynchronous waves": ["sharing.options={max_staleness: 1}", "resources.mode=asynchronous", "env.refills=1"],
     "asynchronous 5": ["sharing.options={max_staleness: 5}", "resources.mode=asynchronous"],

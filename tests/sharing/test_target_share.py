@@ -1,0 +1,118 @@
+"""λ that holds a share of the gradient."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sharing
+from learners.batch import build_batch
+from learners.tabular import TabularLearner
+from mutual_env.errors import ConfigError
+from mutual_env.types import Completion, CrossEntropy
+from sharing.rescue import ShareController
+from sharing.testing import ScriptedEnv, check_strategy
+from tests.sharing.toys import BAD, GOOD, play
+from tokenizers_bridge import CharTokenizer, TokenizerBridge
+
+
+def test_what_is_left_in_logarithms_is_halved_by_each_round_of_the_same_kind() -> None:
+    # Pulls of 3 λ beside 2: the share is .25 at λ* with 3 λ* / 2 = 1/3. λ starts 4.5 times as large as that.
+    controller, best = ShareController.of(0.25), 2.0 / 9.0
+    for round_ in range(6):
+        weight = controller.factor("a")
+        assert math.log(weight / best) == pytest.approx(math.log(4.5) / 2**round_)
+        controller.measured("a", 3.0 * weight / (3.0 * weight + 2.0))
+    assert controller.factor("b") == 1.0
+
+
+def test_a_round_that_says_nothing_changes_nothing_and_the_factor_is_bounded() -> None:
+    controller = ShareController.of(0.5)
+    for share in (0.0, 1.0):
+        controller.measured("a", share)
+    assert controller.factor("a") == 1.0
+    for _ in range(40):
+        controller.measured("a", 1e-9)
+    assert controller.factor("a") == 1024.0
+    for wrong in (0.0, 1.0, -0.1, 2.0):
+        with pytest.raises(ConfigError, match="target_share must lie between 0 and 1"):
+            sharing.make("sgt", ScriptedEnv(["a"]), target_share=wrong)
+
+
+def reader() -> TabularLearner:
+    return TabularLearner(CharTokenizer("yesnot0.?1ab "), name="a", max_new_tokens=4)
+
+
+def wrote(text: str) -> Completion:
+    learner = reader()
+    ids = np.append(learner.tokenizer.encode_batch([text])[0], learner.tokenizer.stop_id).astype(np.int32)
+    (logprobs,) = learner.score([learner.tokenizer.render_prompt("t0.0?")], [ids])
+    return Completion(text, ids, logprobs, "stop", 0, learner.tokenizer.fingerprint)
+
+
+# One prompt of two that teaches by itself (advantages ±1) and one that fails: |A| is 1 on half of the own tokens.
+ANSWERS: dict[str, Any] = {
+    "a": [[wrote("yes"), wrote("not")], [wrote("not"), wrote("ton")]],
+    "b": [[wrote(BAD), wrote(BAD)], [wrote("yes"), wrote(BAD)]],
+}
+
+
+def one_round(env: Any, number: int, *, told: bool = True) -> tuple[float, float]:
+    """The weight of the rescue, and the share of the gradient that it was."""
+    info = play(env, ANSWERS, round=number)["a"]
+    learner = reader()
+    metrics = learner.update(build_batch(info["lessons"], learner, TokenizerBridge([learner.tokenizer])).examples)
+    if told:
+        env.learnt("a", {**info["metrics"], **metrics})
+    (weight,) = (lesson.weight for lesson in info["lessons"] if lesson.loss == CrossEntropy())
+    return weight, metrics["batch/imitation_gradient_share"]
+
+
+def test_rescues_come_to_hold_the_target_whatever_weight_they_began_with() -> None:
+    # Own pulls: the mean of |A| = 1 on 8 of 16 tokens: .5. A rescue's is λ, whatever its length. s = λ / (λ + .5), and
+    # s = .2 at λ = .125.
+    for weight in (0.01, 5.0):
+        env = sharing.make("sgt", ScriptedEnv(["a", "b"], fixed=True), weight=weight, target_share=0.2)
+        first, share = one_round(env, 0)
+        assert (first, share) == (weight, pytest.approx(weight / (weight + 0.5), rel=1e-4))
+        for number in range(1, 25):
+            weight_now, share = one_round(env, number)
+        assert weight_now == pytest.approx(0.125, rel=1e-4)
+        assert share == pytest.approx(0.2, rel=1e-4)
+
+
+def test_a_loop_that_says_nothing_leaves_the_weight_as_it_was_given() -> None:
+    env = sharing.make("sgt", ScriptedEnv(["a", "b"], fixed=True), target_share=0.2)
+    assert [one_round(env, n, told=False)[0] for n in range(3)] == [0.1] * 3
+
+
+def test_the_factor_goes_on_from_its_state_and_through_a_strategy_above() -> None:
+    def stack() -> Any:
+        below = sharing.make("sgt", ScriptedEnv(["a", "b"], fixed=True), target_share=0.2)
+        return sharing.make("frozen", below, agents=["b"])
+
+    steady = stack()
+    one_round(steady, 0)
+    resumed = stack()
+    resumed.load_state_dict(json.loads(json.dumps(steady.state_dict())))
+    assert one_round(steady, 1) == one_round(resumed, 1)
+    assert one_round(steady, 2)[0] != 0.1
+
+
+def test_without_a_target_nothing_of_it_is_kept_or_said() -> None:
+    env = sharing.make("sgt", ScriptedEnv(["a", "b"], fixed=True))
+    one_round(env, 0)
+    assert "factors" not in env.state_dict()
+    assert "share/weight_factor" not in play(env, ANSWERS)["a"]["metrics"]
+
+
+def test_the_conformance_check_holds() -> None:
+    check_strategy(lambda env, **common: sharing.make("sgt", env, **common, target_share=0.3, weight=0.5))
+
+
+def test_good_and_bad_are_what_the_numbers_above_assume() -> None:
+    assert (GOOD, BAD) == ("yes", "no")
