@@ -137,7 +137,7 @@ def test_a_strategy_says_how_its_loss_is_averaged() -> None:
     assert {x.aggregation for x in lessons("hacpo")} == {"sequence_mean"}
     assert {x.aggregation for x in lessons("hacpo", aggregation=None)} == {None}
     assert {x.aggregation for x in lessons("trrd", teacher="peer", aggregation="sequence_mean")} == {"sequence_mean"}
-    with pytest.raises(InvalidInputError, match="aggregation.*must be one of 'token_mean'"):
+    with pytest.raises(InvalidInputError, match=r"aggregation.*must be one of 'token_mean'"):
         lessons("independent", aggregation="mean")
     with pytest.raises(InvalidInputError, match=r"Lesson.aggregation must be None or one of token_mean"):
         replace(lessons("independent")[0], aggregation="mean")
