@@ -68,7 +68,7 @@ def in_force() -> dict[str, JSON]:
     found: dict[str, JSON] = {
         "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
         "processor": _processor(),
-        "instructions": _level(),
+        "instructions": level(),
         "pinned": {name: os.environ[name] for name in _AVX2 if name in os.environ},
         "threads": _threads(),
     }
@@ -76,7 +76,7 @@ def in_force() -> dict[str, JSON]:
     return {**found, "commit": commit} if commit else found
 
 
-def _level() -> str:
+def level() -> str:
     """What torch says, where it is loaded: it is the library that matters most."""
     torch: Any = sys.modules.get("torch")
     if torch is not None:

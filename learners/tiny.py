@@ -6,16 +6,22 @@ that mean nothing. Two policies that know different parts are the smallest setti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import mutual_env
 from learners.example import Example
+from learners.numerics import level
 from learners.protocol import Learner
 from learners.registry import takes, tried_by
+from learners.run.directory import WARM_STARTS, versions
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
 from mutual_env.errors import InvalidInputError, UnknownNameError
@@ -90,9 +96,19 @@ def make_tiny(
 ) -> Learner:
     """A torch learner around a new model; `options` are the torch learner's, `warm_start` is `warm_up`'s."""
     options = {**options, "seed": seed}
-    model = make_model(architecture, tokenizer, width=width, layers=layers, heads=heads, seed=seed)
+    shape: dict[str, Any] = {
+        "architecture": architecture,
+        "width": width,
+        "layers": layers,
+        "heads": heads,
+        "seed": seed,
+    }
+    model = make_model(tokenizer=tokenizer, **shape)
     if warm_start is not None:
-        warm_up(model, tokenizer, seed=seed, options=options, **warm_start)
+        made_of = {**shape, "tokenizer": tokenizer.fingerprint, "warm_start": warm_start, "options": options}
+        with _kept(model, made_of) as is_new:
+            if is_new:
+                warm_up(model, tokenizer, seed=seed, options=options, **warm_start)
     return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options))
 
 
@@ -119,6 +135,28 @@ def make_model(architecture: str, tokenizer: Tokenizer, *, width: int, layers: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         return builders[architecture]()
+
+
+@contextmanager
+def _kept(model: Any, made_of: Mapping[str, Any]) -> Iterator[bool]:
+    """Whether the model is still to be warmed up. A suite's runs of one seed start from the same weights: where it says
+    in which folder, the first one leaves them for the others, under the name of all that they were made from."""
+    if not (folder := os.environ.get(WARM_STARTS)):
+        yield True
+        return
+    from safetensors.torch import load_file, save_file
+
+    about = {**made_of, "versions": versions(), "instructions": level()}
+    file = Path(folder) / f"{hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()}.start"
+    if file.is_file():
+        model.load_state_dict(load_file(file))
+        yield False
+        return
+    yield True
+    aside = file.with_name(f"{file.name}.{os.getpid()}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, aside)
+    aside.replace(file)
 
 
 def warm_up(

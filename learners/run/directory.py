@@ -44,6 +44,8 @@ FILES = (
     "exchange.sqlite",
     "checkpoints",
 )
+WARM_STARTS = "MUTUAL_ENV_WARM_STARTS"
+"""The variable that tells runs of a suite in which folder the weights are that those of one seed start from."""
 _PACKAGES = (
     "mutual-env",
     "numpy",

@@ -15,7 +15,7 @@ from pathlib import Path
 from learners.numerics import environment
 from learners.run import lock
 from learners.run.config import SuiteConfig, to_yaml
-from learners.run.directory import RunDirectory
+from learners.run.directory import WARM_STARTS, RunDirectory
 from learners.run.lock import locked
 from learners.run.results import SuiteResults, read_run, read_suite, run_path
 from learners.sealed import write_whole
@@ -124,10 +124,13 @@ def _keep_config(root: Path, config: SuiteConfig) -> None:
 
 
 def _environment(config: SuiteConfig, processes: int) -> dict[str, str]:
-    """What every run is born with: as many threads as leave the others theirs, unless the configuration counts them."""
+    """What every run is born with: as many threads as leave the others theirs, unless the configuration counts them,
+    and the weights that runs of one seed start from."""
     resources = config.base.resources
     threads = resources.threads or max(1, (os.cpu_count() or 1) // processes)
-    return {**os.environ, **environment(resources.instructions, threads), "TOKENIZERS_PARALLELISM": "false"}
+    kept = str((Path(config.output) / config.name / "warm_starts").resolve())
+    own = {WARM_STARTS: kept, "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **environment(resources.instructions, threads), **own}
 
 
 def _start(member: _Member, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
