@@ -33,6 +33,7 @@ from tokenizers_bridge import Tokenizer
 ARCHITECTURES = ("llama", "gpt_neox")
 _POSITIONS = 512
 _LARGEST = 65_536
+_OWN_TO_WARM_UP = ("learning_rate", "minibatches")  # it has its own
 
 
 def try_tiny(
@@ -105,7 +106,8 @@ def make_tiny(
     }
     model = make_model(tokenizer=tokenizer, **shape)
     if warm_start is not None:
-        made_of = {**shape, "tokenizer": tokenizer.fingerprint, "warm_start": warm_start, "options": options}
+        heard = {key: value for key, value in options.items() if key not in _OWN_TO_WARM_UP}
+        made_of = {**shape, "tokenizer": tokenizer.fingerprint, "warm_start": warm_start, "options": heard}
         with _kept(model, made_of) as is_new:
             if is_new:
                 warm_up(model, tokenizer, seed=seed, options=options, **warm_start)

@@ -1,6 +1,7 @@
 """Run every arm of a suite over every seed, and compare them.
 
 `mutual-env suite configs/quickstart.yaml`
+`mutual-env suite configs/quickstart.yaml --arm sgt --seed 0`
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from learners.report.tables import comparison, curves
 from learners.run.check import check
 from learners.run.config import arm_config, load_suite, to_yaml
 from learners.run.shipped import config_file
-from learners.run.suite import run_suite
+from learners.run.suite import Chosen, run_suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check every arm, print the resolved configuration, stop"
     )
+    parser.add_argument("--arm", action="append", default=[], help="only this arm now (may be repeated)")
+    parser.add_argument("--seed", action="append", default=[], type=int, help="only this seed now (may be repeated)")
     parser.add_argument("--replace", action="store_true", help="remove an earlier suite of the same name first")
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on with runs although versions or exchanges changed"
@@ -42,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     began = time.monotonic()
     with SuiteProgress(config, quiet=args.quiet) as progress:
-        results = run_suite(config, replace=args.replace, accept_changes=args.accept_changes, watch=progress)
+        only = Chosen(args.arm, args.seed)
+        results = run_suite(config, replace=args.replace, accept_changes=args.accept_changes, watch=progress, only=only)
     console = Console()
     console.print(comparison(results))
     console.print(curves(results))

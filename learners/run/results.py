@@ -21,13 +21,15 @@ Curve = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class RunResults:
-    """One run as it stands on disk, also while it goes on."""
+    """One run as it stands on disk, also while it goes on. `processor`: the seconds that each round took of one, in the
+    run's own process."""
 
     path: Path
     info: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Curve]]
     evaluations: Mapping[str, Mapping[str, Curve]]
     seconds: float
+    processor: Curve = ()
 
     @property
     def finished(self) -> bool:
@@ -53,8 +55,10 @@ def read_run(path: Path) -> RunResults:
         for key, value in values.items():
             if value is not None:
                 of_policy.setdefault(key, []).append((line["round"], value))
-    seconds = math.fsum(line["seconds"] for line in read_lines(directory.timings) if line["type"] == "round")
-    return RunResults(path, directory.read_info(), _frozen(metrics), _frozen(evaluations), seconds)
+    rounds = [line for line in read_lines(directory.timings) if line["type"] == "round"]
+    seconds = math.fsum(line["seconds"] for line in rounds)
+    processor = tuple((line["round"], line["processor"]) for line in rounds if "processor" in line)
+    return RunResults(path, directory.read_info(), _frozen(metrics), _frozen(evaluations), seconds, processor)
 
 
 def read_spans(path: Path) -> list[Span]:
@@ -157,4 +161,5 @@ def run_path(suite: SuiteConfig, arm: str, seed: int) -> Path:
 def read_suite(config: SuiteConfig, failures: Sequence[str] = ()) -> SuiteResults:
     paths = {arm: [run_path(config, arm, seed) for seed in config.seeds] for arm in config.arms}
     begun = {arm: [path for path in of if RunDirectory(path).info.is_file()] for arm, of in paths.items()}
+    begun = {arm: of for arm, of in begun.items() if of} or begun
     return SuiteResults(config, {arm: tuple(map(read_run, of)) for arm, of in begun.items()}, tuple(failures))

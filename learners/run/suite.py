@@ -19,7 +19,7 @@ from learners.run.directory import WARM_STARTS, RunDirectory
 from learners.run.lock import locked
 from learners.run.results import SuiteResults, read_run, read_suite, run_path
 from learners.sealed import write_whole
-from mutual_env.errors import ConfigError, StorageError
+from mutual_env.errors import ConfigError, StorageError, UnknownNameError
 
 POLL_SECONDS = 0.25
 LONGEST_RUN_SECONDS = 24 * 3600.0
@@ -35,6 +35,23 @@ class Progress:
     seed: int
     state: str
     rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Some arms and seeds of a suite; none named: all."""
+
+    arms: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+
+    def of(self, config: SuiteConfig) -> tuple[list[str], list[int]]:
+        for arm in self.arms:
+            if arm not in config.arms:
+                raise UnknownNameError.of("arm", arm, config.arms)
+        for seed in self.seeds:
+            if seed not in config.seeds:
+                raise UnknownNameError.of("seed", str(seed), [str(known) for known in config.seeds])
+        return [*(self.arms or config.arms)], [*(self.seeds or config.seeds)]
 
 
 WatchSuite = Callable[[Sequence[Progress]], None]
@@ -70,12 +87,19 @@ class _Member:
 
 
 def run_suite(
-    config: SuiteConfig, *, replace: bool = False, accept_changes: bool = False, watch: WatchSuite | None = None
+    config: SuiteConfig,
+    *,
+    replace: bool = False,
+    accept_changes: bool = False,
+    watch: WatchSuite | None = None,
+    only: Chosen | None = None,
 ) -> SuiteResults:
     """Run what is not finished yet; a run that was begun before goes on from its checkpoint. A run that fails does not
-    keep the others from running: the results say which it was, and why."""
+    keep the others from running: the results say which it was, and why. `only`: a part of the suite now, the rest at
+    another time."""
     root = Path(config.output) / config.name
-    members = [_Member(arm, seed, run_path(config, arm, seed)) for seed in config.seeds for arm in config.arms]
+    arms, seeds = (only or Chosen()).of(config)
+    members = [_Member(arm, seed, run_path(config, arm, seed)) for seed in seeds for arm in arms]
     with locked(root, make=True):
         if replace and (root / SUITE).is_file():
             _clear(root)

@@ -78,6 +78,12 @@ def _info(config: RunConfig) -> dict[str, JSON]:
     return {"name": config.name, "seed": config.seed, "config": as_mapping(config)}
 
 
+def _clocks() -> tuple[float, float]:
+    """Seconds that passed, and those in which a processor worked for this very process: on a shared machine the second
+    is what can be compared."""
+    return time.monotonic(), time.process_time()
+
+
 @contextmanager
 def _tidy(directory: RunDirectory) -> Iterator[None]:
     """A run that cannot even start leaves nothing in the way of the corrected one."""
@@ -232,12 +238,12 @@ class _Run:
         """Rounds until so many are done. In asynchronous mode all policies meet there: what was sampled is learnt."""
         self._go_on_without(self._parts.executor.parked)
         with closing(self._rounds(last)) as rounds:
-            began = time.monotonic()
+            began = _clocks()
             for round in rounds:
-                self._write(round, time.monotonic() - began)
+                self._write(round, began)
                 self.done += 1
                 self._told.measured(self.done, {name: info["metrics"] for name, info in round.infos.items()})
-                began = time.monotonic()
+                began = _clocks()
         self._go_on_without(self._parts.executor.parked)  # who was lost in the last round has no state to save
 
     def _rounds(self, last: int) -> Generator[RoundResult]:
@@ -279,7 +285,7 @@ class _Run:
         last = self.done == self._config.rounds
         return last or (every > 0 and self.done % every == 0)
 
-    def _write(self, round: RoundResult, seconds: float) -> None:
+    def _write(self, round: RoundResult, began: tuple[float, float]) -> None:
         for name, info in round.infos.items():
             where = {"round": self.done, "policy": name}
             self._files.metrics.append({**where, "metrics": info["metrics"]})
@@ -288,7 +294,8 @@ class _Run:
                 samples, lessons = recorded
                 self._files.samples.append_finite({**where, **samples})
                 self._files.lessons.append_finite({**where, **lessons})
-        self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds})
+        seconds, worked = (now - then for now, then in zip(_clocks(), began, strict=True))
+        self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds, "processor": worked})
         for name, pace in round.paces.items():
             self._files.timings.append({"type": "pace", "round": self.done, "policy": name, **pace})
         for item in self._parts.executor.record.take():

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
 from mutual_env.options import Unbounded
-from mutual_env.types import AuthorPolicy, Lesson, PolicyGradient
+from mutual_env.types import AuthorPolicy, Lesson, OldPolicy, PolicyGradient
 from sharing.advantages import Std, checked_std
 from sharing.pooling import Pool, check_normalise, pooled_advantages, pools, untraced
 from sharing.records import Kind
@@ -22,6 +22,8 @@ class PeerRolloutPooling(SharingWrapper):
     the field does: β is what the author says it is, and a lie would otherwise be a factor of millions. Above it a term
     keeps no gradient (`above_cap="clamp"`), that of a truncated weight ("weight"), or is left out ("mask").
     `normalise="author"` takes each author's own group as the baseline and scale instead of the union.
+    `naive`: a peer's rollouts are taken for the reader's own, ratio against π_old: the pooling without correction that
+    the field reports to harm, as a control.
 
     No peers, no peer rollouts on a prompt: GRPO on it, to the last bit.
     """
@@ -39,6 +41,7 @@ class PeerRolloutPooling(SharingWrapper):
         ratio_cap: Unbounded = 8.0,
         above_cap: Literal["clamp", "weight", "mask"] = "clamp",
         normalise: Literal["union", "author"] = "union",
+        naive: bool = False,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
@@ -49,6 +52,7 @@ class PeerRolloutPooling(SharingWrapper):
         if above_cap not in ("clamp", "weight", "mask"):
             raise ConfigError(f"above_cap must be 'clamp', 'weight' or 'mask', got {above_cap!r}")
         self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap, above_cap=above_cap)
+        self._naive = naive
         self._by_author = check_normalise(normalise) == "author"
 
     def share(self, situation: Situation) -> Shared:
@@ -59,7 +63,8 @@ class PeerRolloutPooling(SharingWrapper):
 
     def _lessons(self, pool: Pool) -> list[Lesson]:
         own, lent = pooled_advantages(pool, by_author=self._by_author, std=self._std)
+        loss, correction = (self._own, OldPolicy()) if self._naive else (self._lent, AuthorPolicy())
         return [
             *(Lesson(e, a, self._own) for e, a in zip(pool.own, own, strict=True)),
-            *(Lesson(e, a, self._lent, AuthorPolicy()) for e, a in zip(pool.lent, lent, strict=True)),
+            *(Lesson(e, a, loss, correction) for e, a in zip(pool.lent, lent, strict=True)),
         ]
