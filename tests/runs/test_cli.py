@@ -51,6 +51,21 @@ def test_a_suite_runs_every_arm_over_every_seed_and_compares_them(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.jsonl")} == before
 
 
+def test_a_suite_is_run_in_parts(suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", str(suite), "--arm", "sgt", "--seed", "1"]) == 0
+    runs = [path.parent for path in sorted((tmp_path / "pair").glob("*/*/run.json"))]
+    assert runs == [tmp_path / "pair" / "sgt" / "seed_1"]
+    first = (runs[0] / "metrics.jsonl").read_bytes()
+    assert main(["suite", str(suite)]) == 0
+    assert len(list((tmp_path / "pair").glob("*/*/run.json"))) == 4
+    assert (runs[0] / "metrics.jsonl").read_bytes() == first
+    capsys.readouterr()
+    assert main(["suite", str(suite), "--arm", "stg"]) == 2
+    assert "did you mean 'sgt'" in capsys.readouterr().err
+    assert main(["suite", str(suite), "--seed", "7"]) == 2
+    assert "unknown seed '7'" in capsys.readouterr().err
+
+
 def test_a_suite_of_another_configuration_is_not_written_over(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", str(suite), "base.rounds=1", "seeds=[0]"]) == 0
     assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]"]) == 2

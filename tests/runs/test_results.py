@@ -26,6 +26,7 @@ def test_a_run_is_read_as_curves_and_totals(tmp_path: Path, write_run) -> None:
     assert run.metrics["bob"]["reward"] == ((0, 0.0), (1, 0.5))
     assert (run.total("ada", "share/rescued"), run.total("ada", "nothing")) == (4.0, 0.0)
     assert (run.rounds, run.seconds, run.finished) == (2, 1.0, True)
+    assert run.processor == ()  # a run of an earlier version does not say
 
 
 def test_a_suite_compares_arms_over_seeds(tmp_path: Path, write_run) -> None:

@@ -66,6 +66,20 @@ def test_prp() -> None:
     agree(here, samples)
 
 
+def test_prp_that_takes_peers_for_itself() -> None:
+    here = start()
+    updated(here, "prp", naive=True)
+    samples = []
+    for p in range(4):
+        advantages = normalised(here.pooled(p))
+        samples += here.own(p, advantages)
+        samples += [
+            here.sample(p, c, clipped(a, here.old(p, c)))  # ρ = π / π_old, as if the reader had written it
+            for c, a in zip(here.lent(p), advantages[2:], strict=True)
+        ]
+    agree(here, samples)
+
+
 def test_prp_normalised_by_author_with_a_capped_ratio() -> None:
     here = start()
     updated(here, "prp", normalise="author", ratio_cap=1.1)
