@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test install install-dev lint format typecheck bench bench-gpu bandit fuzz-bridge fuzz-data soak clean
+.PHONY: help quickstart test install install-dev lint format typecheck bench bench-gpu bandit fuzz fuzz-bridge fuzz-data soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -41,6 +41,14 @@ bandit: install-dev ## recompute the stability-support analysis and its figures 
 
 fuzz-bridge: install-dev ## a million random translations between tokenizers
 	@$(BIN)/python -m tests.tokenizers_bridge.fuzz --cases 1000000
+
+FUZZ ?= --cases 10000 --seconds 3600
+
+fuzz: install-dev ## damaged data sets, tokenizers, configurations and run directories: 10,000 cases or an hour of each
+	@$(BIN)/python -m tests.hostile.fuzz_data $(FUZZ)
+	@$(BIN)/python -m tests.hostile.fuzz_tokenizers $(FUZZ)
+	@$(BIN)/python -m tests.hostile.fuzz_config $(FUZZ)
+	@$(BIN)/python -m tests.tokenizers_bridge.fuzz --cases 10000
 
 fuzz-data: install-dev ## ten thousand damaged data sets of every kind
 	@$(BIN)/python -m tests.hostile.fuzz_data --cases 10000

@@ -25,7 +25,7 @@ from mutual_env.catalogue import load
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.interaction import Speaker
-from mutual_env.options import check_options
+from mutual_env.options import check_options, check_value
 from mutual_env.spaces import MAX_CHARS
 from mutual_env.spec import EnvSpec, agent_names
 from mutual_env.tasks.arithmetic import ArithmeticTasks
@@ -204,10 +204,13 @@ def _env(spec: EnvSpec, source: TaskSource, pool: VerifierPool | None, seats: Ma
 
 
 def _verifier_spec(given: VerifierSpec | str | Mapping[str, Any]) -> VerifierSpec:
-    if not isinstance(given, Mapping):
+    if isinstance(given, (str, VerifierSpec)):
         return as_spec(given)
+    check_value("verifier", given, Mapping[str, Any])
     if "name" not in given or given.keys() - {"name", "kwargs"}:
         raise InvalidInputError(f"verifier must be a name, or have a 'name' and perhaps 'kwargs', got {dict(given)!r}")
+    check_value("verifier.name", given["name"], str)
+    check_value("verifier.kwargs", given.get("kwargs", {}), Mapping[str, Any])
     return VerifierSpec(given["name"], given.get("kwargs", {}))
 
 

@@ -278,11 +278,11 @@ def _load(schema: type[Any], path: Path, overrides: Sequence[str]) -> Any:
 
 def _override(config: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
-        key, separator, _ = override.partition("=")
+        key, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"override {override!r} must have the form key.path=value")
-        value = _value(override, key)
-        if OmegaConf.is_dict(value):
+        value = _value(override, text)
+        if isinstance(value, dict):
             _forget_options(config, key)
         _update(config, key, value, where="the command line")
 
@@ -299,10 +299,13 @@ def _forget_options(config: DictConfig, key: str) -> None:
             held[name] = {}
 
 
-def _value(override: str, key: str) -> Any:
+def _value(override: str, text: str) -> Any:
+    """The value as it is written: what it refers to (`${seed}`) stands in the whole configuration."""
     try:
-        return OmegaConf.select(OmegaConf.from_dotlist([override]), key)
-    except YAMLError as error:
+        content = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+        assert isinstance(content, dict)
+        return content["value"]
+    except (YAMLError, OmegaConfBaseException) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(
             f"the value of override {override!r} is not YAML: {problem}; quote it for the shell"

@@ -52,6 +52,9 @@ class Envs:
 
     def shared(self, names: Sequence[str], exchange: Exchange, pool: VerifierPool | None = None) -> SharedEnv:
         """The env that the loop of these policies trains in."""
+        for name, remedy in (("exchange", "set sharing.exchange"), ("verify", "set env.options.verifier")):
+            if name in self.sharing.options:
+                raise ConfigError(f"sharing.options.{name} is not for a configuration to say: {remedy}")
         env: Any = self._make(agents=list(names), **_given(pool))
         if self.env.refills or self.env.spare_prompts:
             env = Waves(env, refills=self.env.refills, spare_prompts=self.env.spare_prompts)

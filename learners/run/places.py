@@ -149,7 +149,7 @@ def _check_executor(resources: ResourcesConfig) -> None:
         raise UnknownNameError.of("resources.executor", resources.executor, _EXECUTORS)
     what, factory = f"executor {resources.executor!r}", _EXECUTORS[resources.executor]
     for option in resources.options:
-        if option in _GIVEN:
+        if option in _GIVEN or option not in inspect.signature(factory).parameters:
             raise UnknownNameError.of(
                 f"option of {what}", option, inspect.signature(factory).parameters.keys() - set(_GIVEN)
             )
