@@ -76,7 +76,7 @@ STRATEGIES = (
 STRATEGIES += ("memory", "corl", "placebo", "frozen", "sggt", "")
 KEYS = (
     "name", "seed", "rounds", "output", "env", "env.id", "env.group_size", "env.prompts_per_round", "env.on_unscored",
-    "env.unscored_limit", "env.max_turns", "env.max_tokens", "env.options", "env.options.digits", "env.options.modulus",
+    "env.unscored_limit", "env.refills", "env.spare_prompts", "env.max_turns", "env.max_tokens", "env.options", "env.options.digits", "env.options.modulus",
     "env.options.operation", "env.options.template", "env.options.split", "env.options.prompt", "env.options.verifier",
     "env.options.agents", "env.options.seed", "env.options.path", "sharing", "sharing.strategy", "sharing.exchange",
     "sharing.exchange_options", "sharing.exchange_options.timeout", "sharing.options", "sharing.options.weight",
