@@ -11,7 +11,8 @@ import numpy as np
 
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, MutualEnvError
 from mutual_env.types import Completion, Context, Ids, Message, Prompt, Reply
-from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.declaration import declaration_of
+from tokenizers_bridge.protocol import Tokenizer, encode_continuations
 
 _MARKERS = ("0123456789", "marker", "a", "0")
 """What the assistant says in the template's conversation: the first that a vocabulary can write."""
@@ -50,7 +51,8 @@ class Conversing:
     def _own_ids(self, completion: Completion) -> Ids:
         """The ids that were sampled; a text that was not (a loop without traces, a person) is encoded."""
         if not completion.has_trace:
-            return self._tokenizer.encode_batch([completion.text])[0]
+            goes_on = declaration_of(self._tokenizer).boundary.continues
+            return (self._continuation if goes_on else self._beginning)(completion.text)
         if completion.tokenizer != self._tokenizer.fingerprint:
             raise IdentityMismatchError(
                 f"a turn was sampled with tokenizer {completion.tokenizer[:12]}, and this policy has "
@@ -64,10 +66,17 @@ class Conversing:
         key = (is_chat, reply.role, reply.text)
         if key not in self._replies:
             if not is_chat and self._is_plain:
-                self._replies[key] = self._tokenizer.encode_batch([reply.text])[0]
+                self._replies[key] = self._continuation(reply.text)
             else:
                 self._replies[key] = self._by_difference(reply)
         return self._replies[key]
+
+    def _beginning(self, text: str) -> Ids:
+        return self._tokenizer.encode_batch([text])[0]
+
+    def _continuation(self, text: str) -> Ids:
+        """Text in the middle of a row: nobody wrote a space in front of it."""
+        return encode_continuations(self._tokenizer, [text])[0]
 
     @property
     def _is_plain(self) -> bool:

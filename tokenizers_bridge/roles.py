@@ -68,6 +68,13 @@ def think_tags(role: Role) -> tuple[str, ...]:
     return _SPELLINGS[role]
 
 
+def opened_thought(text: str) -> str:
+    """From where on this text is a thought that nobody has closed; "" where it is none."""
+    opens = max(text.rfind(tag) for tag in think_tags("think_open"))
+    closed = any(tag in text[opens:] for tag in think_tags("think_close"))
+    return "" if opens < 0 or closed else text[opens:]
+
+
 def is_tag(text: str) -> bool:
     """Whether this spells a tag: content with a role."""
     return role_of(text) in CONTENT_ROLES

@@ -11,10 +11,11 @@ from functools import partial
 import numpy as np
 
 from mutual_env.errors import ConformanceError, InvalidInputError
+from mutual_env.types import Message
 from tokenizers_bridge.declaration import NOTHING, declaration_of
 from tokenizers_bridge.edits import edits_between
 from tokenizers_bridge.protocol import Tokenizer, encode_continuations, stop_ids_of
-from tokenizers_bridge.roles import STOP_ROLES, looks_like_control
+from tokenizers_bridge.roles import STOP_ROLES, looks_like_control, opened_thought
 
 PROBES = (
     "Hello, world",
@@ -39,14 +40,17 @@ MOST_SPELLED = 64
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
-    """Raise ConformanceError, with the probe, where bytes(encode(text)) is not the text up to declared changes, where
-    text that spells a control token becomes one, in a completion or in a prompt, where a token that acts as one is not
-    said to be one, or where the tables disagree with each other."""
+    """Raise ConformanceError, with the probe, where bytes(encode(text)) is not the text up to declared changes (what
+    is lost must be declared, and makes a row `lossy`), where text that spells a control token becomes one, in a
+    completion or in a prompt, where a token that acts as one is not said to be one, where prompts do not end with the
+    opening that is declared or differ from a finished conversation in silence, or where the tables disagree with each
+    other."""
     _check_probes(tokenizer)
     _check_continuations(tokenizer)
     _check_tables(tokenizer)
     _check_spelled(tokenizer)
     _check_prompts(tokenizer)
+    _check_boundary(tokenizer)
 
 
 def _check_probes(tokenizer: Tokenizer) -> None:
@@ -146,3 +150,37 @@ def _check_prompts(tokenizer: Tokenizer) -> None:
     if expected != found:
         more = sorted((found - expected).elements())[:8]
         raise ConformanceError(f"{tokenizer!r}: render_prompt makes control tokens of what a user says, {more}")
+
+
+_ASKED: Message = {"role": "user", "content": "How many are there"}
+_ANSWER = "It is seven apples"
+
+
+def _check_boundary(tokenizer: Tokenizer) -> None:
+    """Prompts end with the opening that is declared, and prompt and completion together begin what the template makes
+    of the conversation when it has gone on, unless the difference is named."""
+    boundary = declaration_of(tokenizer).boundary
+    answered: Message = {"role": "assistant", "content": _ANSWER}
+    try:
+        before, later = (tokenizer.render_prompt(m) for m in ((_ASKED,), (_ASKED, answered, _ASKED)))
+    except InvalidInputError:  # its template wants another conversation, or its alphabet has no such letters
+        return
+    if not tokenizer.token_bytes(before).endswith(boundary.opening.encode()):
+        raise ConformanceError(
+            f"{tokenizer!r}: its prompts do not end with {boundary.opening!r}, the opening that its boundary declares"
+        )
+    opened = opened_thought(tokenizer.token_bytes(before).decode("utf-8", "replace"))
+    if opened and not boundary.opening:
+        raise ConformanceError(
+            f"{tokenizer!r}: its prompts open a thought with {opened!r}: declare it as the opening of its boundary"
+        )
+    if boundary.difference or not set(later.tolist()) & set(stop_ids_of(tokenizer)):  # or there is no template
+        return
+    encode = partial(encode_continuations, tokenizer) if boundary.continues else tokenizer.encode_batch
+    stop = np.array([tokenizer.stop_id], np.int32)
+    wanted = np.concatenate([before, *encode([boundary.closing + _ANSWER]), stop])
+    if not np.array_equal(later[: wanted.size], wanted):
+        raise ConformanceError(
+            f"{tokenizer!r}: prompt and completion are not what its template makes of the finished conversation, and "
+            "its boundary names no difference"
+        )

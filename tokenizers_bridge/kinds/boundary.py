@@ -13,7 +13,7 @@ from tokenizers_bridge.declaration import Boundary, Trims
 from tokenizers_bridge.kinds.adapted import Encoder
 from tokenizers_bridge.kinds.prompts import TemplatePrompt
 from tokenizers_bridge.kinds.templates import ChatTemplate
-from tokenizers_bridge.roles import think_tags
+from tokenizers_bridge.roles import opened_thought, think_tags
 
 # A word at either end, so that no tokenizer joins the answer to a line break beside it.
 ANSWER = "It is seven apples"
@@ -78,9 +78,8 @@ def _trims(prompt: TemplatePrompt, encoders: tuple[Encoder, Encoder]) -> Trims:
 
 def _opening(text: str) -> str:
     """The thought that a prompt opens at its end."""
-    opens = max((text.rfind(tag) for tag in think_tags("think_open")), default=-1)
-    closed = any(tag in text[opens:] for tag in think_tags("think_close"))
-    return "" if opens < 0 or closed or ANSWER in text[opens:] else text[opens:]
+    opened = opened_thought(text)
+    return "" if ANSWER in opened else opened
 
 
 def _closing(text: str, finished: str) -> str:

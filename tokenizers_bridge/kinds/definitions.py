@@ -23,7 +23,17 @@ from tokenizers_bridge.kinds.vocabulary import SPACE
 Definition: TypeAlias = Mapping[str, Any]
 _Parts: TypeAlias = list[Mapping[str, Any]]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-_DECODERS = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}
+# Decoders that are understood, with all arguments that they are known to take.
+_DECODERS = {
+    "ByteLevel": {"add_prefix_space", "trim_offsets", "use_regex"},
+    "Replace": {"pattern", "content"},
+    "ByteFallback": set[str](),
+    "Fuse": set[str](),
+    "Strip": {"content", "start", "stop"},
+    "Metaspace": {"replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"},
+}
+# Pre-tokenizers after which nobody can tell how much white space there was.
+_FORGETFUL = {"WhitespaceSplit", "Whitespace", "BertPreTokenizer", "CharDelimiterSplit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +198,19 @@ def _refuse_unknown(
     model: Mapping[str, Any], decoders: Mapping[str, Mapping[str, Any]], others: _Parts, name: str
 ) -> None:
     """What decodes or normalises in a way that is not known here would be read wrongly in silence."""
-    found = sorted(set(decoders) - _DECODERS)
+    found = sorted(set(decoders) - set(_DECODERS))
     found += [k for k in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(k)]
     if found or not decoders:
         raise InvalidInputError(
             f"{name}: cannot read how its pieces spell bytes (decoder: {', '.join(found) or 'none'}); supported are "
             "byte-level decoders and ▁ pieces with or without byte fallback"
+        )
+    forgetful = [part["type"] for part in others if part["type"] in _FORGETFUL]
+    if forgetful:
+        raise InvalidInputError(
+            f"{name}: its pre-tokenizer {forgetful[0]} drops white space, so its ids do not say where lines end (T5 "
+            "and its relatives): use a policy with a BPE or Unigram tokenizer that keeps it, or load the SentencePiece "
+            "model that this one was made of, whose losses are told row by row"
         )
     for part in [*decoders.values(), *others]:
         odd = _odd_argument(part, decoding=part["type"] in decoders and part is decoders[part["type"]])
@@ -205,6 +222,9 @@ def _refuse_unknown(
 
 
 def _odd_argument(part: Mapping[str, Any], *, decoding: bool) -> str:
+    unknown = sorted(set(part) - {"type"} - _DECODERS[part["type"]]) if decoding else []
+    if unknown:
+        return f"argument {unknown[0]}"
     match part["type"]:
         case "Replace" if decoding and (part.get("pattern"), part.get("content")) != ({"String": SPACE}, " "):
             return f"pattern {part.get('pattern')}, content {part.get('content')!r}"

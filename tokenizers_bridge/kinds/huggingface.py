@@ -207,7 +207,7 @@ def _untemplated(
     backend: Any, tokens: _Tokens, stop_id: int, plain: PlainText, chat: ChatFormat | None
 ) -> tuple[PromptFormat, Boundary]:
     if chat is not None:
-        return ChatFormatPrompt(chat, plain, tokens.ids), Boundary(opening=chat.opening, closing=chat.closing)
+        return ChatFormatPrompt(chat, plain, tokens.ids), chat.boundary
     head = backend.encode("").ids  # what its post-processor puts around a text
     bos = next((i for i in head if tokens.controls.get(i) == "bos"), None)
     return PlainPrompt(plain, bos, stop_id), Boundary(continues=True)

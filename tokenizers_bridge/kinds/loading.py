@@ -27,7 +27,7 @@ from tokenizers_bridge.kinds.huggingface import from_huggingface
 from tokenizers_bridge.kinds.published import PUBLISHED, published
 from tokenizers_bridge.kinds.sentencepieces import from_sentencepiece
 from tokenizers_bridge.kinds.tiktokens import from_tekken, from_tiktoken
-from tokenizers_bridge.kinds.transformers import from_directory, from_transformers
+from tokenizers_bridge.kinds.transformers import from_directory, from_transformers, is_byt5
 from tokenizers_bridge.protocol import Tokenizer
 from tokenizers_bridge.testing import check_tokenizer
 
@@ -131,7 +131,21 @@ def _from_directory(path: Path, stop: Stop) -> AdaptedTokenizer:
         raise InvalidInputError(
             f"{path} has no tokenizer.json: load {path / 'tokenizer.model'} itself, or save the fast tokenizer there"
         )
+    if is_byt5(path):
+        return from_directory(path, stop=stop)
+    _refuse_other_directories(path)
     raise InvalidInputError(f"{path} has no tokenizer.json: save the fast tokenizer of the model there")
+
+
+def _refuse_other_directories(path: Path) -> None:
+    """Directories with a vocabulary of a kind that is known and not supported."""
+    for file in sorted(path.glob("*vocab*.txt")):
+        _refuse_other_vocabularies(file)
+    if (path / "vocab.json").exists() and (path / "merges.txt").exists():
+        raise InvalidInputError(
+            f"{path} has vocab.json and merges.txt without a tokenizer.json, which says how text is cut: save the fast "
+            "tokenizer there, AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
 
 
 def _from_json(path: Path, stop: Stop) -> AdaptedTokenizer:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Ids, Message, Prompt
+from tokenizers_bridge.declaration import Boundary
 from tokenizers_bridge.kinds.adapted import Encoder, inside_spellings
 from tokenizers_bridge.kinds.templates import ChatTemplate
 from tokenizers_bridge.roles import is_tag
@@ -83,6 +84,11 @@ class ChatFormat:
     def closing(self) -> str:
         """What ends such a thought where nothing is thought."""
         return "\n</think>\n\n" if self.opening else ""
+
+    @property
+    def boundary(self) -> Boundary:
+        left_out = f"an earlier turn stands without {self.opening!r}, with which the prompt of the last one ends"
+        return Boundary(opening=self.opening, closing=self.closing, difference=left_out if self.opening else "")
 
 
 def _filled(piece: str, role: str, content: str) -> str:

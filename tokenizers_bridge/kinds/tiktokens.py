@@ -108,7 +108,7 @@ def from_tiktoken(
     tags = frozenset(text for text in specials if is_plain_tag(text))
     plain = TiktokenEncoder(encoding, form)
     bare = PlainPrompt(plain, specials[bos] if bos else None, specials[stops[0]])
-    boundary = Boundary(opening=chat.opening, closing=chat.closing) if chat else Boundary(continues=True)
+    boundary = chat.boundary if chat else Boundary(continues=True)
     return _adapted(
         name or encoding.name, pieces, specials, TiktokenEncoder(encoding, form, tags=tags), encoding._pat_str,
         Declaration(form=form, form_name=form_name, boundary=boundary),

@@ -10,6 +10,7 @@ from typing import Any
 
 from mutual_env.errors import InvalidInputError, MissingExtraError
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
+from tokenizers_bridge.kinds.byt5 import from_byt5
 from tokenizers_bridge.kinds.huggingface import from_huggingface
 from tokenizers_bridge.kinds.templates import ChatTemplate
 from tokenizers_bridge.protocol import Role
@@ -23,6 +24,8 @@ def from_transformers(
     """A fast transformers tokenizer. Prompts go through its chat template if it has one, and a completion ends with
     what the template ends a turn with; else with its eos token."""
     kind = type(tokenizer).__name__
+    if kind == "ByT5Tokenizer":
+        return from_byt5(tokenizer, name=name, stop=stop)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         remedy = _REMEDIES.get(kind, "load the fast version of the tokenizer")
@@ -59,6 +62,12 @@ def from_directory(directory: Path, *, name: str = "", stop: str | Sequence[str]
     except Exception as error:  # whatever a stranger's files do to it
         return _from_files(directory, name or directory.name, stop, also, error)
     return from_transformers(tokenizer, name=name or directory.name, stop=stop, also_stops=also)
+
+
+def is_byt5(directory: Path) -> bool:
+    """Whether the directory is that of a byte tokenizer, which has no file of its own."""
+    path = directory / "tokenizer_config.json"
+    return path.exists() and _json(path).get("tokenizer_class") == "ByT5Tokenizer"
 
 
 def generation_stops(directory: Path) -> list[int]:
