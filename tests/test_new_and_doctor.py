@@ -12,6 +12,7 @@ import pytest
 
 from learners.cli import main
 from learners.health.checks import Finding, findings
+from mutual_env.verifiers import isolation_report
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +71,7 @@ def test_the_doctor_looks_at_everything_and_has_a_remedy_for_what_is_not_well(fo
 def test_the_doctor_sees_a_hung_verifier_killed_and_its_workers_kept_in(found: dict[str, Finding]) -> None:
     assert found["verifier pool"].state == "good"
     assert "open a socket" in found["isolation"].says.split("could not:")[1]
+    assert found["isolation"].says.startswith(f"level {isolation_report()['level']!r}: ")
 
 
 def test_the_doctor_speaks_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from learners.health.extras import DISTRIBUTION, extras
 from learners.health.probes import ATTEMPTS
 from learners.run.directory import versions
 from mutual_env.types import Task
-from mutual_env.verifiers import VerifierPool
+from mutual_env.verifiers import VerifierPool, isolation_report
 
 State: TypeAlias = Literal["good", "note", "bad"]
 GIB = 2**30
@@ -133,13 +133,17 @@ def _isolation() -> Iterator[Finding]:
         says = f"the workers could not be asked: {found.status}, {found.detail}"
         yield Finding("isolation", "bad", says, "see docs/verifiers.md for what workers need")
         return
+    report = isolation_report()
     kept = [name for name in ATTEMPTS if name not in found.detail]
-    says = f"a worker could: {found.detail}; could not: {', '.join(kept) or 'nothing of what was tried'}"
-    loose = len(kept) < 2
-    remedy = (
-        "a kernel with seccomp and Landlock (5.13 or newer) keeps workers in; or run in a container" if loose else ""
-    )
-    yield Finding("isolation", "note" if loose else "good", says, remedy)
+    refused = ", ".join(kept) or "nothing of what was tried"
+    says = f"level {report['level']!r}: a worker could: {found.detail}; could not: {refused}"
+    yield Finding("isolation", "note" if len(kept) < 2 else "good", says, _next_level(report))
+
+
+def _next_level(report: dict[str, Any]) -> str:
+    """What the levels that this machine has not would need; nothing where it has the strongest."""
+    wanting = [f"{level}: {problem}" for level, problem in report["missing"].items() if problem]
+    return "" if not report["missing"]["container"] else "; ".join(wanting)
 
 
 def _disk(directory: Path) -> Iterator[Finding]:

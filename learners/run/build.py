@@ -78,7 +78,7 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
         stack.callback(asked.close)
     chosen = config.sharing
     exchange = stack.enter_context(closing(exchanges.make(chosen.exchange, exchange_path, **chosen.exchange_options)))
-    pool = stack.enter_context(VerifierPool())
+    pool = stack.enter_context(VerifierPool(isolation=config.verifiers.isolation))
     envs = Envs.of(config, apart=places.apart, seats={name: seated(learner) for name, learner in seats.items()})
     everybody = {**policies, **teachers}
     loops = [

@@ -18,6 +18,7 @@ from learners.run.loop import TaskEnv
 from learners.run.places import Places, read_places
 from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError, WrongPathError
 from mutual_env.types import Prompt
+from mutual_env.verifiers.pool.isolation import choose, level_named
 from sharing.exchange import InMemoryExchange
 from sharing.exchange import registry as exchanges
 
@@ -39,6 +40,8 @@ def check(config: RunConfig, *, here: bool = True, supply: Supply | None = None)
     with _said_of("sharing.exchange_options"):
         exchanges.check_options(config.sharing.exchange, config.sharing.exchange_options)
     trackers.check(config.trackers)
+    with _said_of("verifiers.isolation"):
+        _check_isolation(config.verifiers.isolation, here=here)
     _check_envs(config, places)
     if here:
         check_place(Path(config.output) / config.name)
@@ -61,6 +64,11 @@ def _check_learner(name: str, policy: PolicyConfig, seed: int, *, here: bool) ->
         registry.check(policy.learner, learner_options(name, policy, seed))
     else:
         registry.check_options(policy.learner, {k: v for k, v in policy.options.items() if k != "tokenizer"})
+
+
+def _check_isolation(level: str | None, *, here: bool) -> None:
+    if level is not None:
+        choose(level) if here else level_named(level)
 
 
 def _check_names(config: RunConfig) -> None:

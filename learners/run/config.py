@@ -82,6 +82,14 @@ class CheckpointConfig:
 
 
 @dataclass
+class VerifiersConfig:
+    """How far the processes that verify are kept from the machine: process, confined, namespaces or container (null:
+    the strongest that this machine can do)."""
+
+    isolation: str | None = None
+
+
+@dataclass
 class RecordConfig:
     """What is kept for reading, at most so many megabytes in a run: half for what was written, half for lessons."""
 
@@ -129,6 +137,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    verifiers: VerifiersConfig = field(default_factory=VerifiersConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     trackers: list[str] = field(default_factory=list)
 

@@ -1,7 +1,7 @@
 """What a run leaves on disk, and the one place that knows the names of the files.
 
 config.yaml      the resolved configuration
-run.json         name, seed, versions, platform, status
+run.json         name, seed, versions, platform, isolation of the verifiers, status
 metrics.jsonl    one line a round and policy, one line an evaluation and policy: the same for the same seed, bit for bit
 timings.jsonl    seconds of each round and of each lease: never the same twice, so kept apart
 samples.jsonl    what everybody wrote, as far as the allowance goes: see recording.py
@@ -156,8 +156,9 @@ class RunDirectory:
     def read_info(self) -> dict[str, Any]:
         return read_json(self.info)
 
-    def set_status(self, status: str) -> None:
-        write_whole(self.info, _as_text({**self.read_info(), "status": status}))
+    def set_status(self, status: str, **more: JSON) -> None:
+        """`more`: other things that run.json says from now on."""
+        write_whole(self.info, _as_text({**self.read_info(), **more, "status": status}))
 
     def note_process(self, rounds: int, about: Mapping[str, JSON]) -> None:
         """One more process writes this run, from so many rounds on."""

@@ -27,6 +27,8 @@ from learners.run.trackers import TrackedRun, Tracker, Trackers
 from mutual_env.errors import ConfigError, StorageError, WorkerLostError
 from mutual_env.metrics import HELD_OUT
 from mutual_env.types import JSON, AgentInfo
+from mutual_env.verifiers import isolation_report
+from mutual_env.verifiers.pool.isolation import choose
 from sharing.exchange.protocol import Resumable
 
 
@@ -43,6 +45,7 @@ def train(config: RunConfig, *, replace: bool = False, listeners: Sequence[Track
     """Run from the start. `replace` removes an earlier run of the same name first. `listeners` are told how it goes,
     beside the trackers that the configuration names."""
     read_places(config)  # what makes no sense removes nothing
+    choose(config.verifiers.isolation)
     directory = RunDirectory(Path(config.output) / config.name)
     with directory.locked(make=True) as lock:
         directory.begin(to_yaml(config), _info(config), replace=replace)
@@ -113,7 +116,7 @@ def _run(
         refused = run.restore(None if accepted is None else dict(accepted))
         if run.changed:
             directory.note_changes(run.done, run.changed, to_yaml(config), _info(config))
-        directory.set_status("running")
+        directory.set_status("running", isolation=isolation_report(config.verifiers.isolation))
         directory.note_process(run.done, in_force())
         try:
             told.started(_tracked(config, directory, run.done))

@@ -36,7 +36,11 @@ class Escape:
 
     def verify(self, task: Task, text: str) -> Verdict:
         where = Canaries(**{name: task.metadata[name] for name in Canaries.__annotations__})  # type: ignore[arg-type]
-        succeeded = [name for name, attempt in ATTEMPTS[text](where).items() if _succeeds(attempt)]
+        succeeded = [
+            name
+            for name, attempt in {**ATTEMPTS, **OF_NAMESPACES, **OF_CONTAINERS}[text](where).items()
+            if _succeeds(attempt)
+        ]
         return Verdict.scored(float(bool(succeeded)), correct=False, detail=", ".join(succeeded))
 
 
@@ -288,6 +292,29 @@ def outliving(_: Canaries) -> Tries:
     }
 
 
+def sight_of_others(at: Canaries) -> Tries:
+    return {
+        "listed": lambda: len([name for name in os.listdir("/proc") if name.isdigit()]) > 9,
+        "asked for": lambda: os.getpgid(at.process),
+        "session": lambda: os.getsid(os.getppid()) > 9,
+        "name of the machine": lambda: Path("/proc/sys/kernel/hostname").read_text(),
+    }
+
+
+def changes_of_the_file_system(at: Canaries) -> Tries:
+    """By what the kernel says of the mounts, for the worker itself may not write there in any case."""
+    return {
+        path: lambda path=path: not os.statvfs(path).f_flag & os.ST_RDONLY
+        for path in ("/", "/usr", "/etc", "/tmp", "/var/tmp", "/home", at.directory)
+        if os.path.exists(path)
+    }
+
+
+def sight_of_files(at: Canaries) -> Tries:
+    places = {"secret": at.secret, "passwd": "/etc/passwd", "variable": "/var/log", "temporary": "/var/tmp"}
+    return {name: lambda path=path: os.stat(path) for name, path in places.items()}
+
+
 def honest_work(at: Canaries) -> Tries:
     """What must stay possible; here a name in `detail` is a failure of it."""
 
@@ -323,6 +350,17 @@ def _fails(work: Callable[[], object]) -> bool:
     return True
 
 
+def promised(level: str) -> dict[str, Callable[[Canaries], Tries]]:
+    """What a level promises, with all that weaker ones do."""
+    own = {"namespaces": OF_NAMESPACES, "container": {**OF_NAMESPACES, **OF_CONTAINERS}}
+    return {**ATTEMPTS, **own.get(level, {})}
+
+
+OF_NAMESPACES: Mapping[str, Callable[[Canaries], Tries]] = {
+    "sight of others": sight_of_others,
+    "changes of the file system": changes_of_the_file_system,
+}
+OF_CONTAINERS: Mapping[str, Callable[[Canaries], Tries]] = {"sight of files": sight_of_files}
 ATTEMPTS: Mapping[str, Callable[[Canaries], Tries]] = {
     "limits of others": limits_of_others,
     "priority of others": priority_of_others,

@@ -1,6 +1,6 @@
 """Tries every escape in a pool of its own, as whoever runs this, and prints as JSON what succeeded.
 
-`python -m tests.hostile.promises DIRECTORY [LEVEL]`; the directory is an empty one that this user may write.
+`python -m tests.hostile.promises DIRECTORY LEVEL`; the directory is an empty one that this user may write.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from mutual_env.types import Task
 from mutual_env.verifiers import VerifierPool
-from tests.hostile.escapes import ATTEMPTS
+from tests.hostile.escapes import promised
 
 SECRET = "hunter2-canary"
 
 
-def main(directory: Path) -> dict[str, str]:
+def main(directory: Path, level: str) -> dict[str, str]:
     user = directory / "user"
     user.mkdir()
     (user / "secret").write_text(SECRET)
@@ -36,11 +36,11 @@ def main(directory: Path) -> dict[str, str]:
             "directory": str(user),
         }
         task = Task("canaries", "", "", where)
-        with VerifierPool(1, deadline=20.0, remember=0, readable=[str(readable)]) as pool:
-            verdicts = pool.verify("tests.hostile.escapes:Escape", [(task, text) for text in ATTEMPTS])
+        with VerifierPool(1, deadline=20.0, remember=0, readable=[str(readable)], isolation=level) as pool:
+            verdicts = pool.verify("tests.hostile.escapes:Escape", [(task, text) for text in promised(level)])
         found = {
             t: v.detail if v.reward is not None else f"{v.status}: {v.detail}"
-            for t, v in zip(ATTEMPTS, verdicts, strict=True)
+            for t, v in zip(promised(level), verdicts, strict=True)
         }
         found["process"] = "" if canary.poll() is None else f"the canary ended with {canary.returncode}"
         found["files"] = "" if _state(readable) == before else "the file was changed"
@@ -57,4 +57,4 @@ def _state(path: Path) -> tuple[object, ...]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]))))
+    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))

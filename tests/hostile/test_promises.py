@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,16 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.escapes import ATTEMPTS
+from mutual_env.errors import ConfigError
+from mutual_env.verifiers import VerifierPool
+from mutual_env.verifiers.pool.isolation import isolation_report
+from tests.hostile.escapes import ATTEMPTS, promised
 
-PROMISES = [*ATTEMPTS, "process", "files", "names"]
 ROOT, NOBODY = 0, 65534
 USERS = ["root", "nobody"] if os.geteuid() == ROOT else ["this user"]
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
 @functools.cache
-def found(user: str) -> dict[str, str]:
+def found(user: str, level: str) -> dict[str, str]:
     """What succeeded, by promise."""
     ids = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if user == "nobody" else {}
     python = interpreter_for(user)
@@ -30,7 +34,7 @@ def found(user: str) -> dict[str, str]:
     try:
         os.chmod(directory, 0o777)
         done = subprocess.run(
-            [python, "-m", "tests.hostile.promises", directory],
+            [python, "-m", "tests.hostile.promises", directory, level],
             env={
                 "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(os.path.isabs, sys.path)]),
                 "TMPDIR": directory,
@@ -63,20 +67,35 @@ def _others_may_run(path: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("promise", PROMISES)
+@pytest.mark.parametrize("promise", [*ATTEMPTS, "process", "files", "names"])
 @pytest.mark.parametrize("user", USERS)
 def test_the_promise_holds(user: str, promise: str) -> None:
-    assert found(user)[promise] == ""
+    assert found(user, "confined")[promise] == ""
+
+
+@pytest.mark.parametrize("level", ["namespaces", "container"])
+@pytest.mark.parametrize("user", USERS)
+def test_a_stronger_level_holds_all_of_it_and_its_own(user: str, level: str) -> None:
+    """Where this machine cannot do it, asking for it is refused by name."""
+    if isolation_report()["missing"][level]:
+        with pytest.raises(ConfigError, match=f"isolation '{level}' cannot be had on this machine: .*; or ask for"):
+            VerifierPool(isolation=level)
+        return
+    assert {promise: what for promise, what in found(user, level).items() if what} == {}
+    assert set(promised(level)) > set(ATTEMPTS)
 
 
 def test_what_the_promises_are_about_can_be_done_without_confinement(tmp_path: Path) -> None:
     """Else the tests above would hold anywhere. Only attempts that touch nothing but the canaries are made here."""
     program = (
-        "import os, sys; from pathlib import Path; from tests.hostile.escapes import ATTEMPTS, Canaries, _succeeds\n"
+        "import os, sys; from pathlib import Path\n"
+        "from tests.hostile.escapes import ATTEMPTS, OF_CONTAINERS, OF_NAMESPACES, Canaries, _succeeds\n"
         "Path('readable').write_text('x'); Path('secret').write_text('x'); here = os.getcwd()\n"
+        "every = {**ATTEMPTS, **OF_NAMESPACES, **OF_CONTAINERS}\n"
         "at = Canaries(os.getpid(), here + '/secret', here + '/readable', here)\n"
-        "for promise in ('metadata of files', 'locks', 'files of the user', 'outliving', 'limits of others'):\n"
-        "    print(promise, sum(_succeeds(attempt) for attempt in ATTEMPTS[promise](at).values()), sep=': ')\n"
+        "named = 'metadata of files', 'locks', 'files of the user', 'outliving'\n"
+        "for promise in (*named, *OF_NAMESPACES, *OF_CONTAINERS, 'limits of others'):\n"
+        "    print(promise, sum(_succeeds(attempt) for attempt in every[promise](at).values()), sep=': ')\n"
     )
     environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(os.path.isabs, sys.path)])}
     done = subprocess.run(
@@ -87,6 +106,29 @@ def test_what_the_promises_are_about_can_be_done_without_confinement(tmp_path: P
     assert counts["locks"] >= 4
     assert counts["files of the user"] >= 4
     assert counts["outliving"] >= 3
+    assert counts["sight of others"] >= 3
+    assert counts["changes of the file system"] >= 1
+    assert counts["sight of files"] >= 3
     assert (
         counts["limits of others"] >= 2
     )  # the first lowers the CPU time of the process that tries, which ends it soon
+
+
+# -- the table of docs/verifiers.md ------------------------------------------------------------------------------------
+
+ROW = re.compile(r"^\| [^|]+ \| `(\w+)` \| `(tests/[\w/]+\.py)::(\w+)(?:\[([\w ]+)\])?` \|$", re.MULTILINE)
+
+
+def test_every_promise_of_the_documentation_names_a_test_that_there_is() -> None:
+    rows = ROW.findall((REPOSITORY / "docs/verifiers.md").read_text())
+    assert len(rows) > 20
+    for level, path, function, promise in rows:
+        tree = ast.parse((REPOSITORY / path).read_text())
+        assert function in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)], (path, function)
+        assert not promise or promise in promised(level), promise
+
+
+def test_every_escape_stands_in_the_documentation_at_the_level_that_first_holds_it() -> None:
+    rows = ROW.findall((REPOSITORY / "docs/verifiers.md").read_text())
+    first = {promise: level for level in ("container", "namespaces", "confined") for promise in promised(level)}
+    assert {promise: level for level, _, _, promise in rows if promise} == first

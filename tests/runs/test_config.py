@@ -101,6 +101,7 @@ def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path, text: str, sen
         ("env.id=mutual/aritmetic-v0", "mutual/arithmetic-v0"),
         ("env.options.digit=3", "did you mean 'digits'"),
         ("env.max_turns=2", "ends after one turn"),
+        ("verifiers.isolation=containr", "did you mean 'container'"),
         ("sharing.strategy=sgtt", "did you mean 'sgt'"),
         ("sharing.options.wait_=1", "'wait'"),
         ("sharing.exchange_options.time_out=1", "did you mean 'timeout'"),

@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from learners.report import write_run_report
+from learners.run.check import check
 from learners.run.config import load_run
 from learners.run.directory import RunDirectory
 from learners.run.results import read_run
 from learners.run.training import resume, train
 from mutual_env.errors import ConfigError, StorageError
 from mutual_env.seeding import generator
+from mutual_env.verifiers import isolation_report
+from mutual_env.verifiers.pool import isolation
 
 CONFIG = """
 name: r
@@ -72,7 +75,22 @@ def test_a_run_writes_metrics_evaluations_samples_checkpoints_and_the_exchange(c
     checkpoints = sorted(p.name for p in (result.directory / "checkpoints").iterdir())
     assert checkpoints == ["round_00000004", "round_00000006"]
     assert RunDirectory(result.directory).exchange.stat().st_size > 0
-    assert json.loads((result.directory / "run.json").read_text())["versions"]["numpy"]
+    info = json.loads((result.directory / "run.json").read_text())
+    assert info["versions"]["numpy"]
+    assert info["isolation"] == isolation_report()
+
+
+def test_a_run_that_asks_for_more_isolation_than_the_machine_has_does_not_begin(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "_missing", lambda name: "there is none" if name == "container" else "")
+    config = load_run(config_file, ["verifiers.isolation=container"])
+    for begin in (check, train):
+        with pytest.raises(
+            ConfigError, match=r"isolation 'container' cannot be had .*: there is none; or ask for 'names"
+        ):
+            begin(config)
+    assert not (Path(config.output) / config.name).exists()
 
 
 def test_the_report_lays_what_was_planned_beside_what_was_done(config_file: Path) -> None:

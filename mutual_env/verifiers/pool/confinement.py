@@ -53,12 +53,14 @@ class Cage:
 
     limits: Limits
     readable: tuple[Path, ...]
+    confines: bool
 
     @classmethod
-    def prepare(cls, limits: Limits) -> Cage:
-        """Call where the modules are loaded that workers need, and again when there are more."""
+    def prepare(cls, limits: Limits, *, confines: bool) -> Cage:
+        """Call where the modules are loaded that workers need, and again when there are more. `confines`: the limits
+        are not all, privileges and foreign files are given up too."""
         seccomp.prepare(processes=limits.processes > 0, network=limits.network)
-        return cls(limits, readable.paths(list(sys.modules.values()), limits.readable))
+        return cls(limits, readable.paths(list(sys.modules.values()), limits.readable), confines)
 
 
 def confine(cage: Cage, directory: Path) -> None:
@@ -70,6 +72,12 @@ def confine(cage: Cage, directory: Path) -> None:
     _lower("RLIMIT_NOFILE", limits.open_files)
     if os.geteuid() != 0:  # the kernel exempts root; seccomp exempts nobody
         _lower("RLIMIT_NPROC", _threads_of_user() + _THREADS + limits.processes)
+    if cage.confines:
+        _give_up_the_rest(cage, directory)
+
+
+def _give_up_the_rest(cage: Cage, directory: Path) -> None:
+    limits = cage.limits
     kernel.renounce_privileges()
     own_facts = Path("/proc/self")
     reach = landlock.Reach(

@@ -1,6 +1,7 @@
 """Directories that hostile code wrote into: how much lies in them, and how they are removed, whatever it left.
 
-Nothing here follows a link, and nothing calls itself once for each level of nesting.
+Nothing here follows a link, and nothing calls itself once for each level of nesting. Imports nothing of ours: it is
+also run as a program, `DIRECTORY COMMAND ...`, which removes the directory when the command has ended.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import contextlib
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -166,3 +169,16 @@ def _is_stale(path: Path) -> bool:
         except BlockingIOError:
             return False
         return True
+
+
+def main() -> None:
+    directory, *command = sys.argv[1:]
+    ended = subprocess.Popen(command, close_fds=False)
+    os.closerange(3, 1024)  # the connection to the pool is the command's alone
+    code = ended.wait()
+    remove_tree(Path(directory))
+    sys.exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    main()

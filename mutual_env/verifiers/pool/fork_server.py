@@ -25,6 +25,7 @@ from typing import Any
 from mutual_env.verifiers.pool import kernel
 from mutual_env.verifiers.pool.confinement import Cage, Limits
 from mutual_env.verifiers.pool.directories import Footprint, hold, remove_tree
+from mutual_env.verifiers.pool.isolation import Place, level_named
 from mutual_env.verifiers.pool.wire import Frames, frame
 from mutual_env.verifiers.pool.worker import Tools, serve
 from mutual_env.verifiers.spec import VerifierSpec, build, load_function
@@ -33,16 +34,21 @@ _IDLE_TICK, _TICK, _SHORT_TICK = 0.5, 0.1, 0.05
 _SWEEP_SECONDS = 5.0
 
 
-def main(control_fd: int, parent: int, root: str) -> None:
-    """Serve the pool at the other end of the control socket until it closes or its process `parent` is gone."""
+def main(control_fd: int, pool: int, root: str, network: bool, level_name: str) -> None:
+    """Serve the pool at the other end of the control socket until it closes, or the process is gone whose handle `pool`
+    is (-1: that is found out by its children having another parent)."""
+    level, parent = level_named(level_name), os.getppid()
+    level.enter(Place(Path(root), (), network))
     kernel.adopt_orphans()
     control = socket.socket(fileno=control_fd)
-    server = ForkServer(control, Path(root))
+    server = ForkServer(control, pool, Path(root), confines=level.confines)
     frames = Frames()
     try:
-        while os.getppid() == parent:
-            ready, _, _ = select.select([control], [], [], server.tick)
+        while pool >= 0 or os.getppid() == parent:
+            ready, _, _ = select.select([control.fileno(), *server.pool], [], [], server.tick)
             server.watch()
+            if pool in ready:
+                break
             if not ready:
                 continue
             data, handles, _, _ = socket.recv_fds(control, 1 << 16, 64)
@@ -58,10 +64,12 @@ def main(control_fd: int, parent: int, root: str) -> None:
 class ForkServer:
     """The workers, and what the pool asks to be done with them."""
 
-    def __init__(self, control: socket.socket, root: Path) -> None:
+    def __init__(self, control: socket.socket, pool: int, root: Path, *, confines: bool) -> None:
         self.handles: list[int] = []
         self._control = control
         self._root = root
+        self._confines = confines
+        self.pool = [pool] if pool >= 0 else []
         self._held = hold(root)
         self._tools = Tools({}, {})
         self._workers: dict[int, Footprint] = {}
@@ -133,14 +141,14 @@ class ForkServer:
         directory = self._root / f"worker-{self._born}"
         directory.mkdir(mode=0o700)
         if limits not in self._cages:
-            self._cages[limits] = Cage.prepare(limits)
+            self._cages[limits] = Cage.prepare(limits, confines=self._confines)
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
                 self._control.close()
                 connection = socket.socket(fileno=handle)
-                for other in (self._held, *self.handles):
+                for other in (self._held, *self.pool, *self.handles):
                     os.close(other)
                 serve(connection, self._tools, self._cages[limits], directory, deadline)
                 code = 0
@@ -160,7 +168,7 @@ class ForkServer:
 
     def sweep(self, until: float) -> None:
         """End adopted processes. One that forks faster than this can follow is taken up again at the next call."""
-        while strays := [pid for pid in _children() if pid not in self._workers]:
+        while strays := [pid for pid in kernel.children(os.getpid()) if pid not in self._workers]:
             for pid in strays:
                 _kill_and_reap(pid)
             if time.monotonic() >= until:
@@ -189,11 +197,6 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def _kill_and_reap(pid: int) -> int:
     _signal(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
-
-
-def _children() -> list[int]:
-    """Live or dead processes whose parent this is."""
-    return [int(pid) for pid in kernel.of_process("self", f"task/{os.getpid()}/children").split()]
 
 
 def _group_sizes() -> Counter[int]:

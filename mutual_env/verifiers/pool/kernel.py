@@ -11,6 +11,7 @@ import functools
 import signal
 import struct
 import sys
+from collections.abc import Iterator
 
 _PDEATHSIG, _SET_DUMPABLE, _CHILD_SUBREAPER, _NO_NEW_PRIVS = 1, 4, 36, 38
 _CAPBSET_DROP, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
@@ -42,6 +43,19 @@ def renounce_privileges() -> bool:
     prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
     header, none = struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)
     return agreed and libc().capset(header, none) == 0
+
+
+def children(pid: int) -> list[int]:
+    """Live or dead processes whose parent is the first thread of this one, the eldest first."""
+    return [int(child) for child in of_process(pid, f"task/{pid}/children").split()]
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The process and all below it, the youngest of each family first."""
+    waiting = [pid]
+    while waiting:
+        yield (found := waiting.pop())
+        waiting += children(found)
 
 
 def prctl(option: int, argument: int, pointer: object = 0) -> bool:

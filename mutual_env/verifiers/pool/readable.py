@@ -34,6 +34,17 @@ def paths(modules: Iterable[ModuleType], extra: Iterable[str] = ()) -> tuple[Pat
     return outermost(path.resolve() for path in wanted if path.exists())
 
 
+def visible(extra: Iterable[str] = ()) -> tuple[str, ...]:
+    """What must exist for an interpreter with this one's modules to start: all of it readable, not all of it read.
+
+    By the names that are used and by those that they lead to, for a link is no use without what it points at.
+    """
+    own = [path for module in list(sys.modules.values()) for path in _files_of(module)]
+    names = [*_SYSTEM, *_FILES, *_interpreter(), *_linked(), *(os.path.abspath(p) for p in sys.path), *own, *extra]
+    found = [Path(name) for name in names if os.path.exists(name) and not name.startswith(("/proc/", "/dev/"))]
+    return tuple(str(path) for path in outermost(p for name in found for p in (name, name.resolve())))
+
+
 def _interpreter() -> Iterator[str]:
     yield from {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(sys.executable)}
 

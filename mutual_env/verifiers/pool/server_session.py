@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from mutual_env.verifiers.pool.confinement import Limits
 from mutual_env.verifiers.pool.fork_client import ForkClient
+from mutual_env.verifiers.pool.isolation import Level
 from mutual_env.verifiers.pool.jobs import Job
 from mutual_env.verifiers.pool.workers import Worker
 from mutual_env.verifiers.spec import VerifierSpec
@@ -52,12 +53,24 @@ class Ended:
 News: TypeAlias = Loaded | Started | Ended
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a pool was made with: see `VerifierPool`; `lifetime` is its items_per_worker."""
+
+    workers: int
+    deadline: float
+    batch: int
+    lifetime: int
+    limits: Limits
+    level: Level
+
+
 class ServerSession:
     """One fork server, from its start to its end."""
 
-    def __init__(self, limits: Limits, deadline: float) -> None:
-        self._limits, self._deadline = limits, deadline
-        self._client = ForkClient()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client = ForkClient(settings.limits, settings.level)
         self._loaded: dict[VerifierSpec, int] = {}
         self._loading: dict[str, VerifierSpec] = {}
         self._starting: deque[Worker] = deque()  # in the order in which they will be named
@@ -76,7 +89,7 @@ class ServerSession:
             self._note_request()
 
     def fork(self) -> Worker:
-        worker = Worker(self._client.fork(self._limits, self._deadline), generation=len(self._loaded))
+        worker = Worker(self._client.fork(self._settings.limits, self._settings.deadline), generation=len(self._loaded))
         self._starting.append(worker)
         self._note_request()
         return worker
@@ -104,6 +117,7 @@ class ServerSession:
             elif "forked" in reply:
                 worker = self._starting.popleft()
                 worker.pid = reply["forked"]
+                worker.seen_as = self._client.outer_pid(reply["forked"])
                 news.append(Started(worker))
             elif reply["ended"] in self._ending:
                 news.append(Ended(self._ending.pop(reply["ended"]), reply["code"], reply["why"]))

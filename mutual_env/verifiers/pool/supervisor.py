@@ -13,9 +13,8 @@ from functools import partial
 from typing import assert_never
 
 from mutual_env.errors import MutualEnvError, VerificationError
-from mutual_env.verifiers.pool.confinement import Limits
 from mutual_env.verifiers.pool.jobs import Counters, Failure, Job
-from mutual_env.verifiers.pool.server_session import Ended, Loaded, ServerSession, Started
+from mutual_env.verifiers.pool.server_session import Ended, Loaded, ServerSession, Settings, Started
 from mutual_env.verifiers.pool.stragglers import Clock, Pace
 from mutual_env.verifiers.pool.wakeup import Wakeup
 from mutual_env.verifiers.pool.wire import ANSWERS, LAST, MEMORY, RETIRE, Record
@@ -32,13 +31,10 @@ class Supervisor:
     Everything but `submit` and `stop` happens on its own thread, so its state needs no lock.
     """
 
-    def __init__(
-        self, workers: int, deadline: float, batch: int, lifetime: int, limits: Limits, counters: Counters
-    ) -> None:
-        self._target, self._deadline, self._batch, self._lifetime = workers, deadline, batch, lifetime
-        self._limits = limits
-        self._counters = counters
-        self._pace = Pace(deadline)
+    def __init__(self, settings: Settings, counters: Counters) -> None:
+        self._settings, self._counters = settings, counters
+        self._target, self._deadline = settings.workers, settings.deadline
+        self._pace = Pace(settings.deadline)
         self._inbox: deque[Job] = deque()
         self._stopping = threading.Event()
         closed = "the verifier pool was closed while items were being verified"
@@ -129,7 +125,7 @@ class Supervisor:
     def _server_at_work(self) -> ServerSession:
         """Started when it is first needed, and again after it was lost."""
         if self._server is None:
-            self._server = ServerSession(self._limits, self._deadline)
+            self._server = ServerSession(self._settings)
             self._selector.register(self._server.control, selectors.EVENT_READ, self._hear_server)
         return self._server
 
@@ -144,7 +140,9 @@ class Supervisor:
             self._give(fresh, Assignment(job, deque([waiting.popleft()]), single=True))
         elif job.pending and able and not job.exclusive:
             share = math.ceil(len(job.pending) / (2 * self._target))
-            self._give(able[0], Assignment(job, deque(job.pending.popleft() for _ in range(min(self._batch, share)))))
+            self._give(
+                able[0], Assignment(job, deque(job.pending.popleft() for _ in range(min(self._settings.batch, share))))
+            )
         else:
             self._make_room(job)
             return False
@@ -198,7 +196,7 @@ class Supervisor:
     def _keep_a_spare(self) -> None:
         """Where items hang and many wait, the worker that takes over from the next one is born before it is needed."""
         ready = any(isinstance(worker.state, (Starting, Idle)) for worker in self._workers)
-        many = sum(len(job.pending) for job in self._jobs) > 4 * self._batch * self._target
+        many = sum(len(job.pending) for job in self._jobs) > 4 * self._settings.batch * self._target
         if self._spares and many and not ready and self._surplus() < 0:
             self._start_worker()
 
@@ -236,13 +234,13 @@ class Supervisor:
             assignment.single = True
             assignment.give_back(keep=1)
         elif entry.kind == MEMORY:
-            self._blame(worker, assignment, "error", f"MemoryError: more than {self._limits.memory_mb} MB")
+            self._blame(worker, assignment, "error", f"MemoryError: more than {self._settings.limits.memory_mb} MB")
             self._end(worker)
         elif entry.kind == job.answered_by:
             self._conclude(worker, state, job.read(entry))
         elif entry.kind in ANSWERS:
             raise VerificationError("a worker answered in another way than it was asked")
-        elif entry.kind == RETIRE or worker.served >= self._lifetime:
+        elif entry.kind == RETIRE or worker.served >= self._settings.lifetime:
             self._end(worker)
         else:
             worker.state = Idle()
@@ -293,7 +291,7 @@ class Supervisor:
     def _look_at(self, worker: Worker, pid: int, state: Busy, now: float) -> None:
         """Note what the item in flight has had since the last look, of a core or of sleep, and act on it."""
         clock, assignment = state.clock, state.assignment
-        sleeps = clock.look(pid, now)
+        sleeps = clock.look(worker.seen_as, now)
         wall, patience = now - clock.since, self._pace.patience(fresh=worker.fresh)
         waited_for = not assignment.trimmed and (len(assignment.batch) > 1 or any(job.pending for job in self._jobs))
         if clock.age >= self._deadline or wall >= self._deadline + _OVERTIME_SECONDS:

@@ -18,7 +18,9 @@ from mutual_env.machine import cores
 from mutual_env.types import JSON, Task, Verdict
 from mutual_env.verifiers.pool import kernel
 from mutual_env.verifiers.pool.confinement import Limits
+from mutual_env.verifiers.pool.isolation import choose
 from mutual_env.verifiers.pool.jobs import CallJob, Counters, Job
+from mutual_env.verifiers.pool.server_session import Settings
 from mutual_env.verifiers.pool.supervisor import Supervisor
 from mutual_env.verifiers.pool.wire import check_task
 from mutual_env.verifiers.pool.worker import judge
@@ -44,6 +46,8 @@ class VerifierPool:
     remember          verdicts kept, so that a text that repeats is verified once; 0: none
     items_per_worker  items after which a worker is replaced by a fresh one
     memory_mb, file_mb, disk_mb, open_files, processes, network, readable: see `Limits`
+    isolation         how far workers are kept from the machine: process, confined, namespaces or container (see
+                      `isolation`); None: the strongest that this machine can do
     debuggable        False: with the first worker, this process shuts out debuggers and other tracers of its user, and
                       leaves no core dump: its environment and memory are read by nobody
 
@@ -67,6 +71,7 @@ class VerifierPool:
         processes: int = 0,
         network: bool = False,
         readable: Sequence[str] = (),
+        isolation: str | None = None,
         debuggable: bool = False,
     ) -> None:
         workers = cores() if workers is None else workers
@@ -80,6 +85,7 @@ class VerifierPool:
         self.workers, self.deadline, self.batch = workers, float(deadline), batch
         self.limits = Limits(memory_mb, file_mb, disk_mb, open_files, processes, network, tuple(readable))
         self._items_per_worker, self._remember, self._debuggable = items_per_worker, remember, debuggable
+        self._level = None if isolation is None else choose(isolation)
         self._closed = False
         self._begin()
 
@@ -92,6 +98,11 @@ class VerifierPool:
         self._verifiers: dict[VerifierSpec, Verifier] = {}
         self._supervisors: list[Supervisor] = []  # none before the first item, one after
         self._finalizer = weakref.finalize(self, _stop, self._supervisors, self._pid)
+
+    @property
+    def isolation(self) -> str:
+        """The name of the level that workers are kept at."""
+        return (choose() if self._level is None else self._level).name
 
     @property
     def restarts(self) -> int:
@@ -168,8 +179,9 @@ class VerifierPool:
             if not self._supervisors:
                 if not self._debuggable:
                     kernel.hide_from_tracers()
-                settings = self.workers, self.deadline, self.batch, self._items_per_worker
-                self._supervisors.append(Supervisor(*settings, self.limits, self.counters))
+                level = choose() if self._level is None else self._level
+                own = self.workers, self.deadline, self.batch, self._items_per_worker, self.limits, level
+                self._supervisors.append(Supervisor(Settings(*own), self.counters))
             self._supervisors[0].submit(job)
         longest = 300.0 + 10.0 * self.deadline * len(job.items)
         try:

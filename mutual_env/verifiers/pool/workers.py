@@ -78,11 +78,16 @@ State: TypeAlias = Starting | Idle | Busy | Paused | Ending
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """generation: how many verifiers its process knows; pid: None until the fork server has named it."""
+    """generation  how many verifiers its process knows
+    pid         what the fork server calls its process; None until it has said so
+    seen_as     what this process calls it
+    served      items that it has done
+    """
 
     connection: socket.socket
     generation: int
     pid: int | None = None
+    seen_as: int = -1
     served: int = 0
     state: State = field(default_factory=Starting)
     records: Records = field(default_factory=Records)

@@ -97,7 +97,8 @@ def test_programs_and_sockets_can_be_allowed(pool: MakePool, task: Task) -> None
 def test_no_file_is_written_outside_the_workers_directory(pool: MakePool, task: Task, tmp_path: Path) -> None:
     target = tmp_path / "outside"
     verdict = among_others(pool(1), task, f"write_outside:{target}")
-    assert "PermissionError" in verdict.detail
+    assert verdict.status == "error"
+    assert "[Errno " in verdict.detail  # it is refused, or the directory is not there at all
     assert not target.exists()
 
 
