@@ -17,6 +17,7 @@ class Part:
     `scale` is its weight over its denominator. `anchor` (T) is what its ratio is taken against, None: the policy as it
     is in this step. `reference` (T) is what the learner's own KL term pulls to; None: no term. `kl_scale` is the
     coefficient of that term over a denominator of its own: it is taken on own samples alone, whatever they weigh.
+    `entropy_scale` is the same for the entropy of the policy at each masked token, which is to rise.
     `start` (T) is log π at the start of the update; None: not known, or as in this step.
     """
 
@@ -26,10 +27,11 @@ class Part:
     reference: Floats | None = None
     kl_scale: float = 0.0
     start: Floats | None = None
+    entropy_scale: float = 0.0
 
     def idle(self) -> Part:
         """The same forward and backward, adding nothing: for who must keep step with others."""
-        return replace(self, scale=0.0, kl_scale=0.0)
+        return replace(self, scale=0.0, kl_scale=0.0, entropy_scale=0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

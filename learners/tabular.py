@@ -148,6 +148,8 @@ class TabularLearner:
             total += loss
             seen.append(logprobs[example.mask])
             self._accumulate(gradients, example, slope)
+            if part.entropy_scale != 0.0:
+                total -= part.entropy_scale * self._add_entropy(gradients, example, part.entropy_scale)
         norm = float(np.sqrt(sum(float(g @ g) for g in gradients.values())))
         check_finite(self._name, total, norm)
         for key, gradient in gradients.items():
@@ -221,6 +223,17 @@ class TabularLearner:
                 break
         sample = Sample(np.array(ids[said.size :], dtype=np.int32), np.array(logprobs))
         return sample.up_to_end(self._endings).completion(self._tokenizer, self._version)
+
+    def _add_entropy(self, gradients: Table, example: Example, scale: float) -> float:
+        """The entropy at the masked tokens; minus its gradient, scaled, is added: -dH/dz = p (log p + H)."""
+        total = 0.0
+        for t in np.flatnonzero(example.mask):
+            key = self._key(example.prompt_ids, example.response_ids, int(t))
+            row = _log_softmax(self._logits(key) / self._temperature)
+            entropy = -float(np.exp(row) @ row)
+            gradients[key] = gradients.get(key, 0.0) + scale / self._temperature * np.exp(row) * (row + entropy)
+            total += entropy
+        return total
 
     def _accumulate(self, gradients: Table, example: Example, slope: Floats) -> None:
         """Add the gradient by the rows of the table, from the one by the log-probabilities."""

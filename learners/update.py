@@ -31,7 +31,8 @@ class UpdateOptions:
     Steps: `minibatches` an epoch, cut by "prompts" or by "samples" (`minibatches_by`), `epochs`, `shuffle` (another
     order of prompts or samples in each epoch); see `learners.minibatches`.
     Terms: `aggregation` (where a strategy does not say), with "constant" over sequences of `constant_length` tokens;
-    `kl_coefficient` to the policy that training began with, on own samples.
+    `kl_coefficient` to the policy that training began with, and `entropy_coefficient`, a bonus for the entropy of the
+    distribution that each token was drawn from; both on own samples.
     `behaviour` and `behaviour_cap`: how own samples are weighed that another version, engine or precision of the policy
     wrote (see `Behaviour`).
     """
@@ -43,6 +44,7 @@ class UpdateOptions:
     aggregation: Aggregation = "token_mean"
     constant_length: int = 0
     kl_coefficient: float = 0.0
+    entropy_coefficient: float = 0.0
     behaviour: Mode = "token"
     behaviour_cap: float = 2.0
 
@@ -54,9 +56,14 @@ class UpdateOptions:
         for name, values in (("minibatches_by", get_args(By)), ("aggregation", get_args(Aggregation))):
             if getattr(self, name) not in values:
                 raise InvalidInputError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
-        for name in ("kl_coefficient", "constant_length"):
+        for name in ("kl_coefficient", "entropy_coefficient", "constant_length"):
             if getattr(self, name) < 0:
                 raise InvalidInputError(f"{name} must not be negative, got {getattr(self, name)!r}")
+
+    @property
+    def regularised(self) -> bool:
+        """Whether own samples teach something whatever they are worth."""
+        return self.kl_coefficient != 0.0 or self.entropy_coefficient != 0.0
 
     @property
     def length(self) -> int:
@@ -83,13 +90,12 @@ class Backend(Protocol):
 
 def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions) -> Metrics:
     """The optimizer steps that these examples ask for: none, if they teach nothing."""
-    coefficient = options.kl_coefficient
     learning_rate = backend.learning_rate
     plan = minibatches(
         examples, options.minibatches, by=options.minibatches_by, epochs=options.epochs, shuffle=options.shuffle
     )
     starts = _known(backend.current, _later_starts(plan, options))
-    asking = [e for e in examples if coefficient != 0.0 and is_own(e) and teaches(e, coefficient)]
+    asking = [e for e in examples if options.kl_coefficient != 0.0 and is_own(e) and e.mask.any()]
     references = _known(backend.initial, asking)
     taken: list[tuple[Step, Stepped]] = []
     for index, members in enumerate(plan):
@@ -116,12 +122,12 @@ def _gaps_of_an_epoch(
     return own_gaps([(step, stepped) for step, stepped in taken if step.minibatch < first])
 
 
-def teaches(example: Example, kl_coefficient: float = 0.0) -> bool:
+def teaches(example: Example, *, regularised: bool = False) -> bool:
     """Whether this example can move the policy: something is masked in, and a term of it is not identically zero."""
     mask = example.mask
     if not mask.any():
         return False
-    if kl_coefficient != 0.0 and is_own(example):
+    if regularised and is_own(example):
         return True
     if example.weight == 0.0:
         return False
@@ -136,27 +142,27 @@ def teaches(example: Example, kl_coefficient: float = 0.0) -> bool:
 def _step(
     members: Sequence[Example], index: int, starts: PerExample, references: PerExample, options: UpdateOptions
 ) -> Step:
-    coefficient = options.kl_coefficient
     scale = scales(members, options.aggregation, options.length)
-    own_scale = coefficient * own_scales(members, options.aggregation, options.length)
+    own_scale = own_scales(members, options.aggregation, options.length)
     parts = [
         Part(
             example,
             float(scale[at]),
             starts.get(id(example)) if example.anchor is None else example.anchor,
             references.get(id(example)),
-            float(own_scale[at]),
+            options.kl_coefficient * float(own_scale[at]),
             starts.get(id(example)),
+            options.entropy_coefficient * float(own_scale[at]),
         )
         for at, example in enumerate(members)
-        if teaches(example, coefficient)
+        if teaches(example, regularised=options.regularised)
     ]
     return Step(tuple(parts), index, Behaviour(options.behaviour, options.behaviour_cap))
 
 
 def _later_starts(plan: Sequence[Sequence[Example]], options: UpdateOptions) -> list[Example]:
     """The examples that need log π from before the first step: in the first, the policy is still the old one."""
-    later = {id(e): e for members in plan[1:] for e in members if teaches(e, options.kl_coefficient)}
+    later = {id(e): e for members in plan[1:] for e in members if teaches(e, regularised=options.regularised)}
     weighed = options.behaviour != "off"
     return [
         e

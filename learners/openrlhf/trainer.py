@@ -14,7 +14,7 @@ from learners.openrlhf.library import Actor, Experience
 from learners.openrlhf.ranks import Alone, Ranks
 from learners.step import Part, Step, Stepped
 from learners.torch.initial import InitialPolicy
-from learners.torch.losses import terms_of, total_loss
+from learners.torch.losses import Terms, terms_of, total_loss
 from learners.torch.options import TorchOptions
 from learners.update import update
 from mutual_env.errors import TrainingError
@@ -99,10 +99,23 @@ class ActorTrainer:
     def _loss(self, parts: Sequence[Part], step: Step) -> tuple[torch.Tensor, list[Floats]]:
         """The scaled loss of one micro-batch, and the log-probabilities of each part's masked tokens."""
         experience = training_experience([part.example for part in parts]).to_device(self._device)
-        masked = self._logprobs(self._actor, experience)[experience.action_mask.bool()]
+        terms = terms_of(parts, step, self._device)
+        masked, bonus = self._masked(experience, terms)
         counts = [int(part.example.mask.sum()) for part in parts]
         values = np.split(masked.detach().double().cpu().numpy(), np.cumsum(counts)[:-1])
-        return total_loss(masked, terms_of(parts, step, self._device)), values
+        return total_loss(masked, terms) + bonus, values
+
+    def _masked(self, experience: Experience, terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
+        """log π of the masked tokens, and what the entropy there adds to the loss."""
+        chosen = experience.action_mask.bool()
+        if terms.entropy is None:
+            logprobs = self._logprobs(self._actor, experience)[chosen]
+            return logprobs, logprobs.new_zeros(())
+        logprobs, output = self._actor(
+            experience.sequences, experience.action_mask, attention_mask=experience.attention_mask, return_output=True
+        )
+        rows = output["logits"][:, :-1][:, -chosen.shape[1] :][chosen].log_softmax(-1)
+        return logprobs[chosen], (terms.entropy * (rows.exp() * rows).sum(-1)).sum()
 
     def _apply(self, loss: float) -> float:
         try:

@@ -51,7 +51,7 @@ def backward_through_head(
         known = _slopes(target_logprobs(head, hidden, targets, chunk, temperature), terms)
     gradient = torch.empty_like(hidden)
     logprobs = torch.empty(tokens, dtype=torch.float32, device=hidden.device)
-    loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    loss = torch.zeros((), dtype=torch.float32, device=hidden.device) if known is None else known[0]
     with torch.no_grad():
         for start, end in terms.cuts(tokens, chunk):
             softmax = _Softmax.of(head, hidden[start:end], targets[start:end], temperature)
@@ -59,12 +59,16 @@ def backward_through_head(
             if known is None:
                 part = terms if end - start == tokens else terms.part(start, end)
                 value, slopes = _slopes(softmax.logprobs, part)
-                loss += value
+                loss = loss + value
             else:
                 slopes = known[1][start:end]
-            gradient[start:end] = softmax.backward(head, hidden[start:end], targets[start:end], slopes)
+            bonus = None
+            if terms.entropy is not None:
+                value, bonus = softmax.minus_entropy(terms.entropy[start:end])
+                loss = loss + value
+            gradient[start:end] = softmax.backward(head, hidden[start:end], targets[start:end], slopes, bonus)
             del softmax  # before the next chunk is made: one at a time
-    return HeadGradient(loss if known is None else known[0], gradient, logprobs)
+    return HeadGradient(loss, gradient, logprobs)
 
 
 def _slopes(logprobs: torch.Tensor, terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,10 +100,28 @@ class _Softmax:
         total = mass.sum(dim=-1, keepdim=True)
         return cls(mass, total, kept, (chosen - peak - total.log())[:, 0], temperature)
 
-    def backward(self, head: Head, hidden: torch.Tensor, targets: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-        """The gradient by `hidden`: of each logit it is slope · (1[target] - probability) / temperature."""
+    def minus_entropy(self, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """-scale · H, summed, and its gradient by the logits: scale · p (log p + H) / temperature."""
+        p = self.mass / self.total
+        gradient = torch.special.xlogy(p, p)
+        entropy = -gradient.sum(dim=-1)
+        gradient.addcmul_(p, entropy[:, None]).mul_((scale / self.temperature)[:, None])
+        return -(scale * entropy).sum(), gradient
+
+    def backward(
+        self,
+        head: Head,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        slopes: torch.Tensor,
+        besides: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The gradient by `hidden`: of each logit it is slope · (1[target] - probability) / temperature, and what comes
+        besides."""
         if self.temperature != 1.0:
             slopes = slopes / self.temperature
         gradient = self.mass.mul_(-slopes[:, None] / self.total)
         gradient.scatter_add_(1, targets[:, None], slopes[:, None])
+        if besides is not None:
+            gradient += besides
         return head.backward(gradient, self.logits, hidden)

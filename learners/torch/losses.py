@@ -73,7 +73,8 @@ class Terms:
 
     `owners` (U) numbers the example of each unit; `scale` (U) is the weight over the denominator of the optimizer
     step; `anchor` (U) is NaN where it is the current policy itself. `losses` are the distinct losses, `kinds` (U) which
-    of them a unit has. `sampled` None: no own sample is weighed.
+    of them a unit has. `sampled` None: no own sample is weighed. `entropy` (N) is the scale of each token's entropy in
+    the loss, minus which it has; None: 0. That needs more than log-probabilities: who has the logits adds it.
     """
 
     owners: torch.Tensor
@@ -86,6 +87,7 @@ class Terms:
     minibatch: int
     spans: Spans | None = None
     sampled: Sampled | None = None
+    entropy: torch.Tensor | None = None
 
     @property
     def separable(self) -> bool:
@@ -124,6 +126,7 @@ class Terms:
             pulls=tuple(pull.part(start, end) for pull in self.pulls),
             spans=spans,
             sampled=None if self.sampled is None else self.sampled.among(units),
+            entropy=None if self.entropy is None else self.entropy[start:end],
         )
 
 
@@ -178,7 +181,13 @@ class _Layout:
             minibatch=step.minibatch,
             spans=self._spans(units),
             sampled=self._sampled(step.behaviour, units),
+            entropy=self._entropy(),
         )
+
+    def _entropy(self) -> torch.Tensor | None:
+        scales = [part.entropy_scale for part in self._parts]
+        tokens = [int(part.example.mask.sum()) for part in self._parts]
+        return self._spread(scales, tokens) if any(scales) else None
 
     def _sampled(self, rule: Behaviour, units: Sequence[Units]) -> Sampled | None:
         written = [part.example.behaviour for part in self._parts]

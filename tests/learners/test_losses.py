@@ -138,7 +138,7 @@ def test_what_teaches() -> None:
     assert not teaches(example(PolicyGradient(), [1.0], [False]))
     assert not teaches(example(PolicyGradient(), [1.0], weight=0.0))
     assert teaches(example(CrossEntropy(), [0.0]))
-    assert teaches(example(PolicyGradient(), [0.0]), kl_coefficient=0.1)
+    assert teaches(example(PolicyGradient(), [0.0]), regularised=True)
     assert teaches(example(PolicyGradient(), [0.0], reference=np.array([-1.0]), kl_weight=0.1))
     assert not teaches(example(PolicyGradient(), [0.0], reference=np.array([np.nan]), kl_weight=0.1))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import sharing
 from learners.batch import build_batch
@@ -30,6 +32,8 @@ from mutual_env.types import (
     Verdict,
 )
 from sharing.testing import ScriptedEnv, play, scripted_completion
+from tests.learners.tiny_policies import TOKENIZER, gemma, learner, llama
+from tests.learners.twins import gradients
 from tokenizers_bridge import CharTokenizer, TokenizerBridge
 
 CHARS = CharTokenizer("ab")
@@ -96,6 +100,47 @@ def test_the_denominator_of_the_pull_is_that_of_own_samples() -> None:
     assert own_scales(step) == pytest.approx([1 / 4, 0.0, 0.0, 1 / 4])
     assert own_scales(step, "sequence_mean") == pytest.approx([1 / 3 / 2, 0.0, 0.0, 1 / 2])
     assert own_scales(step, "constant", 8) == pytest.approx([1 / 8 / 2, 0.0, 0.0, 1 / 8 / 2])
+
+
+# -- entropy ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_bonus_is_the_gradient_of_the_entropy_that_is_sampled_with(temperature: float) -> None:
+    # Two arms with P(a) = σ(θ / T): dH/dθ = -p (1 - p) log(p / (1 - p)) / T, whatever was sampled and was worth.
+    p = 0.6 ** (1 / temperature) / (0.6 ** (1 / temperature) + 0.4 ** (1 / temperature))
+    slope = -p * (1.0 - p) * math.log(p / (1.0 - p)) / temperature
+    options = {"entropy_coefficient": 0.3, "temperature": temperature}
+    for examples in ([wrote(A)], [wrote(B, weight=7.0)], [wrote(A), wrote(A, own=False)]):
+        assert move(policy_at(0.6, **options), *examples) == pytest.approx(0.3 * slope)
+    assert move(policy_at(0.6, **options), wrote(A, own=False)) == 0.0
+    # Half of the tokens of the step have no entropy to gain: the second token of the long one.
+    assert move(policy_at(0.6, **options), wrote(A, size=2)) == pytest.approx(0.3 * slope / 2)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("build", [llama, gemma])
+@pytest.mark.parametrize("chunk", [1, 128])
+def test_a_models_bonus_is_that_of_a_plain_forward(build: Callable[[], Any], chunk: int) -> None:
+    policy = learner(build(), entropy_coefficient=0.3, temperature=0.7, max_gradient_norm=0.0, logits_chunk_mib=chunk)
+    ids = TOKENIZER.encode_batch(["1+2=", "abc de", "4"])
+    own = [Example(ids[0], r, np.arange(r.size) != 1, np.full(r.size, 0.5)) for r in ids[1:]]
+    lent = Example(ids[0], ids[0], np.ones(ids[0].size, np.bool_), np.zeros(ids[0].size), own=False)
+    got = gradients(policy, (*own, lent))
+    model, total = build(), torch.zeros(())
+    count = sum(int(e.mask.sum()) for e in own)
+    for example in own:
+        row = torch.tensor(np.concatenate([example.prompt_ids, example.response_ids]).astype(np.int64))[None]
+        logits = model(input_ids=row).logits[0, ids[0].size - 1 : -1, : TOKENIZER.vocab_size].float() / 0.7
+        logs, mask = logits.log_softmax(-1), torch.tensor(example.mask)
+        picked = logs[torch.arange(mask.numel()), torch.tensor(example.response_ids.astype(np.int64))]
+        entropy = -(logs.exp() * logs).sum(-1)
+        # The lent one counts in the denominator of the credit, not in that of the bonus.
+        total = total - 0.5 * (picked - picked.detach())[mask].sum() / (count + ids[0].size)
+        total = total - 0.3 * entropy[mask].sum() / count
+    total.backward()
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(got[name], parameter.grad, rtol=1e-4, atol=1e-6), name
 
 
 # -- averages ---------------------------------------------------------------------------------------------------------

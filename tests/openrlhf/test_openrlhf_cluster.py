@@ -103,8 +103,9 @@ def test_any_number_of_actors_learns_what_the_torch_learner_learns(
     build: Callable[..., Any], tmp_path: Path, actors: int, stage: int
 ) -> None:
     # 40 tokens: the 15 toy sequences (at most 17 tokens each) make an odd number of micro-batches of two or three.
-    ours = torch_learner(minibatches=2, kl_coefficient=0.02)
-    theirs = build(gpus_per_node=actors, zero_stage=stage, minibatches=2, kl_coefficient=0.02, micro_batch_tokens=40)
+    options = {"minibatches": 2, "kl_coefficient": 0.02, "entropy_coefficient": 0.02, "temperature": 0.8}
+    ours = torch_learner(**options)
+    theirs = build(gpus_per_node=actors, zero_stage=stage, micro_batch_tokens=40, **options)
     try:
         examples = examples_of(ours)
         assert worst(ours, theirs, examples) < 1e-5
@@ -118,7 +119,7 @@ def test_any_number_of_actors_learns_what_the_torch_learner_learns(
         theirs.load(tmp_path / "saved")
         assert theirs.version == 3
         assert theirs.update(examples) == going_on
-        other = torch_learner(minibatches=2)
+        other = torch_learner(**options)
         other.load(tmp_path / "saved")
         assert other.version == 3
         other.save(tmp_path / "theirs")

@@ -140,7 +140,13 @@ def test_a_reference_far_away_still_pulls() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"kl_coefficient": 0.05}, {"lora_rank": 4, "kl_coefficient": 0.05}, {"minibatches": 3}]
+    "options",
+    [
+        {"kl_coefficient": 0.05},
+        {"lora_rank": 4, "kl_coefficient": 0.05},
+        {"minibatches": 3, "temperature": 0.7},
+        {"entropy_coefficient": 0.1, "temperature": 0.7, "epochs": 2, "aggregation": "constant"},
+    ],
 )
 def test_several_updates_with_each_option_keep_the_two_together(options: dict[str, Any]) -> None:
     ours, theirs = build("torch", **options), build("openrlhf", **options)
