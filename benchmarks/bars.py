@@ -107,6 +107,12 @@ AREAS = (
         ),
     ),
     Area(
+        "conversations",
+        "Conversations of the torch sampler",
+        (Bar("eight turns over the same tokens in one", "*/one_turn", most=1.3),),
+        "`recomputed` is the same where nothing is kept from turn to turn.",
+    ),
+    Area(
         "torch_trainer",
         "The torch trainer",
         (

@@ -46,7 +46,7 @@ TINY_TASKS, WORD_PROBLEMS = "mutual/arithmetic-v0", "reasoning_gym/gsm_symbolic-
 Clock: TypeAlias = Callable[[], float]
 
 
-def tiny() -> TorchLearner:
+def tiny(**changes: Any) -> TorchLearner:
     """110 thousand parameters, as in the quickstart; untrained, so that it stops after 45 tokens on average."""
     tokenizer = CharTokenizer("abcdefghijklmnopqrstuvwxyz0123456789+-*%()=?")
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def tiny() -> TorchLearner:
         num_attention_heads=4,
         max_position_embeddings=512,
     )
-    options = TorchOptions(max_new_tokens=NEW_TOKENS)
+    options = TorchOptions(max_new_tokens=NEW_TOKENS, **changes)
     return TorchLearner(LlamaForCausalLM(config), tokenizer, name="tiny", options=options)
 
 
@@ -81,7 +81,7 @@ def sample(learner: TorchLearner, rendered: Sequence[Ids], stop_id: int, seed: i
     """Our sampler; returns how many tokens it made."""
     sampling = dataclasses.replace(learner.sampling, stop_id=stop_id, max_new_tokens=NEW_TOKENS)
     seeds = sample_seeds(seed, "bench", [str(i) for i in range(len(rendered))], GROUP)
-    groups = sample_groups(learner.language_model, rendered, seeds, sampling)
+    groups = sample_groups(learner.language_model, rendered, seeds, sampling, PROMPTS * GROUP)
     return sum(one.token_ids.size for group in groups for one in group)
 
 

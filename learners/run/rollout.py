@@ -29,7 +29,7 @@ class Turn:
         """In the first turn a group for each prompt, later one answer to each open conversation; a policy whose
         conversations are over is not asked."""
         if self.number == 0:
-            return {name: (self.observations[name]["prompts"], self.group_size, self.seed) for name in names}
+            return {name: (self._begun(name), self.group_size, self.seed) for name in names}
         seed = derive_seed(self.seed, "turn", self.number)
         contexts = {name: list(self._open(name)) for name in names if name in self.observations}
         return {name: (found, 1, seed) for name, found in contexts.items() if found}
@@ -39,6 +39,12 @@ class Turn:
         if self.number == 0:
             return dict(answers)
         return {name: self._in_place(name, answers.get(name, ())) for name in self.observations}
+
+    def _begun(self, name: str) -> Sequence[Prompt | Context]:
+        """The prompts, said to begin conversations where they do: a sampler then keeps what it computes of them."""
+        seen = self.observations[name]
+        prompts: Sequence[Prompt] = seen["prompts"]
+        return [Context(prompt) for prompt in prompts] if "conversations" in seen else prompts
 
     def _open(self, name: str) -> Iterator[Context]:
         return (c for group in self.observations[name]["conversations"] for c in group if c is not None)

@@ -89,11 +89,11 @@ class CausalRows:
     ) -> torch.Tensor:
         length = query.shape[2]
         if window is None or length <= window:
-            return _sdpa(query, key, value, scaling, None)
+            return sdpa(query, key, value, scaling, None)
         distance = (
             torch.arange(length, device=query.device)[:, None] - torch.arange(length, device=query.device)[None, :]
         )
-        return _sdpa(query, key, value, scaling, ((distance >= 0) & (distance < window))[None, None])
+        return sdpa(query, key, value, scaling, ((distance >= 0) & (distance < window))[None, None])
 
 
 class Prefill(CausalRows):
@@ -109,6 +109,10 @@ class Prefill(CausalRows):
     def begin(self, rows: slice) -> None:
         """What follows is the forward of these rows."""
         self._at = rows
+
+    def offsets(self, rows: int) -> list[int]:
+        """How many tokens of each of the rows are known, and not part of the forward."""
+        return [0] * rows
 
     def attend(
         self,
@@ -180,12 +184,13 @@ class PackedGroups:
         if window is not None and self._span > window:
             near = self._positions[:, :, None] - self._positions[:, None, :] < window
             visible = visible & near[:, None]
-        return _sdpa(query, key, value, scaling, visible)
+        return sdpa(query, key, value, scaling, visible)
 
 
-def _sdpa(
+def sdpa(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, mask: torch.Tensor | None
 ) -> torch.Tensor:
+    """Of (B, H, L, D) queries; keys and values have as many heads or fewer. Without a mask: causal."""
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)

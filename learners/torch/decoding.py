@@ -43,6 +43,10 @@ class _Cache:
         """Of these alone."""
         return _Cache(self._keys.index_select(0, owners), self._values.index_select(0, owners))
 
+    def of_row(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(K, width, D) and (K, D, width)."""
+        return self._keys[row], self._values[row]
+
     def moved(self, sources: torch.Tensor, targets: torch.Tensor, left: int) -> _Cache:
         """The first `left`, after these have moved to those places: nothing else is copied."""
         if targets.numel():
@@ -97,6 +101,12 @@ class GroupDecode:
         elif self._padding[0] is not None:
             by_row = self._padding[0].unflatten(0, (-1, self._kv_heads))
             self._padding = by_row.index_select(0, rows).flatten(0, 1), None
+
+    def computed(self, layer: int, row: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (K, count, D) of the first new tokens of a row of the batch."""
+        keys, values = self._caches[layer].of_row(row)
+        own = slice(self._start, self._start + count)
+        return keys[:, own], values[:, :, own].mT
 
     def _find_places(self) -> None:
         """Where each row lies among those of its prompt; prompts without rows are left out."""

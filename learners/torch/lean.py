@@ -35,11 +35,16 @@ class Lean(Protocol):
         """For as long as the weights stay as they are, and for positions below this number."""
 
 
+def turns_with_length(decoder: nn.Module) -> bool:
+    """Whether a position is rotated in another way in a longer call."""
+    return getattr(getattr(decoder, "rotary_emb", None), "rope_type", None) in LENGTH_DEPENDENT
+
+
 def lean_decoder(decoder: nn.Module) -> Lean | None:
     """The lean form of a decoder of a known class whose layers are plain linear layers."""
     if any("lora" in name for name, _ in decoder.named_parameters()):
         return None
-    if getattr(getattr(decoder, "rotary_emb", None), "rope_type", None) in LENGTH_DEPENDENT:
+    if turns_with_length(decoder):
         return None
     match type(decoder).__name__:
         case "LlamaModel" | "Qwen2Model":

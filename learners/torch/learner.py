@@ -16,6 +16,7 @@ from learners.protocol import Learner
 from learners.registry import takes, tried_by
 from learners.sampling import asked_for
 from learners.torch import storage
+from learners.torch.contexts import ContextCache
 from learners.torch.export import write_adapter, write_model
 from learners.torch.model import PROBE, LanguageModel, device_of, load_pretrained, release_freed_memory
 from learners.torch.optimizer import Optimizer
@@ -68,6 +69,7 @@ class TorchLearner:
                 f"{self._model.head.size}: give the tokenizer that belongs to the model"
             )
         self.sampling = options.sampling(tokenizer)
+        self._conversations = ContextCache(options.conversation_mb if self._model.is_resumable else 0)
         self._version = 0
         self._torn = False  # an update failed between two of its optimizer steps: the weights are no version's
 
@@ -113,8 +115,11 @@ class TorchLearner:
         check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
         self._require_room(rendered)
         self._model.require_parts()
+        cache = self._conversations if any(isinstance(prompt, Context) for prompt in prompts) else None
+        if not any(isinstance(prompt, Context) and prompt.turns for prompt in prompts):
+            self._conversations.clear()  # a new round
         with memory_errors(self._name):
-            groups = sample_groups(self._model, rendered, seeds_PG, self.sampling, self._options.max_rows)
+            groups = sample_groups(self._model, rendered, seeds_PG, self.sampling, self._options.max_rows, cache)
         return [tuple(sample.completion(self._tokenizer, self._version) for sample in group) for group in groups]
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
@@ -126,6 +131,7 @@ class TorchLearner:
     def update(self, examples: Sequence[Example]) -> Metrics:
         """Learn from these examples in one update. If it fails after some of its optimizer steps, `load` comes next."""
         self._require_version()
+        self._conversations.clear()
         check_examples(examples, self._model.head.size)
         before = self._optimizer.steps
         try:
@@ -159,6 +165,7 @@ class TorchLearner:
         storage.save(directory, self._model, self._optimizer, self._version, self._tokenizer.fingerprint)
 
     def load(self, directory: Path) -> None:
+        self._conversations.clear()
         self._version = storage.load(directory, self._model, self._optimizer, self._tokenizer.fingerprint)
         self._torn = False
 

@@ -19,7 +19,7 @@ from learners.model_directory import check_model_directory
 from learners.placement import gpus_here
 from learners.torch.attention import CausalRows, Layout, OneByOne, Prefill, layouts
 from learners.torch.decoding import GroupDecode
-from learners.torch.lean import Step, lean_decoder
+from learners.torch.lean import Step, lean_decoder, turns_with_length
 from learners.torch.options import TorchOptions
 from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.types import Ids
@@ -121,6 +121,11 @@ class LanguageModel:
         self.adapted.train(options.gradient_checkpointing)
         self._probe = self._probe_ids(probe)
         self._refusal = self._self_check()
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether what was computed of a sequence holds when it has become longer."""
+        return not turns_with_length(self.decoder)
 
     def require_parts(self) -> None:
         """Raise unless decoder and head, put together, are the model."""

@@ -22,7 +22,8 @@ class TorchOptions(UpdateOptions):
 
     Sampling: `max_new_tokens`, `temperature`, `top_p`, `top_k` (0: all), `max_rows` (samples decoded side by side),
     `stop` (texts: a completion ends with the first that it holds), `prompt` (the fields of a `PromptShape`: how this
-    policy is asked).
+    policy is asked), `conversation_mb` (what is kept of conversations from turn to turn, at most; 0: each turn computes
+    all of them again).
     Optimizer: AdamW with `learning_rate`, `weight_decay`, `beta1`, `beta2`; `schedule` over `total_steps` optimizer
     steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping).
     Update: those of `UpdateOptions`.
@@ -39,6 +40,7 @@ class TorchOptions(UpdateOptions):
     top_p: float = 1.0
     top_k: int = 0
     max_rows: int = 256
+    conversation_mb: int = 512
     stop: Sequence[str] = ()
     prompt: Mapping[str, Any] | None = None
     learning_rate: float = 1e-5
@@ -71,6 +73,7 @@ class TorchOptions(UpdateOptions):
                 raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
         for name in (
             "top_k",
+            "conversation_mb",
             "warmup_steps",
             "total_steps",
             "lora_rank",

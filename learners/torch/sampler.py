@@ -13,6 +13,7 @@ import torch
 
 from learners.sampling import Sample, Sampling
 from learners.torch.attention import OneByOne, Prefill, layouts
+from learners.torch.contexts import ContextCache, Continued, Keeper
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step
 from learners.torch.model import LanguageModel
@@ -30,10 +31,12 @@ def sample_groups(
     seeds_PG: Sequence[Sequence[int]],
     sampling: Sampling,
     max_rows: int,
+    cache: ContextCache | None = None,
 ) -> list[tuple[Sample, ...]]:
     """A group for each prompt, one sample for each of its seeds: the same sample whatever else is in the call.
 
-    At most `max_rows` samples are decoded side by side, whole groups of them.
+    At most `max_rows` samples are decoded side by side, whole groups of them. `cache`: conversations go on from what is
+    known of them there, and are kept in it.
     """
     groups: list[tuple[Sample, ...]] = [()] * len(prompts)
     if not prompts:
@@ -44,20 +47,27 @@ def sample_groups(
         step = model.decoding(max(prompt.size for prompt in prompts) + sampling.max_new_tokens)
         for start in range(0, len(by_length), per_pass):
             chosen = by_length[start : start + per_pass]
-            samples = _decode(model, step, [prompts[i] for i in chosen], [seeds_PG[i] for i in chosen], sampling)
+            pairs = [prompts[i] for i in chosen], [seeds_PG[i] for i in chosen]
+            samples = _decode(model, step, *pairs, sampling, cache)
             for i, group in zip(chosen, samples, strict=True):
                 groups[i] = group
     return groups
 
 
 def _decode(
-    model: LanguageModel, step: Step, prompts: Sequence[Ids], seeds_PG: Sequence[Sequence[int]], sampling: Sampling
+    model: LanguageModel,
+    step: Step,
+    prompts: Sequence[Ids],
+    seeds_PG: Sequence[Sequence[int]],
+    sampling: Sampling,
+    cache: ContextCache | None,
 ) -> list[tuple[Sample, ...]]:
     group = len(seeds_PG[0])
     lengths = torch.tensor([prompt.size for prompt in prompts], device=model.device)
-    prefill = Prefill(rows=len(prompts), longest=max(prompt.size for prompt in prompts))
+    prefill = _layout(prompts, lengths, cache)
     logits = model.head.logits(_prefill(model, step, prompts, prefill)).repeat_interleave(group, dim=0)
     layout = GroupDecode(prefill, lengths, group, sampling.max_new_tokens)
+    keeper = None if cache is None else Keeper(cache, prompts, prefill, group)
     uniforms_RT = torch.from_numpy(_uniforms(seeds_PG, sampling.max_new_tokens)).to(model.device)
     positions = lengths.repeat_interleave(group)
     track = _Track(len(prompts) * group, sampling)
@@ -66,6 +76,8 @@ def _decode(
         track.record(at, tokens, logprobs)
         if track.done or at + 1 == sampling.max_new_tokens:
             break
+        if track.is_crowded and keeper is not None:
+            keeper.take(layout, *track.finished())
         keep = track.drop()
         if keep is not None:
             rows = keep.to(model.device)
@@ -73,7 +85,17 @@ def _decode(
             tokens, positions, uniforms_RT = tokens[rows], positions[rows], uniforms_RT[rows]
         layout.begin(at)
         logits = model.head.logits(step(tokens, positions + at, layout))
+    if keeper is not None:
+        keeper.take(layout, *track.all())
     return track.groups(group)
+
+
+def _layout(prompts: Sequence[Ids], lengths: torch.Tensor, cache: ContextCache | None) -> Prefill:
+    """Where something is known of a prompt, that is gone on from."""
+    known = [None if cache is None else cache.find(prompt) for prompt in prompts]
+    if all(k is None for k in known):
+        return Prefill(rows=len(prompts), longest=max(prompt.size for prompt in prompts))
+    return Continued(known, lengths)
 
 
 def _uniforms(seeds_PG: Sequence[Sequence[int]], count: int) -> npt.NDArray[np.float64]:
@@ -98,13 +120,19 @@ def _prefill(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefill: 
 
 
 def _last_states(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
-    ids = np.zeros((len(prompts), max(prompt.size for prompt in prompts)), dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, : prompt.size] = prompt
-    positions = torch.arange(ids.shape[1], device=model.device).repeat(len(prompts))
+    known = prefill.offsets(len(prompts))
+    rest = [prompt[skipped:] for prompt, skipped in zip(prompts, known, strict=True)]
+    ids = np.zeros((len(rest), max(new.size for new in rest)), dtype=np.int64)
+    for row, new in enumerate(rest):
+        ids[row, : new.size] = new
+    places = np.minimum(np.arange(ids.shape[1]) + np.array(known)[:, None], max(p.size for p in prompts) - 1)
+    positions = torch.from_numpy(places.flatten()).to(model.device)  # of padding too, where there are rotations
     hidden = step(torch.from_numpy(ids).to(model.device).flatten(), positions, OneByOne(prefill, len(prompts)))
-    last = torch.tensor([row * ids.shape[1] + p.size - 1 for row, p in enumerate(prompts)], device=model.device)
+    last = torch.tensor([row * ids.shape[1] + new.size - 1 for row, new in enumerate(rest)], device=model.device)
     return hidden[last]
+
+
+Left: TypeAlias = tuple[list[int], list[int], list[npt.NDArray[np.int32]]]
 
 
 class _Track:
@@ -137,15 +165,31 @@ class _Track:
         for stop_id in self._stops:
             self._open &= tokens_R != stop_id
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many rows have finished that they should leave."""
+        finished = int((~self._open).sum())
+        return finished > 0 and finished * DROP_SHARE >= self._open.size
+
+    def finished(self) -> Left:
+        """Of the rows in the batch that have finished: their places, their numbers, what was sampled."""
+        return self._at(np.flatnonzero(~self._open))
+
+    def all(self) -> Left:
+        return self._at(np.arange(self._rows.size))
+
+    def _at(self, places: npt.NDArray[np.int64]) -> Left:
+        rows = self._rows[places].tolist()
+        return places.tolist(), rows, [self._tokens[row, : self._lengths[row]] for row in rows]
+
     def drop(self) -> torch.Tensor | None:
         """Which row of the batch is at each place from here on, or None to go on with all.
 
         The last ones take the places of the finished ones, the others stay where they are.
         """
-        left = int(self._open.sum())
-        finished = self._open.size - left
-        if finished == 0 or finished * DROP_SHARE < self._open.size:
+        if not self.is_crowded:
             return None
+        left = int(self._open.sum())
         keep = np.arange(left)
         keep[~self._open[:left]] = left + np.flatnonzero(self._open[left:])
         self._rows, self._open = self._rows[keep], np.ones(left, dtype=np.bool_)

@@ -1,0 +1,126 @@
+"""What turns cost the torch sampler: the same tokens in eight turns and in one, and each turn by itself.
+
+    python -m benchmarks.conversations [--models models] [--repeats 5]
+
+writes docs/figures/data/conversations.json. Sixteen conversations (two for SmolLM2), each of eight turns of 24 sampled tokens with a
+reply of 24 tokens between two; in one turn the replies are part of the prompt and 192 tokens are sampled. Stop tokens
+are off, so that both are the same tokens. `one_turn`: the time of the turns over that of one turn; `recomputed`: the
+same where nothing is kept from turn to turn. `last_over_second`: the eighth turn's time over the second's (the first
+has no reply). One thread, its processor time, the median of the ratios: what can be compared on a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.figures import machine, write
+from benchmarks.torch_sampler import NO_STOP, loaded, tiny
+from learners.torch.learner import TorchLearner
+from mutual_env.types import Completion, Context, Reply, Turn
+
+ROWS, FEW_ROWS, TURNS, WRITTEN, REPLY = 16, 2, 8, 24, 24
+
+
+def replies() -> list[Reply]:
+    """Each of REPLY characters, which are as many tokens to the models here."""
+    return [Reply("".join("0123456789"[(i * 7 + j) % 10] for j in range(REPLY))) for i in range(TURNS - 1)]
+
+
+def in_turns(learner: TorchLearner, prompts: Sequence[str]) -> list[float]:
+    """Seconds of each turn."""
+    contexts = [Context(prompt) for prompt in prompts]
+    seconds: list[float] = []
+    for turn in range(TURNS):
+        start = time.process_time()
+        written: list[Completion] = [group[0] for group in learner.act(contexts, 1, seed=turn)]
+        seconds.append(time.process_time() - start)
+        if turn + 1 < TURNS:
+            pairs = zip(contexts, written, strict=True)
+            contexts = [Context(c.prompt, (*c.turns, Turn(w, replies()[turn]))) for c, w in pairs]
+    return seconds
+
+
+def in_one(learner: TorchLearner, prompts: Sequence[str]) -> float:
+    """Seconds of the same tokens where the replies are said before."""
+    said = "".join(reply.text for reply in replies())
+    long = [prompt + said for prompt in prompts]
+    before = learner.sampling
+    learner.sampling = dataclasses.replace(before, max_new_tokens=TURNS * WRITTEN)
+    start = time.process_time()
+    learner.act(long, 1, seed=0)
+    learner.sampling = before
+    return time.process_time() - start
+
+
+def asked(rows: int) -> list[str]:
+    return [f"{i}+{i * i}=" for i in range(rows)]
+
+
+def measured(keeping: TorchLearner, forgetting: TorchLearner, rows: int, repeats: int) -> dict[str, Any]:
+    for learner in (keeping, forgetting):
+        learner.sampling = dataclasses.replace(learner.sampling, stop_id=NO_STOP, also_stops=(), max_new_tokens=WRITTEN)
+    prompts = asked(rows)
+    kept, again, growth, second = [], [], [], []
+    for _ in range(repeats):
+        one = in_one(keeping, prompts)
+        turns = in_turns(keeping, prompts)
+        kept.append(sum(turns) / one)
+        growth.append(turns[-1] / turns[1])
+        second.append(turns[1])
+        again.append(sum(in_turns(forgetting, prompts)) / one)
+    return {
+        "one_turn": statistics.median(kept),
+        "recomputed": statistics.median(again),
+        "last_over_second": statistics.median(growth),
+        "seconds_of_second_turn": statistics.median(second),
+    }
+
+
+def differences(keeping: TorchLearner, forgetting: TorchLearner, rows: int) -> dict[str, float]:
+    """How far what is kept takes the samples: share of sampled ids that are others, largest difference of a
+    log-probability where they are the same."""
+    contexts = [Context(prompt) for prompt in asked(rows)]
+    changed, tokens, furthest = 0, 0, 0.0
+    for turn in range(TURNS):
+        pairs = [[g[0] for g in learner.act(contexts, 1, seed=turn)] for learner in (keeping, forgetting)]
+        for ours, theirs in zip(*pairs, strict=True):
+            same = ours.token_ids == theirs.token_ids
+            first = int(np.argmin(same)) if not same.all() else same.size
+            changed += same.size - first
+            tokens += same.size
+            furthest = max(furthest, float(np.abs(ours.logprobs[:first] - theirs.logprobs[:first]).max(initial=0.0)))
+        if turn + 1 < TURNS:
+            said = zip(contexts, pairs[0], strict=True)
+            contexts = [Context(c.prompt, (*c.turns, Turn(w, replies()[turn]))) for c, w in said]
+    return {"share_of_ids_changed": changed / tokens, "largest_logprob_difference": furthest, "tokens": float(tokens)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.conversations", description=__doc__)
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: dict[str, Any] = {"machine": machine()}
+    pairs = {"tiny": (tiny(), tiny(conversation_mb=0))}
+    if (args.models / "smollm2").is_dir():
+        path = args.models / "smollm2"
+        pairs["smollm2"] = (loaded(path), loaded(path, conversation_mb=0))
+    for name, (keeping, forgetting) in pairs.items():
+        rows, repeats = (ROWS, args.repeats) if name == "tiny" else (FEW_ROWS, 1)
+        found = measured(keeping, forgetting, rows, repeats)
+        figures[name] = found | differences(keeping, forgetting, rows)
+    write("conversations", figures)
+
+
+if __name__ == "__main__":
+    main()
