@@ -37,6 +37,7 @@ def batch_metrics(
     if translations:
         metrics.update(residual_metrics(translations, prefix="bridge"))
     metrics.update(_ratio_metrics(examples, kept))
+    metrics.update(_chunk_sample_sizes(kept))
     metrics.update(_gate_metrics(examples, kept, drafts))
     taught = [s.teacher.logprobs for s in scores if s.teacher is not None]
     if taught:
@@ -74,6 +75,24 @@ def _ratio_metrics(examples: Sequence[Example], kept: Sequence[tuple[Draft, Scor
         "batch/spread_variance": float((np.concatenate(within) ** 2).mean()),
         "batch/effective_sample_size": float(weights.sum() ** 2 / (weights**2).sum() / weights.size),
     }
+
+
+def _chunk_sample_sizes(kept: Sequence[tuple[Draft, Scores]]) -> Metrics:
+    """For each peer whose samples the reader scored: the effective sample size of the ratios π_old / β of its exact
+    chunks, as a share of their number."""
+    logs: dict[str, list[Floats]] = {}
+    for draft, known in kept:
+        if draft.is_borrowed and known.old is not None and draft.author_logprobs is not None:
+            compared = draft.exact & np.isfinite(draft.author_logprobs)
+            chunks = Units.among(compared, units_of(draft.chunks))
+            ratios = chunks.sums((known.old - draft.author_logprobs)[compared])
+            logs.setdefault(draft.lesson.experience.author, []).append(ratios)
+    sizes = {}
+    for author, found in sorted(logs.items()):
+        ratios = np.exp(np.clip(np.concatenate(found), -20.0, 20.0))
+        if ratios.size:
+            sizes[f"batch/chunk_sample_size/{author}"] = float(ratios.sum() ** 2 / (ratios**2).sum() / ratios.size)
+    return sizes
 
 
 def _gate_metrics(

@@ -244,7 +244,7 @@ def _compatibility_gate(draft: Draft, scores: Scores, correction: CompatibilityG
     if not s > correction.floor:
         return Drop("gate_closed")
     example = _example(draft)
-    return replace(example, weight=example.weight * min(s, correction.cap))
+    return replace(example, weight=example.weight * min(s, correction.cap) ** correction.power)
 
 
 def _teacher_mixture(draft: Draft, scores: Scores, correction: TeacherMixture) -> Example:

@@ -90,6 +90,8 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("share/placebos", "Placebo: successes imitated that are no help with what failed."),
             Metric("share/placebos_missing", "Placebo: rescues of SGT's for which there was none."),
             Metric("share/frozen", "Frozen peers: 1 for a policy that does not learn."),
+            Metric("share/auto/chunk_sample_size/{author}", "Auto: how near this peer is, as past batches measured."),
+            Metric("share/auto/{choice}", "Auto: prompts on which the reader learns so."),
             Metric("share/vote/peers", "Co-RL: prompts on which a peer voted; on the others the reader did."),
             Metric("share/vote/cast", "Co-RL: prompts on which there was a majority."),
             Metric("share/vote/right", "Co-RL: share of the majorities that the verifier calls right."),
@@ -131,6 +133,10 @@ CHAPTERS: tuple[Chapter, ...] = (
             ),
             Metric(
                 "batch/effective_sample_size", "That of peers' samples under importance weights, as a share of them."
+            ),
+            Metric(
+                "batch/chunk_sample_size/{author}",
+                "The effective sample size of this peer's chunks under π_old / β, as a share of them.",
             ),
             Metric("batch/gate_mean", "Mean weight that open compatibility gates gave."),
             Metric("batch/gate_kept", "Share of compatibility gates that were open."),

@@ -244,7 +244,8 @@ class AuthorMean:
 @dataclass(frozen=True, slots=True)
 class CompatibilityGate:
     """The anchor is the reader's old policy; the weight is multiplied by w = 1[s > floor] min(s, cap), with
-    s = exp(mean log π_old - mean log β), and w = 0 drops the sample (GRAFT).
+    s = exp(mean log π_old - mean log β), and w = 0 drops the sample (GRAFT). `power`: of min(s, cap); 0 measures
+    without weighing.
 
     `lengths`: as of `AuthorMean`.
     """
@@ -252,6 +253,7 @@ class CompatibilityGate:
     floor: float = 0.8
     cap: float = 1.0
     lengths: Literal["reader", "own"] = "reader"
+    power: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,7 @@ class Lesson:
 
     `aggregation`: how its loss is averaged, where that is the strategy's own affair: over the tokens of the optimizer
     step; over each sequence, then over sequences; or over sequences of a constant length. None: as the learner does.
+    `note`: why it is given, for who reads the record of the run; nothing is computed from it.
     """
 
     experience: Experience
@@ -294,6 +297,7 @@ class Lesson:
     order: int = 0
     spans: tuple[Span, ...] = ()
     aggregation: Aggregation | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         _check_is("Lesson.experience", self.experience, Experience, "an Experience")

@@ -17,6 +17,7 @@ from sharing.situation import Sampled, Shared, Situation
 from sharing.wrapper import SharingWrapper
 
 if TYPE_CHECKING:  # when it runs, `__getattr__` finds them where the registry says
+    from sharing.strategies.auto import Auto
     from sharing.strategies.corl import CoRL
     from sharing.strategies.frozen import FrozenPeers
     from sharing.strategies.ftis import FilteredTruncatedSampling
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # when it runs, `__getattr__` finds them where the registry s
 
 __all__ = [
     "KINDS",
+    "Auto",
     "CoRL",
     "CrossPolicyAdvantageSharing",
     "Exchange",

@@ -63,6 +63,16 @@ class Moments:
         )
         return Moments(self.count + other.count, mean, variance)
 
+    def with_peers(self, peers: Sequence[tuple[float, Sequence[float]]], weight: float | None = None) -> Moments:
+        """Mixed with these peers' rewards, each counted so often; `weight`: None is their share of all rewards."""
+        sums = [(t * len(r), t * math.fsum(r), t * math.fsum(x * x for x in r)) for t, r in peers]
+        return self.with_sums(sums, weight)
+
+    def with_sums(self, sums: Sequence[tuple[float, float, float]], weight: float | None = None) -> Moments:
+        """The same from exchanged sums: n, sum r and sum r^2 of each peer."""
+        pooled = Moments.of_sums(*(math.fsum(column) for column in zip(*sums, strict=True)))
+        return self.mixed(pooled, pooled.count / (self.count + pooled.count) if weight is None else weight)
+
     def scale(self, std: Std = True) -> float:
         """The standard deviation of one kind, EPSILON added; 1 where none is asked for."""
         if not std:

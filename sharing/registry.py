@@ -26,6 +26,7 @@ OWN = {
     "kdrl": "sharing.strategies.kdrl:KnowledgeDistillationRL",
     "offline": "sharing.strategies.offline:OfflineDistillation",
     "memory": "sharing.strategies.memory:RescueMemory",
+    "auto": "sharing.strategies.auto:Auto",
     "corl": "sharing.strategies.corl:CoRL",
     "placebo": "sharing.strategies.placebo:PlaceboRescue",
     "frozen": "sharing.strategies.frozen:FrozenPeers",

@@ -70,11 +70,11 @@ def _slope(
             weight *= min(math.exp(log_ratio), cap)
         case AuthorMean():
             anchor = float(log_A[author])
-        case CompatibilityGate(floor=floor, cap=cap):
+        case CompatibilityGate(floor=floor, cap=cap, power=power):
             s = math.exp(old - float(log_A[author]))
             if s <= floor:
                 return None
-            weight *= min(s, cap)
+            weight *= min(s, cap) ** power
         case TeacherMixture(teacher=name, alpha=alpha, log_ratio_limit=limit) if aligned:
             teacher = min(max(float(log_A[agents[name]]), old - limit), old + limit)
             anchor = alpha * old + (1.0 - alpha) * teacher

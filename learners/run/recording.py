@@ -110,10 +110,12 @@ def lessons_line(learner: Learner, outcomes: Sequence[Outcome], allowance: Allow
         if left < 0 and len(kept) >= LEAST_PROMPTS:
             break
         kept.append(shown)
+    notes = Counter(outcome.lesson.note for outcome in outcomes if outcome.lesson.note)
     dropped = Counter(outcome.dropped for outcome in outcomes if outcome.dropped)
     return {
         "flow": {author: [n, accepted, _short(pull)] for author, (n, accepted, pull) in sorted(flow.items())},
         "dropped": dict(sorted(dropped.items())),
+        **({"notes": dict(sorted(notes.items()))} if notes else {}),
         "lessons": kept,
         "left_out": len(borrowed) - len(kept),
     }
@@ -177,6 +179,8 @@ def _lesson(outcome: Outcome, longest: int) -> Line:
     }
     if lesson.spans:
         shown["spans"] = [[s.turn, s.start, s.end, _short(s.advantage)] for s in lesson.spans]
+    if lesson.note:
+        shown["note"] = lesson.note
     if outcome.dropped:
         shown["dropped"] = outcome.dropped
     if outcome.example is not None:

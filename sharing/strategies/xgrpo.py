@@ -66,10 +66,5 @@ class CrossPolicyAdvantageSharing(SharingWrapper):
         if not peers:
             return own
         trusted = [(self._trust.at(reader, author), s) for author, s in peers.items()]
-        pooled = Moments.of_sums(
-            math.fsum(t * s.count for t, s in trusted),
-            math.fsum(t * s.reward_sum for t, s in trusted),
-            math.fsum(t * s.square_sum for t, s in trusted),
-        )
-        share = pooled.count / (own.count + pooled.count)
-        return own.mixed(pooled, share if self._eta is None else self._eta.at(reader))
+        sums = [(t * s.count, t * s.reward_sum, t * s.square_sum) for t, s in trusted]
+        return own.with_sums(sums, None if self._eta is None else self._eta.at(reader))

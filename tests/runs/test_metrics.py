@@ -38,6 +38,7 @@ CASES = {
     "kdrl": TEACHER,
     "offline": ["sharing.options={teacher: bob, publish: [rollout]}"],
     "memory": [],
+    "auto": [],
     "corl": [],
     "placebo": [],
     "frozen": ["sharing.options={agents: [bob]}"],

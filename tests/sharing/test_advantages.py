@@ -60,10 +60,10 @@ def test_every_strategy_that_scales_knows_both_deviations(name: str) -> None:
         return [lesson.advantage for lesson in lessons if lesson.experience.author == "a"]
 
     ratios = {round(s / p, 4) for s, p in zip(own("sample"), own("population"), strict=True)}
-    pooled = {"prp": 8, "xgrpo": 8, "hacpo": 8, "ftis": 8}.get(name, 4)
+    pooled = {"prp": 8, "xgrpo": 8, "hacpo": 8}.get(name, 4)
     assert ratios == {round(math.sqrt((pooled - 1) / pooled), 4)}
 
 
 def test_an_unknown_deviation_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="std must be true"):
+    with pytest.raises(ConfigError, match=r"std.*must be true"):
         sharing.make("grpo", ScriptedEnv(["a"]), std="bessel")
