@@ -1,20 +1,41 @@
-"""`docs/evidence.md`, made of the hypotheses and the result files: nothing on it is typed by hand."""
+"""`docs/evidence.md` and its figures, made of the hypotheses and the result files: nothing on it is typed by hand."""
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
+
+from benchmarks.evidence.analysis import (
+    ALPHA,
+    BASELINE,
+    Verdict,
+    at_equal,
+    at_equal_rollouts,
+    at_the_end,
+    cost,
+    differences,
+    verdicts,
+)
+from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
+from benchmarks.evidence.results import Family, result_file
 from benchmarks.figures import DATA
+from learners.evaluation.comparison import Difference
 
-PAGE = DATA.parent.parent / "evidence.md"
+DOCS = DATA.parent.parent
+FAMILIES = ("letters", "retries", "sums", "triple")
 WIDTH = 120
 
 INTRODUCTION = """# Evidence
 
-What sharing does to small policies, with the controls that say why. `make evidence-tiny` runs it (hours; it goes on
-where it was stopped, `python -m benchmarks.evidence run letters --arm sgt --seed 0` runs a part), and
-`python -m benchmarks.evidence page` writes this page from the result files in `docs/figures/data`.
+What sharing does to small policies, with the controls that say why. `make evidence-tiny` runs all of it (hours; it goes
+on where it was stopped), `python -m benchmarks.evidence run letters --arm sgt --seed 0` a part;
+`python -m benchmarks.evidence collect letters` writes the result file, and `python -m benchmarks.evidence page` writes
+this page from the result files in `docs/figures/data`.
 """
 PROTOCOL = """## How it is measured
 
@@ -29,27 +50,168 @@ PROTOCOL = """## How it is measured
   *Equal seconds*: each arm where its process has worked as long as GRPO's. Between two evaluations the accuracy is
   taken to move in a straight line; an arm that stops short of the budget counts with its last value.
 """
+UNSEEN = """## What cannot be seen at this size
+
+- Two policies of some 100,000 weights, answers of a few tokens, tasks that are learnt or not learnt: effects are larger
+  than on language models, and what depends on long responses (ratios of many tokens, cost of sampling) is not there.
+- Seeds are of training: ten of them bound the mean of this setting, not of settings.
+- Which arm is best among those whose intervals overlap.
+"""
 
 
-def wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def text(families: Mapping[str, Family]) -> str:
+    found = verdicts(families)
+    parts = [INTRODUCTION, _headline(families), _expected_and_found(found), PROTOCOL]
+    parts += [_family(family) for family in families.values()]
+    return "\n".join([*parts, UNSEEN])
 
 
-def hypotheses() -> str:
-    """What was expected."""
-    head = "## What was expected\n\nWritten before any of these runs; the history of this file shows it.\n\n"
-    return head + "\n".join(map(_expected, HYPOTHESES)) + "\n"
+def write_page(docs: Path = DOCS) -> list[Path]:
+    """What was written."""
+    families = read_families()
+    written = {docs / "evidence.md": text(families)}
+    for family in families.values():
+        rows = differences(family, at_the_end(family))
+        if rows:
+            title = f"{family.name}: held-out accuracy after the last round, minus that of GRPO"
+            written[docs / "figures" / f"evidence-{family.name}.svg"] = forest(rows, family.policies, title)
+    for path, content in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return list(written)
+
+
+def read_families() -> dict[str, Family]:
+    return {name: Family.read(result_file(name)) for name in FAMILIES if result_file(name).is_file()}
+
+
+def _headline(families: Mapping[str, Family]) -> str:
+    said = headline(families)
+    return "## In short\n\n" + "\n".join(f"- {_wrapped(line, '  ')}" for line in said) + "\n"
+
+
+def headline(families: Mapping[str, Family]) -> list[str]:
+    """The sentences that the README may say too."""
+    by_state: dict[str, list[str]] = {}
+    for verdict in verdicts(families):
+        by_state.setdefault(verdict.says, []).append(f"{verdict.hypothesis.name} for {verdict.policy}")
+    words = {
+        "holds": "Holds",
+        "contradicted": "The opposite holds",
+        "open": "Open: no difference that ten seeds can tell from none",
+        "unfinished": "Unfinished, and so without a verdict",
+        "not run": "Not run (yet)",
+    }
+    return [f"{word}: {', '.join(by_state[key])}." for key, word in words.items() if key in by_state]
+
+
+def _expected_and_found(found: list[Verdict]) -> str:
+    head = "## What was expected, and what was found\n\n" + _wrapped(
+        "The expectations were written before any of these runs; the history of this file shows it. Differences are of "
+        f"the overall held-out accuracy after the last round; p is corrected by Holm over this table, and {ALPHA} is "
+        "the limit."
+    )
+    rows = [_verdict_row(verdict) for verdict in found]
+    table = "| | for | difference [95 %] | g | p (Holm) | seeds | |\n|---|---|---|---:|---:|---:|---|\n"
+    return "\n".join([head, "", *map(_expected, HYPOTHESES), "", table + "\n".join(rows), ""])
 
 
 def _expected(hypothesis: Hypothesis) -> str:
     who = " and ".join(hypothesis.policies) or "each policy"
-    text = f"- **{hypothesis.name}** ({hypothesis.family}, {who}). {hypothesis.question}: `{hypothesis.arm}` "
-    return wrapped(f"{text}{hypothesis.direction} `{hypothesis.baseline}`. {hypothesis.why}", "  ")
+    said = f"- **{hypothesis.name}** ({hypothesis.family}, {who}). {hypothesis.question}: `{hypothesis.arm}` "
+    return _wrapped(f"{said}{hypothesis.direction} `{hypothesis.baseline}`. {hypothesis.why}", "  ")
 
 
-def text() -> str:
-    return "\n".join([INTRODUCTION, hypotheses(), PROTOCOL])
+def _verdict_row(verdict: Verdict) -> str:
+    row = verdict.found
+    if row is None:
+        return f"| {verdict.hypothesis.name} | {verdict.policy} | | | | | {verdict.says} |"
+    cells = (_interval(row), _number(row.effect), _p(row.p_holm), str(row.pairs), f"**{verdict.says}**")
+    return f"| {verdict.hypothesis.name} | {verdict.policy} | {' | '.join(cells)} |"
 
 
-def write_page() -> None:
-    PAGE.write_text(text())
+def _family(family: Family) -> str:
+    about = family.about
+    planned = [arm for arm in about["arms_planned"] if arm not in family.arms]
+    setting = (
+        f"`{about['env']}`, {about['rounds']} rounds of {about['prompts']} prompts, n = {about['group']}. Run on "
+        f"{', '.join(about['processor'])}, instructions {', '.join(about['instructions'])}, threads "
+        f"{', '.join(about['threads'])}; "
+        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        + f"; commit {', '.join(about['commits'])}; `python -m benchmarks.evidence run {family.name}`."
+    )
+    lines = [f"## {family.name.capitalize()}\n", _wrapped(setting), ""]
+    unfinished = [a for a in family.arms if len(family.seeds(a)) < len(about["seeds"])]
+    if unfinished:
+        counted = ", ".join(f"`{arm}` {len(family.seeds(arm))}" for arm in unfinished)
+        lines += [_wrapped(f"Unfinished, with so many of {len(about['seeds'])} seeds: {counted}."), ""]
+    if planned:
+        lines += [_wrapped(f"Not run: {', '.join(f'`{arm}`' for arm in planned)}."), ""]
+    if differences(family, at_the_end(family)):
+        lines += [f"![Differences to GRPO](figures/evidence-{family.name}.svg)\n"]
+    lines += [_arms_table(family), _budgets_table(family)]
+    return "\n".join(lines)
+
+
+def _arms_table(family: Family) -> str:
+    rows = {(row.arm, row.policy): row for row in differences(family, at_the_end(family))}
+    parts = family.parts
+    head = ["arm", "policy", "seeds", "accuracy", *parts, "minus GRPO [95 %]", "g", "p (Holm)"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (2 + len(parts)) + "---|---:|---:|"]
+    for arm in family.arms:
+        for policy in family.policies:
+            of = family.arms[arm][policy]
+            means = [_mean(of[f"accuracy{part}"]) for part in ("", *(f"/{part}" for part in parts))]
+            row = rows.get((arm, policy))
+            told = [_interval(row), _number(row.effect), _p(row.p_holm)] if row else ["", "", ""]
+            lines.append(f"| {' | '.join([f'`{arm}`', policy, str(len(family.seeds(arm))), *means, *told])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(by_seed: Mapping[str, object]) -> str:
+    return f"{np.mean([np.asarray(values)[-1] for values in by_seed.values()]):.2f}"
+
+
+def _budgets_table(family: Family) -> str:
+    budgets = {
+        "equal rollouts": at_equal_rollouts(family),
+        "equal compute": at_equal(family, "tokens"),
+        "equal seconds": at_equal(family, "processor"),
+    }
+    if BASELINE not in family.arms:
+        return ""
+    columns = {name: {(r.arm, r.policy): r for r in differences(family, value)} for name, value in budgets.items()}
+    seconds = cost(family)
+    lines = [
+        _wrapped(
+            "Minus GRPO at equal budgets, and what a round costs both policies together, in processor seconds over "
+            "those of GRPO (the median over seeds):"
+        ),
+        "",
+        f"| arm | policy | {' | '.join(budgets)} | cost |",
+        "|---|---|---|---|---|---:|",
+    ]
+    for arm, policy in next(iter(columns.values())):
+        cells = [_interval(columns[name][arm, policy]) for name in budgets]
+        lines.append(f"| `{arm}` | {policy} | {' | '.join(cells)} | {_number(seconds.get(arm, math.nan))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(row: Difference) -> str:
+    return f"{row.difference:+.2f} [{_signed(row.low)}, {_signed(row.high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if math.isfinite(value) else "–"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "–"
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else "< .001" if value < 0.001 else f"{value:.3f}"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -103,7 +103,7 @@ def run_suite(
     with locked(root, make=True):
         if replace and (root / SUITE).is_file():
             _clear(root)
-        _keep_config(root, config)
+        keep_config(root, config)
         flags = ["--accept-changes"] if accept_changes else []
         _run_all(config, members, [str(root / SUITE), *flags], watch)
         results = read_suite(config, [member.failure for member in members if member.failure])
@@ -140,11 +140,13 @@ def _clear(root: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _keep_config(root: Path, config: SuiteConfig) -> None:
+def keep_config(root: Path, config: SuiteConfig) -> Path:
+    """The suite's own copy of its configuration; one of another configuration is not written over."""
     kept, resolved = root / SUITE, to_yaml(config)
     if kept.is_file() and kept.read_text() != resolved:
         raise ConfigError(f"{root} holds a suite of another configuration: give --replace, or another `name`")
     write_whole(kept, resolved)
+    return kept
 
 
 def _environment(config: SuiteConfig, processes: int) -> dict[str, str]:

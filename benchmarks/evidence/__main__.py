@@ -1,0 +1,44 @@
+"""`python -m benchmarks.evidence run letters`, `... collect letters`, `... page`.
+
+run      what is not finished of a family, or a part of it: `run letters --arm sgt --arm grpo --seed 0 key=value`
+collect  the runs of a family into its result file in docs/figures/data, `collect letters output=FOLDER`
+page     docs/evidence.md and its figures, from the result files
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.evidence.page import write_page
+from benchmarks.evidence.results import collect
+from benchmarks.evidence.runs import family_file, run
+from learners.run.config import load_suite
+from learners.run.suite import Chosen
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evidence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("run", "collect", "page"))
+    parser.add_argument("family", nargs="?", default="letters")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--arm", action="append", default=[])
+    parser.add_argument("--seed", action="append", default=[], type=int)
+    args = parser.parse_args()
+    if args.what == "run":
+        failed = run(family_file(args.family), args.overrides, Chosen(args.arm, args.seed))
+        print(*failed, sep="\n", file=sys.stderr)
+        return 1 if failed else 0
+    if args.what == "collect":
+        config = load_suite(family_file(args.family), args.overrides)
+        print(collect(Path(config.output) / config.name, args.family))
+        return 0
+    print(*write_page(), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

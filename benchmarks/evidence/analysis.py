@@ -1,0 +1,142 @@
+"""From a family's results to differences with intervals, at equal rollouts, equal compute and equal seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
+from benchmarks.evidence.results import Family
+from learners.evaluation.comparison import Difference, compare, holm
+from learners.evaluation.measures import over_tasks
+from learners.evaluation.scores import Scores
+
+BASELINE = "grpo"
+ALPHA = 0.05
+ROLLOUTS = {"grpo-2n": 2, "grpo-4n": 4, "sgt-2n": 2, "sgt-half-n": 0.5}
+"""How many times the rollouts of the others an arm samples in a round."""
+LEAST_SEEDS = 3
+
+Value = Callable[[str, str, str], float]
+"""Arm, policy, seed -> accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a hypothesis for one policy. `found`: None where an arm was not run on enough seeds."""
+
+    hypothesis: Hypothesis
+    policy: str
+    found: Difference | None
+    says: str
+
+
+def at_the_end(family: Family, measure: str = "accuracy") -> Value:
+    return lambda arm, policy, seed: family.arms[arm][policy][measure][seed][-1]
+
+
+def at_equal_rollouts(family: Family) -> Value:
+    def value(arm: str, policy: str, seed: str) -> float:
+        of = family.arms[arm][policy]["accuracy"][seed]
+        return _between(family.at, of, family.at[-1] / ROLLOUTS.get(arm, 1))
+
+    return value
+
+
+def at_equal(family: Family, spent: str) -> Value:
+    """Where an arm has spent what the baseline has in all its rounds, under the same seed; `spent`: tokens or
+    processor."""
+
+    def value(arm: str, policy: str, seed: str) -> float:
+        budget = family.arms[BASELINE][policy][spent][seed][-1]
+        of = family.arms[arm][policy]
+        return _between(of[spent][seed], of["accuracy"][seed], budget)
+
+    return value
+
+
+def _between(spent: Sequence[float], values: Sequence[float], budget: float) -> float:
+    """In a straight line between two evaluations; beyond the last, the last."""
+    return float(np.interp(budget, spent, values))
+
+
+def differences(family: Family, value: Value, baseline: str = BASELINE) -> list[Difference]:
+    """Every arm against the baseline, on the seeds that both have; Holm over arms and policies."""
+    scored = _scores(family, value, [arm for arm in family.arms if _shared(family, arm, baseline)])
+    rows = compare(scored, baseline, ["accuracy"], "t")
+    return [_with_bootstrap(row, scored, baseline) for row in rows]
+
+
+def _shared(family: Family, arm: str, baseline: str) -> bool:
+    return len({*family.seeds(arm)} & {*family.seeds(baseline)}) >= LEAST_SEEDS
+
+
+def _scores(family: Family, value: Value, arms: Sequence[str]) -> Scores:
+    with_baseline = set(family.seeds(BASELINE))
+    values = {
+        (arm, policy, "accuracy"): {s: value(arm, policy, s) for s in family.seeds(arm) if s in with_baseline}
+        for arm in arms
+        for policy in family.policies
+    }
+    return Scores("seed", tuple(arms), values)
+
+
+def _with_bootstrap(row: Difference, scored: Scores, baseline: str) -> Difference:
+    before, after = (scored.values[arm, row.policy, "accuracy"] for arm in (baseline, row.arm))
+    low, high = over_tasks(np.array([after[seed] - before[seed] for seed in before if seed in after]))
+    return replace(row, low=low, high=high)
+
+
+def verdicts(families: Mapping[str, Family]) -> list[Verdict]:
+    """Every hypothesis for each policy it is about; Holm over all that could be tested."""
+    asked = [
+        (hypothesis, policy)
+        for hypothesis in HYPOTHESES
+        for policy in hypothesis.policies or _policies(families, hypothesis)
+    ]
+    rows = [_row(families.get(h.family), h, policy) for h, policy in asked]
+    corrected = iter(holm([row.p for row in rows if row is not None]))
+    found = [row if row is None else replace(row, p_holm=next(corrected)) for row in rows]
+    planned = {name: len(family.about["seeds"]) for name, family in families.items()}
+    return [Verdict(h, p, row, _says(h, row, planned)) for (h, p), row in zip(asked, found, strict=True)]
+
+
+def _policies(families: Mapping[str, Family], hypothesis: Hypothesis) -> Sequence[str]:
+    family = families.get(hypothesis.family)
+    return family.policies if family is not None else ("each policy",)
+
+
+def _row(family: Family | None, hypothesis: Hypothesis, policy: str) -> Difference | None:
+    if family is None or not {hypothesis.arm, hypothesis.baseline} <= family.arms.keys():
+        return None
+    if not _shared(family, hypothesis.arm, hypothesis.baseline):
+        return None
+    scored = _scores(family, at_the_end(family), [hypothesis.baseline, hypothesis.arm])
+    rows = compare(scored, hypothesis.baseline, ["accuracy"], "t")
+    return next(_with_bootstrap(row, scored, hypothesis.baseline) for row in rows if row.policy == policy)
+
+
+def _says(hypothesis: Hypothesis, row: Difference | None, planned: Mapping[str, int]) -> str:
+    """Who looks before all seeds are in may stop where it suits: an unfinished comparison has no verdict."""
+    if row is None:
+        return "not run"
+    if row.pairs < planned[hypothesis.family]:
+        return "unfinished"
+    if math.isnan(row.p_holm) or row.p_holm >= ALPHA:
+        return "open"
+    return "holds" if (row.difference > 0) == (hypothesis.direction == "above") else "contradicted"
+
+
+def cost(family: Family) -> dict[str, float]:
+    """Processor seconds of all rounds over the baseline's, the median over seeds that both have."""
+    some = family.policies[0]
+    found = {}
+    for arm in family.arms:
+        mine, theirs = (family.arms[a][some]["processor"] for a in (arm, BASELINE))
+        ratios = [mine[seed][-1] / theirs[seed][-1] for seed in mine if seed in theirs and theirs[seed][-1] > 0]
+        if ratios:
+            found[arm] = float(np.median(ratios))
+    return found

@@ -1,0 +1,92 @@
+"""The runs of a family's suite, one after the other, each forked from a process that has loaded the libraries once.
+
+They are the runs of `mutual-env suite`, in the same folders and of the same bytes; loading torch for each of three
+hundred short runs would take longer than the runs. What is finished is not run again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from learners import cli
+from learners.numerics import begin_again, environment
+from learners.run.config import SuiteConfig, load_suite
+from learners.run.directory import WARM_STARTS, RunDirectory
+from learners.run.results import run_path
+from learners.run.suite import Chosen, keep_config
+from mutual_env.errors import StorageError
+
+_LIBRARIES = (
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+    "learners.tiny",
+    "learners.tabular",
+)
+CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
+
+
+def family_file(name: str) -> Path:
+    return CONFIGS / f"{name}.yaml"
+
+
+def run(file: Path, overrides: Sequence[str] = (), chosen: Chosen | None = None) -> list[str]:
+    """What failed, arm and seed. `chosen`: a part of it now."""
+    config = load_suite(file, overrides)
+    root = Path(config.output) / config.name
+    own = {WARM_STARTS: str((root / "warm_starts").resolve()), "TOKENIZERS_PARALLELISM": "false"}
+    begin_again({**environment(config.base.resources.instructions, config.base.resources.threads), **own})
+    root.mkdir(parents=True, exist_ok=True)
+    kept = keep_config(root, config)
+    _load_libraries()
+    arms, seeds = (chosen or Chosen()).of(config)
+    return list(_failures(config, kept, [(arm, seed) for seed in seeds for arm in arms]))
+
+
+def _failures(config: SuiteConfig, kept: Path, wanted: Iterable[tuple[str, int]]) -> Iterable[str]:
+    for arm, seed in wanted:
+        path = run_path(config, arm, seed)
+        if _is_finished(path):
+            continue
+        began = time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        words = ["train", str(kept), f"--arm={arm}", f"--seed={seed}", "--quiet", "--continue"]
+        code = _forked(words, path.with_name(f"{path.name}.log"))
+        print(f"{time.strftime('%T')} {arm} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+        if code != 0:
+            yield f"{arm} seed {seed} ended with exit code {code}: see {path}.log"
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        return RunDirectory(path).read_info().get("status") == "finished"
+    except StorageError:
+        return False
+
+
+def _load_libraries() -> None:
+    """What every run would load; nothing here starts a thread, which a fork would lose."""
+    for name in _LIBRARIES:
+        import_module(name)
+
+
+def _forked(words: Sequence[str], log: Path) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            with log.open("ab") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            code = cli.main(words)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,0 +1,10 @@
+# What sharing does: suites over paired seeds, and the page that is made from their result files.
+
+.PHONY: evidence-tiny
+FAMILIES ?= letters
+
+evidence-tiny: install-dev ## every way of sharing on small policies, with controls, ten seeds (hours; resumable)
+	@for family in $(FAMILIES); do \
+	  $(BIN)/python -m benchmarks.evidence run $$family && $(BIN)/python -m benchmarks.evidence collect $$family || exit 1; \
+	done
+	@$(BIN)/python -m benchmarks.evidence page

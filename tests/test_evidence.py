@@ -1,0 +1,108 @@
+"""The page of evidence says what its result files say, and the runs behind it are a suite's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.evidence import results
+from benchmarks.evidence.analysis import at_equal, at_equal_rollouts, at_the_end, differences, verdicts
+from benchmarks.evidence.hypotheses import HYPOTHESES
+from benchmarks.evidence.page import write_page
+from benchmarks.evidence.results import Family, collect
+from benchmarks.evidence.runs import CONFIGS, family_file
+from learners.run.config import load_suite
+from learners.run.suite import run_suite
+from tests.runs.test_cli import SUITE
+
+ROOT = Path(__file__).parent.parent
+WAITED_FOR = {"auto"}  # arms that a hypothesis names before the strategy is there
+
+
+def test_the_page_and_its_figures_are_those_of_the_result_files(tmp_path: Path) -> None:
+    for path in write_page(tmp_path):
+        kept = ROOT / "docs" / path.relative_to(tmp_path)
+        assert kept.read_text() == path.read_text(), (
+            f"{kept} is not what its data say: python -m benchmarks.evidence page"
+        )
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_family_has_a_baseline_and_ten_seeds(file: Path) -> None:
+    suite = load_suite(file)
+    assert "grpo" in suite.arms
+    assert suite.seeds == list(range(10))
+    assert suite.base.resources.instructions == "avx2"
+    assert suite.base.resources.threads == 1
+
+
+def test_every_hypothesis_is_about_arms_that_are_run() -> None:
+    for hypothesis in HYPOTHESES:
+        suite = load_suite(family_file(hypothesis.family))
+        assert {hypothesis.arm, hypothesis.baseline} <= {*suite.arms} | WAITED_FOR
+        assert {*hypothesis.policies} <= {*suite.base.policies}
+
+
+def family(**curves: list[list[float]]) -> Family:
+    """One policy; each arm has a curve over rounds 0, 50, 100 for each seed, a token a round, two for `costly`."""
+    arms = {
+        arm: {
+            "llama": {
+                "accuracy": {str(seed): curve for seed, curve in enumerate(of)},
+                "tokens": {str(s): [0, 50, 100] if arm != "costly" else [0, 100, 200] for s in range(len(of))},
+            }
+        }
+        for arm, of in curves.items()
+    }
+    return Family("letters", {"seeds": [0, 1, 2]}, (0, 50, 100), ("llama",), arms)
+
+
+def test_budgets_are_read_between_evaluations() -> None:
+    grpo = [[0.0, 0.2, 0.4], [0.0, 0.2, 0.4], [0.0, 0.2, 0.4]]
+    two = [[0.0, 0.3, 0.5], [0.0, 0.4, 0.6], [0.0, 0.5, 0.8]]
+    found = family(**{"grpo": grpo, "grpo-2n": two, "costly": two})
+    # at the end: .5 .6 .8 against .4: +.1 +.2 +.4
+    end = {row.arm: row.difference for row in differences(found, at_the_end(found))}
+    assert end["grpo-2n"] == pytest.approx(0.7 / 3)
+    # twice the rollouts a round: read after 50 of 100 rounds, .3 .4 .5: -.1 0 +.1
+    assert next(r.difference for r in differences(found, at_equal_rollouts(found)) if r.arm == "grpo-2n") == (
+        pytest.approx(0.0)
+    )
+    # `costly` has spent GRPO's 100 tokens after 50 rounds, `grpo-2n` as many as GRPO in the end
+    equal = {row.arm: row.difference for row in differences(found, at_equal(found, "tokens"))}
+    assert equal == {"costly": pytest.approx(0.0), "grpo-2n": pytest.approx(0.7 / 3)}
+
+
+def test_a_comparison_of_which_seeds_are_missing_has_no_verdict() -> None:
+    up = [[0.0, 0.5, 0.8 + 0.01 * seed] for seed in range(3)]
+    flat = [[0.0, 0.1, 0.1]] * 3
+    said = {v.hypothesis.name: v.says for v in verdicts({"letters": family(grpo=flat, sgt=up)})}
+    assert said["H1"] == "holds"  # +.70 +.71 +.72: t = 123, p of 7e-5; H1 and H7 ask the same, so twice that by Holm
+    assert said["H4"] == "not run"
+    unfinished = Family("letters", {"seeds": list(range(10))}, (0, 50, 100), ("llama",), family(grpo=flat, sgt=up).arms)
+    assert {v.hypothesis.name: v.says for v in verdicts({"letters": unfinished})}["H1"] == "unfinished"
+
+
+def test_forked_runs_are_those_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "pair.yaml"
+    file.write_text(SUITE.replace("alone", "grpo"))
+    code = f"import pathlib; from benchmarks.evidence import runs; print(runs.run(pathlib.Path({str(file)!r}), ["
+    command = [sys.executable, "-c", f"{code}'output={tmp_path / 'forked'}']))"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    run_suite(load_suite(file, [f"output={tmp_path / 'suite'}"]))
+    written = sorted((tmp_path / "forked").rglob("metrics.jsonl"))
+    assert len(written) == 4
+    for path in written:
+        other = tmp_path / "suite" / path.relative_to(tmp_path / "forked")
+        assert path.read_bytes() == other.read_bytes()
+    monkeypatch.setattr(results, "DATA", tmp_path)
+    found = Family.read(collect(tmp_path / "forked" / "pair", "pair"))
+    assert found.at == (0, 2, 4)
+    assert found.seeds("sgt") == ["0", "1"]
+    assert found.parts == ["add"]
