@@ -20,7 +20,6 @@ from learners.run.suite import run_suite
 from tests.runs.test_cli import SUITE
 
 ROOT = Path(__file__).parent.parent
-WAITED_FOR = {"auto"}  # arms that a hypothesis names before the strategy is there
 
 
 def test_the_page_and_its_figures_are_those_of_the_result_files(tmp_path: Path) -> None:
@@ -43,7 +42,7 @@ def test_every_family_has_a_baseline_and_ten_seeds(file: Path) -> None:
 def test_every_hypothesis_is_about_arms_that_are_run() -> None:
     for hypothesis in HYPOTHESES:
         suite = load_suite(family_file(hypothesis.family))
-        assert {hypothesis.arm, hypothesis.baseline} <= {*suite.arms} | WAITED_FOR
+        assert {hypothesis.arm, hypothesis.baseline} <= {*suite.arms}
         assert {*hypothesis.policies} <= {*suite.base.policies}
 
 

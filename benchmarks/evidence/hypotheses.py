@@ -130,4 +130,13 @@ HYPOTHESES = (
         EITHER,
         "It chooses by prompt what the bandit says is best there; a tie counts as open.",
     ),
+    Hypothesis(
+        "H12",
+        "SGT is above GRPO with dynamic sampling",
+        "sgt",
+        "grpo-dynamic",
+        "above",
+        EITHER,
+        "The other answer to prompts that nobody solves is to sample them again. GRAFT's table has the two even.",
+    ),
 )
