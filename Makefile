@@ -48,6 +48,7 @@ fuzz: install-dev ## damaged data sets, tokenizers, configurations and run direc
 	@$(BIN)/python -m tests.hostile.fuzz_data $(FUZZ)
 	@$(BIN)/python -m tests.hostile.fuzz_tokenizers $(FUZZ)
 	@$(BIN)/python -m tests.hostile.fuzz_config $(FUZZ)
+	@$(BIN)/python -m tests.hostile.fuzz_runs $(FUZZ)
 	@$(BIN)/python -m tests.tokenizers_bridge.fuzz --cases 10000
 
 fuzz-data: install-dev ## ten thousand damaged data sets of every kind

@@ -12,6 +12,7 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 from itertools import repeat
 from numbers import Integral, Real
 from pathlib import Path
@@ -248,6 +249,7 @@ def _has_fields(hint: Any) -> bool:
     return is_typeddict(hint) or dataclasses.is_dataclass(hint)
 
 
+@cache
 def _hints(of: Any) -> dict[str, Any]:
     """The annotations, resolved; of a class those of its constructor. One that cannot be resolved is left out."""
     if isinstance(of, type) and not is_typeddict(of) and not dataclasses.is_dataclass(of):

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from learners.run.directory import read_lines
+from learners.run import lines
+from learners.run.lines import read_lines
 from mutual_env.errors import StorageError
 from mutual_env.types import JSON, Experience, Message, VerdictStatus
 
@@ -96,7 +97,7 @@ def read_about(directory: Path) -> dict[str, Any]:
 def last_of_run(path: Path) -> dict[str, tuple[Answered, ...]]:
     """policy -> its tasks in the run's last evaluation. A run keeps what each sample voted for, not its text."""
     last: dict[str, Mapping[str, Any]] = {}
-    for line in read_lines(path):
+    for line in read_lines(path, lines.evaluations):
         last[line["policy"]] = line["tasks"]
     return {
         policy: tuple(

@@ -12,7 +12,9 @@ from learners.report.chart import Line, line_chart
 from learners.report.page import charts, folded, preformatted, section, table, write_page
 from learners.report.timeline import planned_and_actual
 from learners.report.who import stability_and_support, who_solves_what, who_taught_whom
-from learners.run.directory import RunDirectory, read_lines
+from learners.run import lines
+from learners.run.directory import RunDirectory
+from learners.run.lines import read_lines
 from learners.run.recorded import read_shares
 from learners.run.results import Curve, read_run
 from mutual_env.metrics import ACCURACY, HELD_OUT, REWARD, describe
@@ -79,7 +81,7 @@ def _constant(of: Mapping[str, Curve]) -> bool:
 
 def _phases(directory: RunDirectory) -> str:
     totals: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for line in read_lines(directory.timings):
+    for line in read_lines(directory.timings, lines.timings):
         if line["type"] == "span":
             totals[line["policy"], line["phase"]].append(line["ended"] - line["began"])
     if not totals:
@@ -94,7 +96,7 @@ def _phases(directory: RunDirectory) -> str:
 def _paces(directory: RunDirectory) -> str:
     """Of asynchronous rounds: how far ahead of the slowest each policy was, and how long it waited for it."""
     paces: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in read_lines(directory.timings):
+    for line in read_lines(directory.timings, lines.timings):
         if line["type"] == "pace":
             paces[line["policy"]].append((line["lead"], line["waited"]))
     rows = []

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from learners.report.chart import COLOURS, Line, line_chart
 from learners.report.page import charts, note, table
-from learners.run.directory import RunDirectory, read_lines
+from learners.run import lines
+from learners.run.directory import RunDirectory
+from learners.run.lines import read_lines
 from learners.run.recorded import Shares
 from learners.run.results import Curve, RunResults
 
@@ -50,7 +52,7 @@ def _cases(pairs: Sequence[tuple[int, int]], first: str, second: str) -> dict[st
 def _map(path: Path) -> str:
     """The last evaluation: a column a task, a row a policy, as full as its samples were right."""
     last: dict[str, Mapping[str, Sequence[object]]] = {}
-    for line in read_lines(RunDirectory(path).evaluations):
+    for line in read_lines(RunDirectory(path).evaluations, lines.evaluations):
         last[line["policy"]] = line["tasks"]
     if not last:
         return ""

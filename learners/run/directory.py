@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import platform
 import shutil
@@ -26,10 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from learners.run import lock
 from learners.run.checkpoint import Checkpoints
+from learners.run.lines import read_lines
 from learners.run.lock import Lock
 from learners.sealed import read_json, write_whole
 from mutual_env.errors import ConfigError, StorageError, WrongPathError
@@ -190,55 +190,6 @@ class RunDirectory:
             yield held
 
 
-class JsonLines:
-    """A file of JSON lines that can be cut back to where a checkpoint saw it."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("ab")
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        try:
-            self._file.write(json.dumps(_finite(record), allow_nan=False).encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise _unwritable(self._file.name, error) from error
-
-    def append_finite(self, record: Mapping[str, Any]) -> None:
-        """A record that is known to hold no NaN and no infinity: long ones are not gone through to look."""
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-
-    def position(self) -> int:
-        """How long the file is, once that much of it is on the disk."""
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _unwritable(self._file.name, error) from error
-        return self._file.tell()
-
-    def cut(self, position: int) -> None:
-        """Forget what was written after `position`: a resumed run writes it again."""
-        if self._file.seek(0, os.SEEK_END) < position:
-            raise StorageError(f"{self._file.name} is shorter than its checkpoint says ({position} bytes): it was cut")
-        self._file.truncate(position)
-        self._file.seek(0, os.SEEK_END)
-
-    def close(self) -> None:
-        with suppress(OSError):  # what could not be written was said when it was tried
-            self._file.close()
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line of a file that may still be growing."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
-
-
 def versions() -> dict[str, JSON]:
     found: dict[str, JSON] = {
         "python": sys.version.split()[0],
@@ -263,20 +214,5 @@ def _nearest(path: Path) -> str:
     return ""
 
 
-def _unwritable(path: str, error: OSError) -> StorageError:
-    return StorageError(f"{path} cannot be written: {error.strerror}; free space, and go on with --resume")
-
-
 def _as_text(info: Mapping[str, JSON]) -> str:
     return json.dumps(info, indent=1) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null, which no reader takes for a zero."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

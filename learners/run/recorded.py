@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from learners.run.directory import RunDirectory, read_lines
+from learners.run import lines
+from learners.run.directory import RunDirectory
+from learners.run.lines import REMEDY, check_fields, read_line, read_lines
+from mutual_env.errors import ConfigError, StorageError
+from mutual_env.options import check_value, options_of
+
+T = TypeVar("T")
 
 _ROUND = re.compile(rb'"round": (\d+), "policy": "((?:[^"\\]|\\.)*)"')
 
@@ -98,11 +105,13 @@ class Recorded:
         lessons: list[RecordedLesson] = []
         left_out = 0
         for line in self.lines(number):
-            content = json.loads(line)
+            content = read_line(line, where := f"{self._files[0].parent}, round {number}")
+            check_fields({"left_out": 0, **content}, {"policy": str, "left_out": int}, where)
             left_out += content.get("left_out", 0)
-            if "groups" in content:
-                groups[content["policy"]] = tuple(map(_group, content["groups"]))
-            lessons += [_lesson(content["policy"], lesson) for lesson in content.get("lessons", ())]
+            with _whole(where):
+                if "groups" in content:
+                    groups[content["policy"]] = tuple(map(_group, content["groups"]))
+                lessons += [_lesson(content["policy"], lesson) for lesson in content.get("lessons", ())]
         return RecordedRound(number, groups, tuple(lessons), left_out)
 
     def lines(self, number: int) -> Iterator[bytes]:
@@ -128,7 +137,8 @@ def read_shares(path: Path) -> list[Shares]:
     """Every round's counts, which are of everything whatever was left out."""
     directory = RunDirectory.open(path)
     found: dict[int, Shares] = {}
-    for line in [*read_lines(directory.samples), *read_lines(directory.lessons)]:
+    samples, lessons = read_lines(directory.samples, lines.samples), read_lines(directory.lessons, lines.lessons)
+    for line in (*samples, *lessons):
         at = found.setdefault(line["round"], Shares(line["round"], {}, {}, {}))
         right, flow, dropped = dict(at.right), dict(at.flow), dict(at.dropped)
         if "right" in line:
@@ -153,13 +163,32 @@ def _places(path: Path) -> Iterator[tuple[int, str, int]]:
             offset += len(line)
 
 
+@contextmanager
+def _whole(where: str) -> Iterator[None]:
+    """A boundary: what a damaged file makes of the parts of a line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise StorageError(f"{where} was damaged ({type(error).__name__}: {error}): {REMEDY}") from error
+
+
 def _group(content: Mapping[str, Any]) -> RecordedGroup:
     task = content.get("task") or json.dumps(content["prompt"])
-    samples = tuple(Written.of(sample) for sample in content["completions"])
-    return RecordedGroup(task, content["prompt"], str(content["answer"]), samples)
+    samples = tuple(_typed(Written.of(sample)) for sample in content["completions"])
+    group = _typed(RecordedGroup(task, content["prompt"], str(content["answer"]), samples))
+    for message in () if isinstance(group.prompt, str) else group.prompt:
+        check_value("prompt", message["content"], str)
+    return group
 
 
 def _lesson(reader: str, content: Mapping[str, Any]) -> RecordedLesson:
     known = {key: content[key] for key in RecordedLesson.__dataclass_fields__ if key in content and key != "pieces"}
     pieces = tuple((text, chunk, log) for text, chunk, log in content.get("pieces", ()))
-    return RecordedLesson(reader=reader, pieces=pieces, **known)
+    return _typed(RecordedLesson(reader=reader, pieces=pieces, **known))
+
+
+def _typed(item: T) -> T:
+    """The same, where its fields hold what their annotations say."""
+    for option in options_of(type(item))[0].values():
+        check_value(option.name, getattr(item, option.name), option.hint)
+    return item

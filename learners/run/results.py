@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from learners.resources import Span
+from learners.run import lines
 from learners.run.config import SuiteConfig
-from learners.run.directory import RunDirectory, read_lines
+from learners.run.directory import RunDirectory
+from learners.run.lines import check_fields, read_lines
 
 Curve = tuple[tuple[int, float], ...]
 """(round, value) points in order."""
+
+
+_INFO = {"name": str, "seed": int, "status": str, "versions": Mapping[str, Any]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +54,25 @@ def read_run(path: Path) -> RunResults:
     directory = RunDirectory.open(path)
     metrics: dict[str, dict[str, list[tuple[int, float]]]] = {}
     evaluations: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in read_lines(directory.metrics):
+    for line in read_lines(directory.metrics, lines.metrics):
         into, values = (evaluations, line["evaluation"]) if "evaluation" in line else (metrics, line["metrics"])
         of_policy = into.setdefault(line["policy"], {})
         for key, value in values.items():
             if value is not None:
                 of_policy.setdefault(key, []).append((line["round"], value))
-    rounds = [line for line in read_lines(directory.timings) if line["type"] == "round"]
+    rounds = [line for line in read_lines(directory.timings, lines.timings) if line["type"] == "round"]
     seconds = math.fsum(line["seconds"] for line in rounds)
     processor = tuple((line["round"], line["processor"]) for line in rounds if "processor" in line)
-    return RunResults(path, directory.read_info(), _frozen(metrics), _frozen(evaluations), seconds, processor)
+    info = directory.read_info()
+    check_fields(info, _INFO, str(directory.info))
+    return RunResults(path, info, _frozen(metrics), _frozen(evaluations), seconds, processor)
 
 
 def read_spans(path: Path) -> list[Span]:
     """Every lease of a run, in the order in which they ended."""
     names = [field.name for field in dataclasses.fields(Span)]
-    lines = [line for line in read_lines(RunDirectory.open(path).timings) if line["type"] == "span"]
-    return [Span(**{name: line[name] for name in names if name in line}) for line in lines]
+    leases = (line for line in read_lines(RunDirectory.open(path).timings, lines.timings) if line["type"] == "span")
+    return [Span(**{name: line[name] for name in names if name in line}) for line in leases]
 
 
 def _frozen(curves: Mapping[str, Mapping[str, list[tuple[int, float]]]]) -> dict[str, dict[str, Curve]]:

@@ -18,7 +18,8 @@ from learners.run.build import Parts, build
 from learners.run.changes import changes, sentence
 from learners.run.checkpoint import EXCHANGE, Checkpoint
 from learners.run.config import RunConfig, as_mapping, load_run, to_yaml
-from learners.run.directory import JsonLines, RunDirectory
+from learners.run.directory import RunDirectory
+from learners.run.lines import JsonLines
 from learners.run.lock import Lock
 from learners.run.loop import accuracies, evaluate
 from learners.run.places import Places, read_places

@@ -9,7 +9,7 @@
 
 Every case is the command line with `--dry-run`: exit code 0, or 2 and one line "error: ...", and nothing left on the
 disk. Of the accepted ones some are then run for one round, which may fail in a sentence and in no other way. A
-case that takes half a minute is a failure too.
+case that takes two minutes is a failure too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.hostile.fuzz_data import damaged
 
 KINDS = ("override", "yaml", "suite", "plan")
 LONGEST_SENTENCE = 2000
-LONGEST_SECONDS = 30
+LONGEST_SECONDS = 120  # of a clock: others may be busy too
 MEMORY_BYTES = 12 * 2**30
 
 RUN = """
@@ -76,7 +76,8 @@ STRATEGIES = (
 STRATEGIES += ("memory", "corl", "placebo", "frozen", "sggt", "")
 KEYS = (
     "name", "seed", "rounds", "output", "env", "env.id", "env.group_size", "env.prompts_per_round", "env.on_unscored",
-    "env.unscored_limit", "env.refills", "env.spare_prompts", "env.max_turns", "env.max_tokens", "env.options", "env.options.digits", "env.options.modulus",
+    "env.unscored_limit", "env.refills",
+    "env.spare_prompts", "env.max_turns", "env.max_tokens", "env.options", "env.options.digits", "env.options.modulus",
     "env.options.operation", "env.options.template", "env.options.split", "env.options.prompt", "env.options.verifier",
     "env.options.agents", "env.options.seed", "env.options.path", "sharing", "sharing.strategy", "sharing.exchange",
     "sharing.exchange_options", "sharing.exchange_options.timeout", "sharing.options", "sharing.options.weight",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from learners.run.directory import JsonLines, RunDirectory
+from learners.run.directory import RunDirectory
+from learners.run.lines import JsonLines
 
 WriteRun = Callable[..., RunDirectory]
 Install = Callable[[str, str, str], None]

@@ -11,7 +11,7 @@ import pytest
 
 from learners.batch import build_batch
 from learners.run.config import load_run
-from learners.run.directory import read_lines
+from learners.run.lines import read_lines
 from learners.run.recording import Allowance, cut, lessons_line, samples_line, transcript
 from learners.run.results import read_run
 from learners.run.training import train

@@ -17,7 +17,7 @@ from learners.report import write_run_report
 from learners.run.check import check
 from learners.run.checkpoint import load
 from learners.run.config import load_run
-from learners.run.directory import read_lines
+from learners.run.lines import read_lines
 from learners.run.results import read_run
 from learners.run.training import resume, train
 from learners.tabular import TabularLearner

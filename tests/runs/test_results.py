@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from learners.run.config import PolicyConfig, RunConfig, SuiteConfig
-from learners.run.directory import JsonLines, RunDirectory, read_lines
+from learners.run.directory import RunDirectory
+from learners.run.lines import JsonLines, read_lines
 from learners.run.results import Spread, read_run, read_suite
 from mutual_env.errors import ConfigError, StorageError
 

@@ -101,7 +101,7 @@ def test_a_round_is_printed_plainly_with_arrows_and_tokens(run: Path, capsys: py
     printed = capsys.readouterr().out
     assert "round 3" in printed
     assert "ada → bob" in printed
-    assert "AuthorPolicy" in printed
+    assert "AuthorWeight" in printed
     assert "│" in printed
     assert main(["view", str(run), "--round", "99", "--plain"]) != 0
     assert "has recorded rounds 0 to 11" in capsys.readouterr().err

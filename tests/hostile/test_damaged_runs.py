@@ -1,0 +1,50 @@
+"""A short form of the fuzzer of run directories; and that every command reads a run that is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.fuzz_config import told
+from tests.hostile.fuzz_runs import KINDS, sound, words
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_damaged_runs_are_read_or_refused_in_a_sentence() -> None:
+    command = [sys.executable, "-m", "tests.hostile.fuzz_runs", "--cases", "12", "--seconds", "50"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "refused" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("home")
+    sound(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_command_reads_what_is_whole(kind: str, home: Path) -> None:
+    command, _ = words(kind)
+    with contextlib.chdir(home):
+        code, said = told(command)
+    assert code == (2 if kind == "export" else 0), said  # a table has no model directory
+
+
+def test_the_first_damaged_line_is_named(home: Path) -> None:
+    metrics = home / "begun" / "metrics.jsonl"
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    try:
+        metrics.write_bytes(b"".join([*lines[:3], b'{"round": 1, "policy": "ada", "metrics": {"loss": "low"}}\n']))
+        with contextlib.chdir(home):
+            code, said = told(["report", "begun"])
+    finally:
+        metrics.write_bytes(b"".join(lines))
+    assert code == 1
+    assert "begun/metrics.jsonl, line 4 was damaged, 'metrics' must be a mapping to a finite number or null" in said
