@@ -58,6 +58,25 @@ class Bounded(Protocol):
         """Prompt and response tokens of the longest sequence that `score` and `update` take; None: any."""
 
 
+@runtime_checkable
+class Movable(Protocol):
+    """What a learner may do beside: make room for another on its device."""
+
+    def offload(self) -> None:
+        """All that it holds on its device, into the machine's memory. What needs it there brings it back by itself."""
+
+    def restore(self) -> None:
+        """Back on the device, where it is not there."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What a learner may say beside: what it holds on its device."""
+
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes held now, and the most since it was last asked; None: there is nothing to measure."""
+
+
 def longest_sequence(learner: Learner) -> int | None:
     """What a learner says of that; None where it says nothing."""
     return learner.max_sequence if isinstance(learner, Bounded) else None

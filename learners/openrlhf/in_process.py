@@ -44,12 +44,19 @@ class InProcessTrainer:
         self._name = name
         self._actor = make_actor(model, options.temperature)
         initial = InitialPolicy(self._actor, model, options.kl_coefficient)
+        self._initial = initial
         self._trainer = ActorTrainer(self._actor, initial, OptimizerSteps(optimizer), options, model.device)
 
     @property
     def max_sequence(self) -> None:
         """A long row is a micro-batch of its own."""
         return None
+
+    def offload(self) -> None:
+        self._initial.offload()
+
+    def restore(self) -> None:
+        self._initial.restore()
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π of each response token, at the temperature of `act`."""

@@ -11,6 +11,7 @@ remedy.py      why a demand does not fit, and the nearest change with which it w
 simulate.py    a discrete-event simulator over that same code;  failures.py  what goes wrong in it
 record.py      what happened, or what is predicted;  gantt.py  the picture;  plan.py  the `plan` command
 executor.py    the seam a training loop sees, and the serial executor;  testing.py  what every executor must do
+residents.py   whose state is on its device, and who makes room
 leased.py      calls under leases, which the next three share
 threads.py     policies in threads of this process
 processes.py   in processes of this machine;  on_ray.py  on a Ray cluster

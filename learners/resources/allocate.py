@@ -14,6 +14,7 @@ The executors and the simulator call this code, and only this code, to decide.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
@@ -46,6 +47,7 @@ class Allocator:
         self._leases: dict[str, Lease] = {}
         self._numbers = 0
         self._measured: dict[tuple[str, str], float] = {}
+        self._assumed: set[tuple[str, str]] = set()  # phases whose memory nobody has said or measured
         self._held: tuple[Request, tuple[Slot, ...]] | None = None
         self._feasible: dict[tuple[str, Needs], bool] = {}
         self._settle(demand for demand in self.demands.values() if not demand.movable)
@@ -105,6 +107,32 @@ class Allocator:
         self.limits.observe(policy, phase, seconds)
         before = self._measured.get((policy, phase), seconds)
         self._measured[policy, phase] = (before + seconds) / 2
+
+    def measured(self, policy: str, phase: str, held: int, peak: int) -> None:
+        """Bytes that a policy kept after a phase, and the most that it had in it: what was not declared is known from
+        now on, and what was declared too small is corrected."""
+        demand = self.demands[policy]
+        needs, weights = demand.phases[phase], max(held, demand.weights)
+        known = 0 if (policy, phase) in self._assumed else needs.memory
+        self._assumed.discard((policy, phase))
+        phases = {**demand.phases, phase: dataclasses.replace(needs, memory=max(known, peak))}
+        phases = {n: dataclasses.replace(x, memory=x.memory and max(weights, x.memory)) for n, x in phases.items()}
+        self.demands[policy] = dataclasses.replace(demand, weights=weights, phases=phases)
+
+    def assume_whole(self, policy: str) -> None:
+        """Nobody said what this policy's phases take of their GPUs: all of it, until it is measured."""
+        demand = self.demands[policy]
+        least = min((node.gpu_memory for node in self.nodes if node.gpus), default=0)
+        unknown = {name: needs for name, needs in demand.phases.items() if needs.gpus and not needs.memory}
+        self._assumed.update((policy, name) for name in unknown)
+        assumed = {n: dataclasses.replace(x, memory=int(min(1.0, x.gpus) * least)) for n, x in unknown.items()}
+        self.demands[policy] = dataclasses.replace(demand, phases={**demand.phases, **assumed})
+
+    def moved(self, policy: str, seconds: float) -> None:
+        """What bringing a policy's state back took: what its next lease is reckoned with."""
+        demand = self.demands[policy]
+        if demand.offload_seconds is not None:
+            self.demands[policy] = dataclasses.replace(demand, offload_seconds=seconds)
 
     def withdraw(self, policy: str) -> None:
         """Take a waiting request back, if there is one."""
@@ -248,7 +276,7 @@ class Allocator:
         load = (demand.offload_seconds or 0.0) if moved or missing else 0.0
         self._numbers += 1
         expires = now + load + self.limits.lease(request.policy, request.phase)
-        lease = Lease(self._numbers, request, slots, now, expires, load)
+        lease = Lease(self._numbers, request, slots, now, expires, load, tuple(moved))
         self._leases[request.policy] = lease
         del self._arrivals[request.policy]
         self._unhold(request)

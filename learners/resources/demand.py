@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from learners.resources.cards import cards
 from learners.resources.device import Device
-from learners.resources.record import Outcome, Span
+from learners.resources.record import MOVE, Outcome, Span
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
 PHASES = ("act", "verify", "score", "update", "sync")
@@ -123,7 +123,10 @@ class Demand:
             phase: dataclasses.replace(needs, seconds=measured.get((self.policy, phase), needs.seconds))
             for phase, needs in self.phases.items()
         }
-        return dataclasses.replace(self, phases=phases)
+        move = measured.get((self.policy, MOVE))
+        if move is None or self.offload_seconds is None:
+            return dataclasses.replace(self, phases=phases)
+        return dataclasses.replace(self, phases=phases, offload_seconds=2 * move)  # one goes, one comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +270,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """All of it, until released or until `expires`. `load_seconds`: time to bring the policy's weights in first."""
+    """All of it, until released or until `expires`. `load_seconds`: time to bring the policy's weights in first;
+    `moved`: the policies whose weights must go to the machine's memory before."""
 
     number: int
     request: Request
@@ -275,6 +279,7 @@ class Lease:
     granted: float
     expires: float
     load_seconds: float = 0.0
+    moved: tuple[str, ...] = ()
 
     @property
     def policy(self) -> str:

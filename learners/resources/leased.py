@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from learners.protocol import Learner
 from learners.resources.allocate import Allocator
 from learners.resources.clock import SteadyClock
 from learners.resources.demand import Demand, Lease, Needs, Node, Patience, Refusal, Supply, even_share
 from learners.resources.device import Device
 from learners.resources.record import Event, Incident, UsageRecord
+from learners.resources.residents import Residents
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, WorkerLostError
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class LeasedCalls:
         self.parked: dict[str, str] = {}
         self._supply = supply
         self._allocator = Allocator(demands, supply, self.patience)
+        self._residents = Residents(self.clock, self.record.add, self.note, self._allocator.moved)
         self._declared = frozenset(self._allocator.demands)
         self.limits = self._allocator.limits
         self._condition = threading.Condition()
@@ -90,6 +93,15 @@ class LeasedCalls:
                 "on one machine: use resources.executor=ray, or name the devices of one node"
             )
         return {p: tuple(gpus[p]) if p in self._declared else None for p in policies}
+
+    def hosted(self, learners: Mapping[str, Learner]) -> None:
+        """These live here now: they make room for one another where leases ask for it. One whose memory can be measured
+        and was not declared is taken to need the whole of its GPUs until it was."""
+        self._residents.learners.update(learners)
+        with self._condition:
+            for name in learners:
+                if name in self._allocator.demands and self._residents.measure(name) is not None:
+                    self._allocator.assume_whole(name)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -251,12 +263,17 @@ class LeasedCalls:
     def _run(self, job: _Job) -> None:
         try:
             self._wait_for_lease(job)
+            if job.lease is not None:
+                self._residents.make_room(job.lease, job.limit)
             value, error = job.call(), None
+            measured = self._residents.measure(job.policy) if job.lease is not None else None
         except BaseException as caught:  # a boundary: the error is raised in the thread that called `map`
-            value, error = None, caught
+            value, error, measured = None, caught, None
         with self._condition:
             if not job.ended:
                 job.value, job.error, job.ended = value, error, True
+                if measured is not None:
+                    self._allocator.measured(job.policy, job.phase, *measured)
                 self._release(job, "done" if error is None else "failed")
             self._condition.notify_all()
 
@@ -296,6 +313,7 @@ class LeasedCalls:
 
     def _decide(self) -> None:
         for lease in self._allocator.decide(self.clock()):
+            self._residents.promise(lease)
             self._granted[lease.policy] = lease
         self._condition.notify_all()
 

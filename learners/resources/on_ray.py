@@ -88,7 +88,9 @@ class RayExecutor:
                 raise WorkerLostError(f"policy {name!r} could not be placed: {error}") from error
             limits.observe(name, START, time.monotonic() - began)
             self._hosted[name] = RemoteLearner(name, self._hosts[name], self._calls.note, limits, keep=self._keep)
-        return {name: self._hosted[name] for name in makers}
+        built: dict[str, Learner] = {name: self._hosted[name] for name in makers}
+        self._calls.hosted(built)
+        return built
 
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         self._follow_cluster()

@@ -75,7 +75,9 @@ class ProcessExecutor:
             self._start_again_until_ready(host)
             self._hosted[name] = RemoteLearner(name, host, self._calls.note, self._calls.limits, keep=self._keep)
             self._check_place(host, self._hosted[name].hello)
-        return {name: self._hosted[name] for name in makers}
+        built: dict[str, Learner] = {name: self._hosted[name] for name in makers}
+        self._calls.hosted(built)
+        return built
 
     def _start_again_until_ready(self, host: ProcessHost) -> None:
         limits = self._calls.limits

@@ -15,6 +15,9 @@ from mutual_env.types import JSON
 Outcome: TypeAlias = Literal["done", "failed", "lost"]
 Incident: TypeAlias = Literal["died", "hung", "restarted", "parked", "refused", "device lost", "device added", "placed"]
 
+MOVE = "move"
+"""The phase of a span in which a policy's state went to the machine's memory or came back: part of somebody's lease."""
+
 KEPT = 20_000  # spans and events held for `take` at most; the totals are over everything
 
 
@@ -115,6 +118,9 @@ class UsageRecord:
                 return
             self.since = min(self.since, item.requested)
             self.until = max(self.until, item.ended)
+            if item.phase == MOVE:
+                self._phases.setdefault((item.policy, item.phase), _Tally()).add(item)
+                return
             self._policies.setdefault(item.policy, _Tally()).add(item)
             self._phases.setdefault((item.policy, item.phase), _Tally()).add(item)
             for device in item.devices:

@@ -81,6 +81,7 @@ class RemoteLearner:
         self._version = 0
         self._failures = 0
         self._lost = ""
+        self._memory: tuple[int, int] | None = None
         self.hello: Hello = self._ask("hello")
 
     @property
@@ -124,8 +125,19 @@ class RemoteLearner:
     def load(self, directory: Path) -> None:
         self._base = directory if self._host.shares_files else read_files(directory)
         self._updates = []
-        self._call(Call("restore", 0, (LearnerState(self._base, (), 0),)), self._limit("load"))
+        self._call(Call("recover", 0, (LearnerState(self._base, (), 0),)), self._limit("load"))
         self._put_aside()  # the caller may remove the directory
+
+    def offload(self) -> None:
+        """Nothing, where the learner in the worker cannot."""
+        self._ask("offload")
+
+    def restore(self) -> None:
+        self._ask("restore")
+
+    def memory(self) -> tuple[int, int] | None:
+        """What the learner said with its last answer."""
+        return self._memory
 
     def close(self) -> None:
         self._host.close()
@@ -166,7 +178,7 @@ class RemoteLearner:
                 reply = self._attempt(call, limit)
                 if isinstance(reply, Done):
                     self._limits.observe(self._policy, call.method, time.monotonic() - began)
-                    self._version = reply.version
+                    self._version, self._memory = reply.version, reply.memory
                     return reply.value
                 if isinstance(reply, Failed):
                     reply.error.add_note(f"in the worker of policy {self._policy!r}:\n{reply.where}")
@@ -198,7 +210,7 @@ class RemoteLearner:
                 self._host.restart(self._limits.start(self._policy))
             state = LearnerState(self._base, tuple(self._updates), self._version)
             limit = self._limit("load") + len(self._updates) * self._limit("update")
-            restored = self._host.call(Call("restore", 0, (state,)), limit)
+            restored = self._host.call(Call("recover", 0, (state,)), limit)
         except (WorkerDiedError, WorkerHungError) as error:
             self._note("died", self._policy, f"while being restarted: {error}")
             return

@@ -44,7 +44,9 @@ class ThreadExecutor:
                 self._hosted[name] = makers[name]()
             if gpus:
                 self._calls.note("placed", name, f"GPU {', '.join(map(str, gpus))} of this process")
-        return {name: self._hosted[name] for name in makers}
+        built = {name: self._hosted[name] for name in makers}
+        self._calls.hosted(built)
+        return built
 
     def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         return self._calls.map(phase, calls)

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from learners.aside import Aside
 from learners.example import Example
 from learners.placement import visible
-from learners.protocol import Learner, longest_sequence
+from learners.protocol import Learner, Measured, Movable, longest_sequence
 from mutual_env.types import Metrics
 from tokenizers_bridge.protocol import Tokenizer
 
@@ -58,8 +58,11 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Done:
+    """`memory`: what the learner says that it holds on its device."""
+
     value: Any
     version: int
+    memory: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +100,27 @@ class LearnerWorker:
             return Failed(portable(error), traceback.format_exc())
 
     def _serve(self, call: Call) -> Reply:
-        if call.method == "restore":
-            return self._restore(call.args[0])
+        if call.method == "recover":
+            return self._recover(call.args[0])
         again = call.method == "update" and self._learner.version == call.version + 1
         if again and self._answered is not None and self._answered[0] == call.version:
             return Done(self._answered[1], self._learner.version)
         if call.method == "hello":
-            return Done(_hello(self._learner), self._learner.version)
+            memory = self._learner.memory() if isinstance(self._learner, Measured) else None
+            return Done(_hello(self._learner), self._learner.version, memory)
         if self._learner.version != call.version:
             return Stale(self._learner.version)
         if call.method == "files":
             return Done(_saved(self._learner), self._learner.version)
+        if call.method in ("offload", "restore") and not isinstance(self._learner, Movable):
+            return Done(None, self._learner.version)
         value = getattr(self._learner, call.method)(*call.args, **(call.kwargs or {}))
         if call.method == "update":
             self._answered = (call.version, value)
-        return Done(value, self._learner.version)
+        memory = self._learner.memory() if isinstance(self._learner, Measured) else None
+        return Done(value, self._learner.version, memory)
 
-    def _restore(self, state: LearnerState) -> Reply:
+    def _recover(self, state: LearnerState) -> Reply:
         self._answered = None
         if isinstance(state.base, Path):
             self._learner.load(state.base)

@@ -49,6 +49,12 @@ class ContextCache:
         self._room = self._limit
         self._kept, self._lengths = {}, set()
 
+    def move(self, device: torch.device) -> None:
+        """All of it lies there from here on."""
+        for ids, computed in self._kept.items():
+            keys, values = (tuple(t.to(device) for t in tensors) for tensors in (computed.keys, computed.values))
+            self._kept[ids] = Computed(keys, values)
+
     def find(self, ids: Ids) -> Computed | None:
         """The longest beginning that is known, short of the last token: its state is what is sampled from."""
         for length in sorted(self._lengths, reverse=True):

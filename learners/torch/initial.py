@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
+from torch.nn import Parameter
+
 from learners.torch.model import LanguageModel
+from learners.torch.offload import offload, restore
 
 
 class _Freezes(Protocol):
     def requires_grad_(self, requires_grad: bool = True) -> object: ...
+
+    def parameters(self) -> Iterable[Parameter]: ...
 
 
 P = TypeVar("P", bound=_Freezes)
@@ -32,6 +37,14 @@ class InitialPolicy(Generic[P]):
             frozen = copy.deepcopy(policy)
             frozen.requires_grad_(False)
             self._frozen = prepare(frozen)
+
+    def offload(self) -> None:
+        if self._frozen is not None:
+            offload(self._frozen)
+
+    def restore(self) -> None:
+        if self._frozen is not None:
+            restore(self._frozen, self._model.device)
 
     @contextmanager
     def within(self, policy: P) -> Iterator[P]:

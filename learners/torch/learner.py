@@ -19,6 +19,7 @@ from learners.torch import storage
 from learners.torch.contexts import ContextCache
 from learners.torch.export import write_adapter, write_model
 from learners.torch.model import PROBE, LanguageModel, device_of, load_pretrained, release_freed_memory
+from learners.torch.offload import offload, release, restore
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import sample_groups
@@ -39,6 +40,11 @@ class Trains(Protocol):
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]: ...
 
     def update(self, examples: Sequence[Example]) -> Metrics: ...
+
+    def offload(self) -> None:
+        """What the trainer holds beside model and optimizer, into the machine's memory."""
+
+    def restore(self) -> None: ...
 
 
 MakeTrainer: TypeAlias = Callable[[LanguageModel, Optimizer, TorchOptions, str], Trains]
@@ -71,6 +77,7 @@ class TorchLearner:
         self.sampling = options.sampling(tokenizer)
         self._conversations = ContextCache(options.conversation_mb if self._model.is_resumable else 0)
         self._version = 0
+        self._away = False  # in the machine's memory instead of the device's
         self._torn = False  # an update failed between two of its optimizer steps: the weights are no version's
 
     @property
@@ -111,6 +118,7 @@ class TorchLearner:
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
         self._require_version()
+        self.restore()
         rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
         check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
         self._require_room(rendered)
@@ -125,6 +133,7 @@ class TorchLearner:
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at the temperature of `act`."""
         self._require_version()
+        self.restore()
         check_sequences(prompt_ids, response_ids, self._model.head.size)
         return self._trainer.score(prompt_ids, response_ids)
 
@@ -132,6 +141,7 @@ class TorchLearner:
         """Learn from these examples in one update. If it fails after some of its optimizer steps, `load` comes next."""
         self._require_version()
         self._conversations.clear()
+        self.restore()
         check_examples(examples, self._model.head.size)
         before = self._optimizer.steps
         try:
@@ -150,11 +160,13 @@ class TorchLearner:
 
     def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The weights a sampler elsewhere needs to follow this policy, under the model's own names, LoRA merged in."""
+        self.restore()
         return self._model.merged_weights()
 
     def save_pretrained(self, directory: Path, *, adapter: bool = False) -> None:
         """What `from_pretrained` reads, LoRA merged in; or the adapter alone, as peft reads it. No tokenizer."""
         self._require_version()
+        self.restore()
         if adapter:
             write_adapter(self._model, directory, self._model.base.config.name_or_path)
         else:
@@ -166,8 +178,39 @@ class TorchLearner:
 
     def load(self, directory: Path) -> None:
         self._conversations.clear()
+        self.restore()
         self._version = storage.load(directory, self._model, self._optimizer, self._tokenizer.fingerprint)
         self._torn = False
+
+    def offload(self) -> None:
+        """All that is held on the device, into the machine's memory: room for another policy. It comes back by itself
+        where it is needed; `save` needs none of it."""
+        if not self._away:
+            self._away = True
+            self._conversations.move(torch.device("cpu"))
+            self._optimizer.offload()
+            self._trainer.offload()
+            offload(self._model)
+            release()
+
+    def restore(self) -> None:
+        """Back on the device. Nothing is done where it is there."""
+        if self._away:
+            with memory_errors(self._name):
+                restore(self._model, self._model.device)
+                self._optimizer.restore()
+                self._trainer.restore()
+                self._conversations.move(self._model.device)
+            self._away = False
+
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes that this process holds on the device, and the most since it was last asked; None without a GPU."""
+        device = self._model.device
+        if device.type != "cuda":
+            return None
+        held, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return held, peak
 
     def close(self) -> None:
         """Nothing outlives the object."""

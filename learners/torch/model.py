@@ -20,6 +20,7 @@ from learners.placement import gpus_here
 from learners.torch.attention import CausalRows, Layout, OneByOne, Prefill, layouts
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step, lean_decoder, turns_with_length
+from learners.torch.master import add_product, gradient
 from learners.torch.options import TorchOptions
 from mutual_env.errors import InvalidInputError, MissingExtraError
 from mutual_env.types import Ids
@@ -77,16 +78,10 @@ class Head:
             slope.mul_(self.multiplier)
         slope = slope.to(hidden.dtype)
         if self.weight.requires_grad:
-            _gradient(self.weight)[: self.size].addmm_(slope.T, hidden)
+            add_product(gradient(self.weight)[: self.size], slope.T, hidden)
         if self.bias is not None and self.bias.requires_grad:
-            _gradient(self.bias)[: self.size].add_(slope.sum(0))
+            gradient(self.bias)[: self.size].add_(slope.sum(0))
         return slope @ self.weight[: self.size]
-
-
-def _gradient(parameter: torch.Tensor) -> torch.Tensor:
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
 
 
 class LanguageModel:
@@ -143,6 +138,9 @@ class LanguageModel:
         if self._lean is not None:
             return self._lean.step(positions)
         return lambda tokens, places, layout: self.hidden(tokens[:, None], places[:, None], layout)[:, 0]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return iter(self.adapted.parameters())
 
     def requires_grad_(self, requires_grad: bool = True) -> None:
         """Whether the weights are trained."""

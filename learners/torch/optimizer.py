@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from learners.checks import check_finite
+from learners.torch.master import accumulate_in_float32
+from learners.torch.offload import to_host
 from learners.torch.options import TorchOptions
 from mutual_env.errors import StorageError
 
@@ -44,6 +46,26 @@ class Optimizer:
             fused=True,
         )
         self.steps = 0
+        self._device = next((p.device for p in self._parameters.values()), torch.device("cpu"))
+        for name, parameter in self._parameters.items():
+            if self._masters[name] is not parameter:
+                accumulate_in_float32(parameter, self._masters[name])
+
+    def offload(self) -> None:
+        """Moments, and masters that are no parameters themselves, into the machine's memory."""
+        self.zero_grad()
+        for name, master in self._masters.items():
+            if master is not self._parameters[name]:
+                master.data = to_host(master.data)
+            state = self._adam.state.get(master, {})
+            state.update({key: to_host(value) for key, value in state.items()})
+
+    def restore(self) -> None:
+        for name, master in self._masters.items():
+            if master is not self._parameters[name]:
+                master.data = master.data.to(self._device)
+            state = self._adam.state.get(master, {})
+            state.update({key: value.to(self._device) for key, value in state.items()})
 
     @property
     def learning_rate(self) -> float:
@@ -56,10 +78,6 @@ class Optimizer:
 
     def step(self, loss: float) -> float:
         """Apply the accumulated gradients; returns their norm. What is not finite raises, and touches no weight."""
-        for name, parameter in self._parameters.items():
-            master = self._masters[name]
-            if master is not parameter and parameter.grad is not None:
-                master.grad, parameter.grad = parameter.grad.float(), None
         gradients = [master.grad for master in self._masters.values() if master.grad is not None]
         norm_tensor = nn.utils.get_total_norm(gradients)
         norm = float(norm_tensor)

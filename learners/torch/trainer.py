@@ -14,6 +14,7 @@ from learners.torch.attention import layouts
 from learners.torch.head import backward_through_head, chunk_size, target_logprobs
 from learners.torch.initial import InitialPolicy
 from learners.torch.losses import Terms, terms_of
+from learners.torch.master import has_master
 from learners.torch.model import LanguageModel
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
@@ -46,6 +47,12 @@ class Trainer:
     def max_sequence(self) -> int:
         return self._options.micro_batch_tokens + 1  # a sequence's last token is predicted, never fed
 
+    def offload(self) -> None:
+        self._initial.offload()
+
+    def restore(self) -> None:
+        self._initial.restore()
+
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π of each response token, at the temperature that is sampled at."""
         items = [Item(p, r, np.arange(len(r))) for p, r in zip(prompt_ids, response_ids, strict=True)]
@@ -72,7 +79,7 @@ class Trainer:
         loss = torch.zeros((), device=self._model.device)
         seen: list[tuple[MicroBatch, torch.Tensor]] = []
         self._optimizer.zero_grad()
-        if self._embedding is not None:
+        if self._embedding is not None and not has_master(self._embedding):
             self._embedding.grad = torch.zeros_like(self._embedding)
         for micro in self._micro_batches(items):
             terms = terms_of([step.parts[m] for m in micro.members], step, self._model.device)

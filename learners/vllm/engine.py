@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from learners.sampling import Sample, Sampling
 from mutual_env.types import Ids
@@ -43,6 +43,21 @@ class SamplingEngine(Protocol):
 
     def close(self) -> None:
         """Release the engine. Safe to call twice."""
+
+
+@runtime_checkable
+class Sleeps(Protocol):
+    """An engine that can give its device's memory back."""
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it was started so that it can."""
+
+    def sleep(self, level: int) -> None:
+        """1: weights go to the machine's memory, 2: they are forgotten; the cache is forgotten in both."""
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        """Memory for "weights", for the "kv_cache", or for both."""
 
 
 class WeightSyncClient(Protocol):

@@ -52,6 +52,7 @@ class LocalEngine:
         }
         with shown(gpus_here()):
             self._llm = vllm.LLM(**settings)
+        self.can_sleep = bool(arguments.get("enable_sleep_mode", False))
         self._client = _LocalClient(self._llm)
         self._calls = Caller("vllm-engine")
 
@@ -67,6 +68,14 @@ class LocalEngine:
         self._call("a weight update", lambda: self._transport.send(self._client, weights, version))
         if not self._call("emptying the prefix cache", self._llm.reset_prefix_cache):
             raise TrainingError("vLLM could not empty its prefix cache after a weight update: a request still runs")
+
+    def sleep(self, level: int) -> None:
+        """1: weights go to the machine's memory, 2: they are forgotten; the cache is forgotten in both."""
+        self._call("falling asleep", lambda: self._llm.sleep(level=level))
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        """Memory for "weights", for the "kv_cache", or for both."""
+        self._call("waking up", lambda: self._llm.wake_up(tags=list(tags)))
 
     def close(self) -> None:
         """Stop the engine core. Safe to call twice."""

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from learners.example import Example
-from learners.protocol import Learner, longest_sequence
+from learners.protocol import Learner, Movable, longest_sequence
 from learners.sampling import Sampling, asked_for
-from learners.vllm.engine import SamplingEngine, Weights
+from learners.vllm.engine import SamplingEngine, Sleeps, Weights
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
+
+SLEEPING = ("weights", "kv_cache")
+"""vLLM's tags for what an engine holds on its device."""
 
 
 @runtime_checkable
@@ -42,6 +45,7 @@ class VllmSampled:
         self._exporter: ExportsWeights = learner
         self._engine = engine
         self._sampling = sampling
+        self._asleep: tuple[str, ...] = ()  # of SLEEPING, what the engine has no memory for now
         self.sync()
 
     @property
@@ -62,6 +66,7 @@ class VllmSampled:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""
+        self._wake_up()
         prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self.tokenizer)
         flat = [ids for ids in prompt_ids for _ in range(n)]
         samples = self._engine.sample(flat, [s for seeds in seeds_PG for s in seeds], self._sampling)
@@ -73,14 +78,29 @@ class VllmSampled:
         return self._learner.score(prompt_ids, response_ids)
 
     def update(self, examples: Sequence[Example]) -> Metrics:
-        """The learner's update, then the new weights to vLLM."""
+        """The learner's update, then the new weights to vLLM, which sleeps meanwhile if it was started so: the trainer
+        has the device for itself."""
+        self._fall_asleep(level=2)
         metrics = self._learner.update(examples)
         self.sync()
         return metrics
 
+    def offload(self) -> None:
+        """The engine's memory and the learner's make room for another policy."""
+        self._fall_asleep(level=1)
+        if isinstance(self._learner, Movable):
+            self._learner.offload()
+
+    def restore(self) -> None:
+        if isinstance(self._learner, Movable):
+            self._learner.restore()
+        self._wake_up()
+
     def sync(self) -> None:
         """Give the engine the learner's present weights."""
+        self._wake_up("weights")  # room for the cache is made when the old weights are gone
         self._engine.load_weights(self._exporter.export_weights(), self._learner.version)
+        self._wake_up()
 
     def save(self, directory: Path) -> None:
         self._learner.save(directory)
@@ -91,6 +111,17 @@ class VllmSampled:
 
     def export_weights(self) -> Weights:
         return self._exporter.export_weights()
+
+    def _fall_asleep(self, level: int) -> None:
+        if isinstance(self._engine, Sleeps) and self._engine.can_sleep and not self._asleep:
+            self._engine.sleep(level)
+            self._asleep = SLEEPING
+
+    def _wake_up(self, *tags: str) -> None:
+        wanted = [tag for tag in self._asleep if not tags or tag in tags]
+        if wanted and isinstance(self._engine, Sleeps):
+            self._engine.wake_up(wanted)
+            self._asleep = tuple(tag for tag in self._asleep if tag not in wanted)
 
     def close(self) -> None:
         self._engine.close()

@@ -29,13 +29,21 @@ class ServerEngine:
     """A client of a running server. `concurrency` requests are under way at a time; each call has `timeout` seconds.
 
     The server must run with VLLM_SERVER_DEV_MODE=1, which its weight-update routes need, with processed
-    log-probabilities and with the transport's backend: `Server` starts one so. Those routes have no authentication in
+    log-probabilities and with the transport's backend: `Server` starts one so. `can_sleep`: it was started with
+    `--enable-sleep-mode`. Those routes have no authentication in
     vLLM: keep the server on a private network. Prompts go as token ids, one request a sample, because each has its own
     seed.
     """
 
     def __init__(
-        self, url: str, transport: Transport, *, api_key: str = "", concurrency: int = 64, timeout: float = 600.0
+        self,
+        url: str,
+        transport: Transport,
+        *,
+        api_key: str = "",
+        concurrency: int = 64,
+        timeout: float = 600.0,
+        can_sleep: bool = False,
     ) -> None:
         if transport.backend == "ipc":
             raise ConfigError("transport 'ipc' cannot reach a server: it would unpickle it; use 'file' or 'nccl'")
@@ -43,6 +51,7 @@ class ServerEngine:
             raise InvalidInputError(f"concurrency must be at least 1, got {concurrency}")
         self._http = _Http(url.rstrip("/"), api_key, timeout)
         self._transport = transport
+        self.can_sleep = can_sleep
         self._client = _ServerClient(self._http)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="vllm-request")
         self._model = str(self._http.get("/v1/models")["data"][0]["id"])
@@ -68,6 +77,14 @@ class ServerEngine:
                 raise TrainingError("the vLLM server could not empty its prefix cache after a weight update")
         finally:
             self._http.post("/resume")
+
+    def sleep(self, level: int) -> None:
+        """1: weights go to the machine's memory, 2: they are forgotten; the cache is forgotten in both."""
+        self._http.post(f"/sleep?level={level}")
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        """Memory for "weights", for the "kv_cache", or for both."""
+        self._http.post("/wake_up?" + "&".join(f"tags={tag}" for tag in tags))
 
     def close(self) -> None:
         """Let go of the server, which runs on. Safe to call twice."""

@@ -100,6 +100,70 @@ def test_a_tied_tensor_travels_once() -> None:
     assert list(sent) == ["embed", "other"]
 
 
+class Sleeper(Recorder):
+    """As `Recorder`, on a device whose memory it gives back; complains where it is asked without what it needs."""
+
+    def __init__(self, *, can_sleep: bool = True) -> None:
+        super().__init__()
+        self.can_sleep = can_sleep
+        self.here = {"weights", "kv_cache"}
+        self.calls: list[str] = []
+
+    def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
+        assert self.here == {"weights", "kv_cache"}
+        return super().sample(prompts, seeds, sampling)
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        assert "weights" in self.here
+        self.calls.append(f"load {version}")
+        super().load_weights(weights, version)
+
+    def sleep(self, level: int) -> None:
+        assert self.can_sleep
+        self.calls.append(f"sleep {level}")
+        self.here.clear()
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        self.calls.append(f"wake {' '.join(tags)}")
+        self.here.update(tags)
+
+
+def lesson() -> Example:
+    return Example(TOKENIZER.render_prompt("a="), np.array([A], np.int32), np.ones(1, np.bool_), np.ones(1))
+
+
+def test_an_engine_sleeps_while_its_trainer_works_and_has_the_new_weights_before_its_cache() -> None:
+    engine = Sleeper()
+    learner = VllmSampled(Policy(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    learner.update([lesson()])
+    assert engine.calls == ["load 0", "sleep 2", "wake weights", "load 1", "wake kv_cache"]
+    assert learner.act(["a="], 2, seed=0)
+
+
+def test_a_policy_that_makes_room_takes_its_engine_along_and_is_back_where_it_is_asked() -> None:
+    engine = Sleeper()
+    learner = VllmSampled(Policy(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    before = learner.act(["a="], 4, seed=0)
+    learner.offload()
+    assert (engine.here, engine.calls[1:]) == (set(), ["sleep 1"])
+    assert learner.act(["a="], 4, seed=0) == before
+    learner.offload()
+    learner.restore()
+    assert engine.calls[1:] == ["sleep 1", "wake weights kv_cache"] * 2
+    learner.offload()
+    learner.update([lesson()])  # asleep already: its weights are given again, and its cache made, afterwards
+    assert engine.calls[5:] == ["sleep 1", "wake weights", "load 1", "wake kv_cache"]
+
+
+def test_an_engine_that_was_not_started_so_never_sleeps() -> None:
+    engine = Sleeper(can_sleep=False)
+    learner = VllmSampled(Policy(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    learner.update([lesson()])
+    learner.offload()
+    assert learner.act(["a="], 2, seed=0)
+    assert engine.calls == ["load 0", "load 1"]
+
+
 def test_transports_are_named() -> None:
     with pytest.raises(InvalidInputError, match="transport must be one of file, ipc, nccl, got 'smoke'"):
         make_transport("smoke")
