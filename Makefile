@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test install install-dev lint format typecheck bench bench-gpu bandit fuzz fuzz-bridge fuzz-data soak clean
+.PHONY: help quickstart test install install-dev lint format typecheck bench bench-check bench-gpu bandit fuzz fuzz-bridge fuzz-data soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -32,6 +32,11 @@ typecheck: install-dev ## mypy, strict
 bench: install-dev models ## run the benchmarks and rewrite docs/performance.md
 	@$(PIP) --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
+
+bench-check: install-dev ## parts of a round against the kept baselines, as ratios to a yardstick of the same run
+	@mkdir -p .benchmarks
+	@$(BIN)/python -m pytest -q benchmarks/parts.py --benchmark-json=.benchmarks/parts.json
+	@$(BIN)/python -m benchmarks.parts check .benchmarks/parts.json
 
 bench-gpu: install models ## the torch learner's benchmarks on a GPU
 	@$(BIN)/python -m benchmarks.gpu

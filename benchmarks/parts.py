@@ -1,0 +1,72 @@
+"""The parts of a round, by the suite that others' parts are measured by, and the comparison with the baselines kept.
+
+    pytest benchmarks/parts.py                                         measures
+    python -m benchmarks.parts check RUN.json                          against docs/figures/data/parts.json
+    python -m benchmarks.parts keep RUN.json                           makes this run the baseline
+
+What is compared is the least time of a part over the least time of the yardstick in the same run: a ratio, which
+another machine can be held to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.figures import DATA, machine
+from learners.suites.test_parts import (  # noqa: F401
+    test_act,
+    test_batch,
+    test_round,
+    test_share,
+    test_translate,
+    test_update,
+    test_yardstick,
+)
+
+BASELINES = DATA / "parts.json"
+YARDSTICK = "test_yardstick"
+TOLERATED = 1.5
+"""Times its baseline that a part may take: processors differ in what they are good at."""
+
+
+def ratios(run: Path) -> dict[str, float]:
+    """Each benchmark's least time over the yardstick's."""
+    least = {b["name"]: b["stats"]["min"] for b in json.loads(run.read_text())["benchmarks"]}
+    if YARDSTICK not in least:
+        raise SystemExit(f"{run} has no {YARDSTICK}: run all of benchmarks/parts.py")
+    return {name: seconds / least[YARDSTICK] for name, seconds in least.items() if name != YARDSTICK}
+
+
+def slower(found: Mapping[str, float], kept: Mapping[str, float]) -> list[str]:
+    """A sentence for each part that takes too long, or was not measured."""
+    missing = [f"{name} was not measured" for name in kept if name not in found]
+    over = [
+        f"{name} takes {found[name]:.2f} yardsticks, {found[name] / kept[name]:.2f} times the {kept[name]:.2f} kept"
+        for name in kept
+        if name in found and found[name] > TOLERATED * kept[name]
+    ]
+    return [*missing, *over]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description=__doc__)
+    parser.add_argument("what", choices=("check", "keep"))
+    parser.add_argument("run", type=Path, help="what pytest --benchmark-json wrote")
+    args = parser.parse_args()
+    found = ratios(args.run)
+    if args.what == "keep":
+        kept = {"machine": machine(("numpy",)), "yardsticks": {name: round(r, 3) for name, r in found.items()}}
+        BASELINES.write_text(json.dumps(kept, indent=1) + "\n")
+        return 0
+    wrong = slower(found, json.loads(BASELINES.read_text())["yardsticks"])
+    for line in [*(f"{name}: {ratio:.2f} yardsticks" for name, ratio in found.items()), *wrong]:
+        print(line, file=sys.stderr if line in wrong else sys.stdout)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

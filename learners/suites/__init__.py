@@ -1,0 +1,1 @@
+"""Benchmarks of the parts of a round, for anybody's parts: see `learners.benchmarking`."""

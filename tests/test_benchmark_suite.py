@@ -1,0 +1,78 @@
+"""Benchmarks of parts: anybody's learner by the suite that measures ours, held to ratios that another machine can keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.parts import BASELINES, ratios, slower
+
+ROOT = Path(__file__).parent.parent
+MINE = '''
+from learners.tabular import TabularLearner
+
+
+class Learner(TabularLearner):
+    """Somebody else's, which says that it was asked."""
+
+    def act(self, *args, **kwargs):
+        open("asked", "a").write(f"{self.name} ")
+        return super().act(*args, **kwargs)
+
+
+def without_a_tokenizer(name):
+    return None
+'''
+
+
+def measure(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The shipped suite, run by somebody whose folder has nothing of this repository in it."""
+    (folder / "mine.py").write_text(MINE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "learners.benchmarking", "-p", "no:cacheprovider"]
+    command += ["--pyargs", "learners.suites", f"--rootdir={folder}", *words]
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
+
+
+def test_a_learner_from_outside_is_measured_by_the_suite_that_measures_ours(tmp_path: Path) -> None:
+    done = measure(
+        tmp_path, "--mutual-env-learner", "mine:Learner", "--mutual-env-strategy", "prp", "--benchmark-json=run.json"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {*(tmp_path / "asked").read_text().split()} == {"ada", "bob"}
+    found = ratios(tmp_path / "run.json")
+    assert {*found} == {"test_act", "test_batch", "test_round", "test_share", "test_translate", "test_update"}
+    assert all(ratio > 0 for ratio in found.values())
+
+
+def test_a_learner_that_cannot_be_asked_is_refused_by_name(tmp_path: Path) -> None:
+    done = measure(tmp_path, "--mutual-env-learner", "mine:without_a_tokenizer", "-k", "act")
+    assert done.returncode != 0
+    assert "--mutual-env-learner mine:without_a_tokenizer takes no tokenizer" in done.stdout
+
+
+def test_what_takes_longer_than_it_may_is_named() -> None:
+    # 1.5 times a kept ratio of 2 is 3: at 3 a part passes, above it does not
+    kept = {"test_act": 2.0, "test_round": 4.0}
+    assert slower({"test_act": 3.0, "test_round": 4.0}, kept) == []
+    assert slower({"test_act": 3.1}, kept) == [
+        "test_round was not measured",
+        "test_act takes 3.10 yardsticks, 1.55 times the 2.00 kept",
+    ]
+
+
+def test_a_run_without_the_yardstick_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"benchmarks": [{"name": "test_act", "stats": {"min": 1.0}}]}))
+    with pytest.raises(SystemExit, match="has no test_yardstick"):
+        ratios(path)
+
+
+def test_every_part_has_a_baseline() -> None:
+    kept = json.loads(BASELINES.read_text())["yardsticks"]
+    assert {*kept} == {"test_act", "test_batch", "test_round", "test_share", "test_translate", "test_update"}
