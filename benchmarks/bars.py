@@ -76,12 +76,15 @@ AREAS = (
         (
             Bar("align and both sums, µs per token", "align_smollm2_deepseek/ours_us_per_token", most=0.3),
             Bar("times faster than TRL's groups and sums", "align_smollm2_deepseek/trl_over_ours", least=20),
-            Bar("translating over the batch encoding, rows of 300 characters", "*300_characters/*batch", most=1.25),
+            Bar("translating over the batch encoding, rows of 200 characters", "*x200_characters/*batch", most=1.25),
             Bar("the same, 3,000 characters", "*x3000_characters/*batch", most=1.25),
             Bar("the same, 14,000 characters", "*14000_characters/*batch", most=1.25),
+            Bar("over tiktoken's quickest loop, 200 characters", "*x200_characters/llama3/*quickest", most=1.3),
+            Bar("over Hugging Face, 200 characters", "*x200_characters/deepseek/*quickest", most=1.15),
+            Bar("beyond encoding, ns a token and side", "*_characters/*/beyond*", most=25),
         ),
         "`encode batch` is the library's own call for a batch, `encode quickest` the quickest of its calls, in a loop; "
-        "on one core.",
+        "on one core, in processor seconds; ratios are medians of nine within one round each.",
     ),
     Area(
         "exchange",

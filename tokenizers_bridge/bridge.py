@@ -10,7 +10,15 @@ import numpy as np
 from mutual_env.errors import IdentityMismatchError, MutualEnvError
 from mutual_env.types import Completion, Ids
 from tokenizers_bridge.protocol import Tokenizer
-from tokenizers_bridge.translation.blocks import Authored, Translated, authored, meant, same_tokenizer, translated
+from tokenizers_bridge.translation.blocks import (
+    Authored,
+    Meant,
+    Translated,
+    authored,
+    meant,
+    same_tokenizer,
+    translated,
+)
 from tokenizers_bridge.translation.cache import ByteBudgetCache
 from tokenizers_bridge.translation.encodings import Encodings, Wanted
 from tokenizers_bridge.translation.facts import Known
@@ -73,8 +81,10 @@ class TokenizerBridge:
     def translate(self, completions: Sequence[Completion], reader: Tokenizer) -> list[Translation]:
         """One translation for each completion, in order. The author is known by `completion.tokenizer`."""
         into = self._known(reader)
-        entries = self._translations.get([(into.fingerprint, id(c)) for c in completions])
-        done = {i: entry[1] for i, entry in enumerate(entries) if entry is not None}
+        done: dict[int, Translation] = {}
+        if len(self._translations):
+            entries = self._translations.get([(into.fingerprint, id(c)) for c in completions])
+            done = {i: entry[1] for i, entry in enumerate(entries) if entry is not None}
         missing = [i for i in range(len(completions)) if i not in done] if done else list(range(len(completions)))
         for part in self._translated(completions, missing, into):
             translations = part.block.translations()
@@ -91,13 +101,15 @@ class TokenizerBridge:
     def _remember(
         self, completions: list[Completion], translations: list[Translation], block: Block, reader: Known
     ) -> None:
+        if not self._translations.budget:
+            return
         size = block.nbytes + sum([12 * c.token_ids.size + 4 * len(c.text) for c in completions])
         entries = zip(completions, translations, strict=True)
         self._translations.put({(reader.fingerprint, id(c)): (c, t) for c, t in entries}, size)
 
     def _translated(self, batch: Sequence[Completion], rows: list[int], reader: Known) -> Iterator[Translated]:
         """These rows of the batch, in blocks; what fits none of them, one by one."""
-        sources: list[tuple[Known, Authored]] = []
+        sources: list[tuple[Known, Authored, Meant]] = []
         odd: list[int] = []
         for fingerprint, part in self._parts(batch, rows):
             if fingerprint == reader.fingerprint:
@@ -107,18 +119,15 @@ class TokenizerBridge:
             author = None if tokenizer is None else self._known(tokenizer)
             source = None if author is None else authored(batch, part, author, reader.apart(author))
             if author is not None and source is not None:
-                sources.append((author, source))
+                sources.append((author, source, meant(source, author, reader, self._leading_space)))
             odd += _others(part, source)
         taken_apart = {i: self._reading(batch[i], reader) for i in odd}
-        wanted = [
-            (text, reader.goes_on)
-            for author, source in sources
-            for text in meant(source, author, reader, self._leading_space).texts
-        ]
+        goes_on = reader.goes_on
+        wanted = [(text, goes_on) for _, _, told in sources for text in told.texts]
         wanted += [w for one in taken_apart.values() if isinstance(one, Reading) for w in one.wanted]
         encodings = self._encode(wanted, reader)
-        for author, source in sources:
-            block = translated(batch, source, author, reader, encodings, self._actions, self._leading_space)
+        for author, source, told in sources:
+            block = translated(batch, source, told, author, reader, encodings, self._actions, self._leading_space)
             taken_apart.update((i, self._reading(batch[i], reader)) for i in _others(source.rows, block))
             if block is not None:
                 yield block
@@ -175,10 +184,12 @@ class TokenizerBridge:
     def _encode(self, wanted: Sequence[Wanted], reader: Known) -> Encodings:
         """Each distinct text once."""
         distinct = list(dict.fromkeys(wanted))
-        known = self._encodings.get([(reader.fingerprint, one) for one in distinct])
-        ids = {one: found for one, found in zip(distinct, known, strict=True) if found is not None}
+        ids: dict[Wanted, Ids] = {}
+        if len(self._encodings):
+            known = self._encodings.get([(reader.fingerprint, one) for one in distinct])
+            ids = {one: found for one, found in zip(distinct, known, strict=True) if found is not None}
         new = Encodings.of([one for one in distinct if one not in ids] if ids else distinct, reader)
-        rows = list(new.ids.items())
+        rows = list(new.ids.items()) if self._encodings.budget else []
         sizes = [found.nbytes + 4 * len(one[0]) for one, found in rows]
         for part in self._cut(sizes):
             self._encodings.put({(reader.fingerprint, one): found for one, found in rows[part]}, sum(sizes[part]))

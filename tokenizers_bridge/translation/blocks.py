@@ -97,17 +97,18 @@ def authored(batch: Sequence[Completion], rows: list[int], author: Known, apart:
     if not rows:
         return None
     own = [batch[i] for i in rows]
-    sizes = np.fromiter((c.token_ids.size for c in own), np.int64, len(own))
+    ids, texts = [c.token_ids for c in own], [c.text for c in own]
+    sizes = np.fromiter(map(len, ids), np.int64, len(own))
     if not sizes.all():
         return authored(batch, _kept(rows, sizes > 0), author, apart)
     try:
-        side = Side.of([c.token_ids for c in own], sizes, author.tokenizer)
-        encoded = [c.text.encode() for c in own]
+        side = Side.of(ids, sizes, author.tokenizer)
+        encoded = [text.encode() for text in texts]
     except (MutualEnvError, UnicodeEncodeError):  # ids that the author does not have, text that is no Unicode
         sound = [i for i in rows if _is_sound(batch[i], author.tokenizer)]
         return authored(batch, sound, author, apart) if len(sound) < len(rows) else None
     logprobs = np.concatenate([c.logprobs for c in own])
-    stopped = np.fromiter((c.finish_reason == "stop" for c in own), np.bool_, len(own))
+    stopped = np.array([c.finish_reason == "stop" for c in own], np.bool_)
     lead = side.widths - np.fromiter(map(len, encoded), np.int64, len(own))
     fits = (lead == 0) | (lead == 1) if author.differs else lead == 0
     fits &= side.only_stops(stopped, author.stops)
@@ -120,7 +121,7 @@ def authored(batch: Sequence[Completion], rows: list[int], author: Known, apart:
         fits[side.misspelled_rows(author, _behind_spaces(encoded, lead))] = False
     if not fits.all():
         return authored(batch, _kept(rows, fits), author, apart)
-    return Authored(rows, [c.text for c in own], encoded, side, logprobs, stopped, lead)
+    return Authored(rows, texts, encoded, side, logprobs, stopped, lead)
 
 
 def meant(source: Authored, author: Known, reader: Known, leading_space: LeadingSpace) -> Meant:
@@ -143,7 +144,7 @@ def meant(source: Authored, author: Known, reader: Known, leading_space: Leading
 def _leading_space(encoded: list[bytes], extra: Ints) -> Ints:
     """Bytes of white space at the beginning of each, where nothing was put in front."""
     size = np.zeros(len(encoded), np.int64)
-    first = np.fromiter((text[0] if text else 65 for text in encoded), np.int64, len(encoded))
+    first = np.frombuffer(b"".join([text[:1] or b"A" for text in encoded]), np.uint8)
     # White space of one byte, and what is spelled in more than one and may be: the control characters beside.
     for i in ((first <= 32) | (first >= 0x80)).nonzero()[0].tolist():
         if not extra[i]:
@@ -154,25 +155,27 @@ def _leading_space(encoded: list[bytes], extra: Ints) -> Ints:
 
 def translated(
     batch: Sequence[Completion],
-    source: Authored | None,
+    source: Authored,
+    told: Meant,
     author: Known,
     reader: Known,
     encodings: Encodings,
     actions: Mapping[Fidelity, Action],
     leading_space: LeadingSpace = "keep",
 ) -> Translated | None:
-    """Those of the author's rows that fit on the reader's side too."""
+    """Those of the author's rows that fit on the reader's side too. `told` is what the reader is to write for all."""
     apart = reader.apart(author)
-    while source is not None:
-        told = meant(source, author, reader, leading_space)
+    while True:
         kept = _encodable(source, told, reader, encodings)
         if len(kept) == len(source.rows):
             side, edits, fits = _reader_side(source, told, reader, encodings)
             if fits.all():
                 return Translated(source.rows, _block(source, told, side, edits, actions))
             kept = _kept(source.rows, fits)
-        source = authored(batch, kept, author, apart)
-    return None
+        fewer = authored(batch, kept, author, apart)
+        if fewer is None:
+            return None
+        source, told = fewer, meant(fewer, author, reader, leading_space)
 
 
 def _is_sound(completion: Completion, author: Tokenizer) -> bool:
@@ -228,10 +231,7 @@ def _reader_side(source: Authored, told: Meant, reader: Known, encodings: Encodi
     nothing = np.zeros(sizes.size, np.int64)
     if not sizes.all():
         return source.side, FrontEdits(nothing, nothing), sizes > 0
-    ended = zip(rows, source.stopped.tolist(), strict=True)
-    side = Side.of(
-        [part for ids, stops in ended for part in ((ids, stop) if stops else (ids,))], sizes, reader.tokenizer
-    )
+    side = Side.of(_ended(rows, source.stopped, stop), sizes, reader.tokenizer)
     prefix = side.widths - np.fromiter(map(len, told.encoded), np.int64, sizes.size)
     fits = (prefix == 0) | (prefix == 1) if reader.says.prefix_space else prefix == 0
     fits &= side.only_stops(source.stopped, reader.stops)
@@ -244,6 +244,16 @@ def _reader_side(source: Authored, told: Meant, reader: Known, encodings: Encodi
     if fits.all():
         fits[side.misspelled_rows(reader, _behind_spaces(told.encoded, prefix))] = False
     return side, edits, fits
+
+
+def _ended(rows: list[Ids], stopped: Mask, stop: Ids) -> list[Ids]:
+    """The rows, with the stop token behind those that stopped."""
+    parts = [stop] * (2 * len(rows))
+    parts[::2] = rows
+    if not stopped.all():
+        for i in (~stopped).nonzero()[0].tolist():
+            parts[2 * i + 1] = stop[:0]
+    return parts
 
 
 def _block(source: Authored, told: Meant, side: Side, edits: FrontEdits, actions: Mapping[Fidelity, Action]) -> Block:

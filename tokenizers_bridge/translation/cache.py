@@ -44,6 +44,10 @@ class ByteBudgetCache(Generic[K, V]):
         self._lock = threading.Lock()
 
     @property
+    def budget(self) -> int:
+        return self._budget
+
+    @property
     def used(self) -> int:
         return self._used
 

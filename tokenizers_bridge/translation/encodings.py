@@ -23,6 +23,8 @@ class Encodings:
     @classmethod
     def of(cls, wanted: Sequence[Wanted], reader: Known) -> Encodings:
         """One batch for texts of either sort; where that raises, text by text, so that only the culprit fails."""
+        if len({goes_on for _, goes_on in wanted}) == 1:
+            return cls._of_sort(wanted, wanted[0][1], reader)
         parts = [cls._of_sort([w for w in wanted if w[1] is goes_on], goes_on, reader) for goes_on in (False, True)]
         filled = [part for part in parts if part.ids or part.failed]
         return filled[0] if len(filled) == 1 else cls._joined(filled)
