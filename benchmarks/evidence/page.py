@@ -87,7 +87,7 @@ def read_families() -> dict[str, Family]:
 
 def _headline(families: Mapping[str, Family]) -> str:
     said = headline(families)
-    return "## In short\n\n" + "\n".join(f"- {_wrapped(line, '  ')}" for line in said) + "\n"
+    return "## In short\n\n" + "\n".join(_wrapped(f"- {line}", "  ") for line in said) + "\n"
 
 
 def headline(families: Mapping[str, Family]) -> list[str]:
