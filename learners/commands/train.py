@@ -14,9 +14,10 @@ from learners.numerics import begin_again, environment
 from learners.report import write_run_report
 from learners.report.progress import RunProgress
 from learners.run.check import check
-from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_suite, to_yaml
+from learners.run.config import RunConfig, arm_config, changed, is_suite, load_run, load_suite, to_yaml
 from learners.run.directory import RunDirectory
 from learners.run.ending import end_with
+from learners.run.longer import MAY_GROW
 from learners.run.shipped import config_file
 from learners.run.trackers import TrackedRun
 from learners.run.training import Result, resume, train
@@ -27,7 +28,9 @@ from mutual_env.types import Metrics
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", type=config_file, help="a YAML file; a suite's file needs --arm")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the file")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this directory")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with the run in this directory; rounds=N may be raised"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, print the resolved configuration, stop"
     )
@@ -50,12 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if args.parent is not None:
         end_with(args.parent)
     if args.resume is not None:
-        _settle(args, load_run(RunDirectory.open(args.resume).config))
-        if args.config is not None:
-            raise ConfigError(
-                f"--resume {args.resume} goes on with that run's own configuration: leave out {args.config}"
-            )
-        return _finish(_resume(args.resume, args), args.quiet)
+        config = _resumed(args)
+        _settle(args, config)
+        return _finish(_resume(args.resume, args, config), args.quiet)
     config = _config(args)
     _settle(args, config)
     check(config)
@@ -67,6 +67,18 @@ def run(args: argparse.Namespace) -> int:
         return _finish(_resume(path, args, config), args.quiet)
     with RunProgress(config, quiet=args.quiet) as progress:
         return _finish(train(config, replace=args.replace, listeners=[progress, _Begun(args)]), args.quiet)
+
+
+def _resumed(args: argparse.Namespace) -> RunConfig:
+    """The run's own configuration, which may have more rounds now."""
+    words = [str(word) for word in (args.config, *args.overrides) if word is not None]
+    for word in words:
+        if word.partition("=")[0] not in MAY_GROW or "=" not in word:
+            raise ConfigError(
+                f"--resume {args.resume} goes on with that run's own configuration: leave out {word} (only "
+                f"{' and '.join(MAY_GROW)} may be raised)"
+            )
+    return changed(load_run(RunDirectory.open(args.resume).config), words)
 
 
 def _settle(args: argparse.Namespace, config: RunConfig) -> None:
@@ -92,9 +104,8 @@ def _config(args: argparse.Namespace) -> RunConfig:
     return arm_config(suite, args.arm, suite.seeds[0] if args.seed is None else args.seed)
 
 
-def _resume(path: Path, args: argparse.Namespace, config: RunConfig | None = None) -> Result:
-    """`config`: what the run is asked to be, where that is not for the run itself to say."""
-    config = load_run(RunDirectory.open(path).config) if config is None else config
+def _resume(path: Path, args: argparse.Namespace, config: RunConfig) -> Result:
+    """`config`: what the run is asked to be."""
     with RunProgress(config, quiet=args.quiet) as progress:
         return resume(path, config, accept_changes=args.accept_changes, listeners=[progress, _Begun(args)])
 

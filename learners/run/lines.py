@@ -92,6 +92,7 @@ class JsonLines:
     """A file of JSON lines that can be cut back to where a checkpoint saw it."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             self._file: BinaryIO = path.open("ab")
         except OSError as error:

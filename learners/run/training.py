@@ -21,6 +21,7 @@ from learners.run.config import RunConfig, as_mapping, load_run, to_yaml
 from learners.run.directory import RunDirectory
 from learners.run.lines import JsonLines
 from learners.run.lock import Lock
+from learners.run.longer import before_the_last_evaluation, check_longer, is_longer
 from learners.run.loop import accuracies, evaluate
 from learners.run.places import Places, read_places
 from learners.run.recording import Allowance, Recorder, evaluation_line
@@ -64,12 +65,16 @@ def resume(
     """Go on from the last whole checkpoint, as if nothing had happened.
 
     A run whose configuration (its own, unless `config` is given) or versions are not those it began with is refused,
-    and so is one whose exchange is missing. `accept_changes`: it goes on all the same, and run.json says what changed.
+    and so is one whose exchange is missing. More rounds are no such change, where it can go on as if there had been so
+    many from the start. `accept_changes`: it goes on all the same, and run.json says what changed.
     """
     directory = RunDirectory.open(path)
     with directory.locked() as lock:
         chosen = load_run(directory.config) if config is None else config
         changed = changes(directory.read_info(), chosen)
+        if is_longer(changed):
+            check_longer(directory, int(changed["rounds"][0]), chosen)  # type: ignore[arg-type]
+            return _run(chosen, directory, lock, listeners, longer=changed)
         if changed and not accept_changes:
             raise ConfigError(
                 f"{path} is not as it was when the run began, so going on would not give what it would have given:\n"
@@ -105,8 +110,10 @@ def _run(
     lock: Lock,
     listeners: Sequence[Tracker],
     accepted: Mapping[str, list[JSON]] | None = None,
+    longer: Mapping[str, list[JSON]] | None = None,
 ) -> Result:
-    """`accepted`: what has changed since the run began, where that is no reason to refuse (None: it is)."""
+    """`accepted`: what has changed since the run began, where that is no reason to refuse (None: it is). `longer`: the
+    rounds, where they are all that has."""
     places = read_places(config)
     with ExitStack() as stack:
         files = Files.open(directory, stack)
@@ -115,8 +122,10 @@ def _run(
         run = _Run(config, places, directory, lock, files, parts, told)
         stack.callback(run.close)
         refused = run.restore(None if accepted is None else dict(accepted))
-        if run.changed:
-            directory.note_changes(run.done, run.changed, to_yaml(config), _info(config))
+        if longer:
+            run.forget_the_end(int(longer["rounds"][0]))  # type: ignore[arg-type]
+        if run.changed or longer:
+            directory.note_changes(run.done, {**run.changed, **(longer or {})}, to_yaml(config), _info(config))
         directory.set_status("running", isolation=isolation_report(config.verifiers.isolation))
         directory.note_process(run.done, in_force())
         try:
@@ -208,6 +217,13 @@ class _Run:
         self._files.cut(checkpoint.state["files"])
         self.done = checkpoint.round
         return refused
+
+    def forget_the_end(self, rounds: int) -> None:
+        """What was done only because so many rounds were all: a last evaluation that nobody would have made there."""
+        every = self._config.evaluation.every
+        if self.done == rounds and every and rounds % every:
+            for file in (self._files.metrics, self._files.evaluations):
+                file.cut(before_the_last_evaluation(file.path, rounds))
 
     def _bring_back_sharing(self, checkpoint: Checkpoint) -> None:
         try:
