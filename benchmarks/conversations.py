@@ -2,11 +2,12 @@
 
     python -m benchmarks.conversations [--models models] [--repeats 5]
 
-writes docs/figures/data/conversations.json. Sixteen conversations (two for SmolLM2), each of eight turns of 24 sampled tokens with a
-reply of 24 tokens between two; in one turn the replies are part of the prompt and 192 tokens are sampled. Stop tokens
-are off, so that both are the same tokens. `one_turn`: the time of the turns over that of one turn; `recomputed`: the
-same where nothing is kept from turn to turn. `last_over_second`: the eighth turn's time over the second's (the first
-has no reply). One thread, its processor time, the median of the ratios: what can be compared on a busy machine.
+writes docs/figures/data/conversations.json. Sixteen conversations (two for SmolLM2), each of eight turns of 24 sampled
+tokens with a reply of 24 tokens between two; in one turn the replies are part of the prompt and 192 tokens are sampled.
+Stop tokens are off, so that both are the same tokens. `one_turn`: the time of the turns over that of one turn;
+`recomputed`: the same where nothing is kept from turn to turn. `last_over_second`: the eighth turn's time over the
+second's (the first has no reply). One thread, its processor time, the median of the ratios: what can be compared on a
+busy machine.
 """
 
 from __future__ import annotations
