@@ -1,6 +1,7 @@
 """The bridge against other aligners, against plain encoding, and over tokens, tokenizers and agents.
 
     python -m benchmarks.bridge           writes docs/figures/data/bridge.json
+    python -m benchmarks.bridge translate measures one of align, translate, agents, memory again
     pytest benchmarks/bridge.py           the same calls under pytest-benchmark
 
 Aligners of other projects are measured on the same pairs of token sequences. TRL's comes with the trl package. Those of
@@ -16,6 +17,7 @@ processor seconds, so that other programs on the machine take little part in it.
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import random
@@ -31,13 +33,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.figures import machine, write
+from benchmarks.figures import DATA, machine, write
 from mutual_env.types import Completion
 from tokenizers_bridge import Alignment, Tokenizer, TokenizerBridge, align, load
 
 TEXTS, CHARACTERS = 24, 14_000
 SIZES = ((TEXTS, CHARACTERS), (100, 3_000), (1_000, 200))
 ROUNDS = 9
+PARTS = ("align", "translate", "agents", "memory")
 READERS = ("deepseek", "gemma3", "mistral-spm", "qwen", "llama3")
 FOUR = ("smollm2", "deepseek", "qwen", "mistral-spm")
 AGENTS = (2, 4, 16, 64, 256)
@@ -305,25 +308,28 @@ def test_translate(benchmark: Any, pair: tuple[Tokenizer, Tokenizer]) -> None:
     assert {t.verdict for t in translated} == {"exact"}
 
 
-def main() -> None:
+def main(parts: Sequence[str]) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before a library starts its threads
     tokenizers = {name: load(name) for name in {*READERS, *FOUR, "smollm2"}}
-    author = tokenizers["smollm2"]
-    readers = {name: tokenizers[name] for name in READERS}
+    author, readers = tokenizers["smollm2"], {name: tokenizers[name] for name in READERS}
     rows = {size: [code(size[1], seed) for seed in range(size[0])] for size in SIZES}
-    figures = {f"translate_{n}x{size}_characters": translations(author, readers, rows[n, size]) for n, size in SIZES}
-    write(
-        "bridge",
-        {
-            "machine": machine(("numpy", "tokenizers", "tiktoken", "sentencepiece", "trl", "transformers")),
-            "align_smollm2_deepseek": aligners(author, readers["deepseek"], rows[SIZES[0]]),
-            "align_by_length_us_per_token": tokens(author, readers["deepseek"]),
-            **figures,
-            "agents_over_4_tokenizers": agents([tokenizers[name] for name in FOUR], rows[SIZES[-1]][:256]),
-            "memory": memory(author, readers["deepseek"]),
-        },
-    )
+    path = DATA / "bridge.json"
+    # What is not measured now stays as it was measured last.
+    figures: dict[str, Any] = json.loads(path.read_text()) if path.is_file() and len(parts) < len(PARTS) else {}
+    if "translate" in parts:
+        figures = {name: found for name, found in figures.items() if not name.startswith("translate_")}
+        for n, size in SIZES:
+            figures[f"translate_{n}x{size}_characters"] = translations(author, readers, rows[n, size])
+    if "align" in parts:
+        figures["align_smollm2_deepseek"] = aligners(author, readers["deepseek"], rows[SIZES[0]])
+        figures["align_by_length_us_per_token"] = tokens(author, readers["deepseek"])
+    if "agents" in parts:
+        figures["agents_over_4_tokenizers"] = agents([tokenizers[name] for name in FOUR], rows[SIZES[-1]][:256])
+    if "memory" in parts:
+        figures["memory"] = memory(author, readers["deepseek"])
+    versions = machine(("numpy", "tokenizers", "tiktoken", "sentencepiece", "trl", "transformers"))
+    write("bridge", {**figures, "machine": versions})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or PARTS)
