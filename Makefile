@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test install install-dev lint format typecheck bench bench-check bench-gpu bandit fuzz fuzz-bridge fuzz-data soak clean
+.PHONY: help quickstart test install install-dev lint format typecheck bench bench-check bench-gpu bandit fuzz fuzz-bridge fuzz-data compare-scorers soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -59,10 +59,14 @@ fuzz: install-dev ## damaged data sets, tokenizers, configurations and run direc
 fuzz-data: install-dev ## ten thousand damaged data sets of every kind
 	@$(BIN)/python -m tests.hostile.fuzz_data --cases 10000
 
+compare-scorers: install-dev ## ten thousand wrong answers of each reasoning-gym data set, scored as by its own scorer
+	@MUTUAL_ENV_ANSWERS=10000 $(BIN)/python -m pytest -n 2 tests/mutual_env/verifiers/test_gym_rules.py -k good_faith
+
 soak: install-dev ## the long versions of quick tests: random kills, every data set twice
 	@MUTUAL_ENV_KILLS=200 $(BIN)/python -m pytest tests/sharing/test_killed_writer.py
 	@$(BIN)/python -m pytest -m slow tests/runs
 	@$(BIN)/python -m pytest tests/mutual_env/long_env.py
+	@$(BIN)/python -m tests.hostile.soak_pool --seconds 180
 
 install: $(VENV)/.installed ## what running needs
 install-dev: $(VENV)/.installed-dev ## what developing and testing needs

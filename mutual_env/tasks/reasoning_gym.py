@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import selectors
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from mutual_env.tasks.reasoning_gym_names import DATASET_NAMES
 from mutual_env.tasks.source import check_split, split_of, take_distinct
 from mutual_env.types import JSON, Task
 from mutual_env.verifiers import VerifierSpec
+from mutual_env.verifiers.pool.directories import remove_tree
 
 _COMPOSITE_PARTS = [{"name": "chain_sum"}, {"name": "word_sorting"}, {"name": "knights_knaves"}]
 _SCORES_ANY_TEXT = ("game_of_life_halting",)  # its scorer compares truth values, and every text is true
@@ -147,7 +147,7 @@ class _Running:
     def __init__(self) -> None:
         directory = tempfile.mkdtemp(prefix="mutual-env-items-")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", str(Path(reasoning_gym_items.__file__).resolve())],
+            [sys.executable, "-P", "-W", "ignore", "-m", reasoning_gym_items.__name__],
             start_new_session=True,  # an interrupt at the terminal is the caller's to handle
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -157,6 +157,7 @@ class _Running:
                 "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
                 "PATH": os.defpath,
                 "HOME": directory,
+                "TMPDIR": directory,
                 "OMP_NUM_THREADS": "1",
                 "PYTHONUTF8": "1",
             },
@@ -194,4 +195,4 @@ def _end(process: subprocess.Popen[bytes], directory: str) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(Path(directory))

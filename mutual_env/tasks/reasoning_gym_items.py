@@ -2,9 +2,9 @@
 
 Some of its data sets iterate over sets of strings, some draw from the global generators, one runs code that was
 collected from the web. So items are made in a process of its own with a fixed hash seed, seeded global generators and
-an empty working directory: same items everywhere, and nothing of it (nor the 2 s of its import) reaches the caller.
-
-This file is run as a script and imports only the standard library at its top.
+an empty working directory: same items everywhere, and nothing of it (nor the 2 s of its import) reaches the caller. It
+is confined like a verifier's worker: the collected code reads no file of the user's, writes none outside its directory,
+opens no socket and starts no process.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import dataclasses
 import json
 import os
 import random
-import resource
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from mutual_env.verifiers.pool.confinement import Cage, Limits, confine
+from mutual_env.verifiers.pool.isolation import Confined
 
 
 def plain(value: Any) -> Any:
@@ -77,17 +80,17 @@ def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"entries": entries, "failure": failure}
 
 
-def limit_resources() -> None:
-    """Collected code may be greedy by mistake: 8 GiB of memory, files of 64 MiB, no core dump."""
-    for what, most in ((resource.RLIMIT_AS, 8 << 30), (resource.RLIMIT_FSIZE, 64 << 20), (resource.RLIMIT_CORE, 0)):
-        _, hard = resource.getrlimit(what)
-        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (allowed, allowed))
+def confine_this_process() -> None:
+    """For good. Collected code may be greedy too: 8 GiB of memory, files of 64 MiB, no core dump."""
+    import reasoning_gym  # noqa: F401  # what is loaded by now can be read later
+
+    limits = Limits(memory_mb=8192, file_mb=64)
+    confine(Cage.prepare(limits, confines=not Confined().missing()), Path.cwd())
 
 
 def main() -> None:
     """Answer one JSON line with one JSON line until the input ends. Items that print or read do not touch the lines."""
-    limit_resources()
+    confine_this_process()
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_RDWR)

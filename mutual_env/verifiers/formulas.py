@@ -10,9 +10,9 @@
     postfix     atom {"!" | "!!" | "(" [comparison {"," comparison} [","]] ")"}
     atom        number | name | "(" answer ")"
 
-This is what Python reads in such a text, and what SymPy makes of `!`; a comment ends a line, and a line ends only
-within brackets. There are no strings, attributes, indices, keywords, lists or lambdas. What stands in no rule is
-refused.
+This is what Python reads in such a text, and what SymPy makes of `!` and of `* *`; a comment ends a line, and a line
+ends only within brackets. There are no strings, attributes, indices, keywords, lists or lambdas. What stands in no rule
+is refused.
 """
 
 from __future__ import annotations
@@ -94,10 +94,12 @@ _TOKEN = re.compile(
     r"(?P<skip>[ \t\f]+|\#[^\n]*)|(?P<line>\r?\n)"
     r"|(?P<number>0[xX](?:_?[\da-fA-F])+|0[oO](?:_?[0-7])+|0[bB](?:_?[01])+"
     r"|(?:\d+(?:_\d+)*\.?(?:\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE][-+]?\d+(?:_\d+)*)?)"
-    r"|(?P<name>[^\W\d]\w*)|(?P<operator>\*\*|//|==|!=|<=|>=|[-+*/%^()<>,!])",
+    r"|(?P<name>[^\W\d]\w*)|(?P<operator>\*\*|//|==|!=|<=|>=|[-+*/%^()<>=,!])",
     re.ASCII,
 )
 _LETTERS = re.compile(r"[^\W\d]\w*")
+_SPLIT = frozenset({"**", "//", "==", "<=", ">="})
+"""Operators of two characters, between which SymPy, and so reasoning-gym, reads over spaces."""
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 
 
@@ -114,14 +116,19 @@ class _Token:
 
 def _tokens(text: str) -> list[_Token]:
     found: list[_Token] = []
-    place = depth = 0
+    place, depth, spaced = 0, 0, False
     while place < len(text):
         token, place = _next_token(text, place)
         depth += {"(": 1, ")": -1}.get(token.text, 0)
         if token.kind == "line" and depth <= 0:
             raise NotAFormulaError("a formula stands on one line")
-        if token.kind not in ("skip", "line"):
+        if token.text == "!" and place > 1 and text[place - 2].isspace():
+            raise NotAFormulaError("a factorial's mark follows at once")
+        if found and spaced and found[-1].text + token.text in _SPLIT:
+            found[-1] = _Token("operator", found[-1].text + token.text)
+        elif token.kind not in ("skip", "line"):
             found.append(token)
+        spaced = token.kind == "skip"
         if len(found) > MAX_TOKENS or depth > MAX_DEPTH:
             raise NotAFormulaError(f"more than {MAX_TOKENS} parts, or brackets {MAX_DEPTH} deep")
     return found

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,39 @@ def test_a_generator_that_dies_at_its_work_is_named_with_its_status() -> None:
     with pytest.raises(InvalidInputError, match=r"ended with status -9 at .*sokoban"):
         process.make("sokoban", {}, seed=1, count=500)
     process.close()
+
+
+COLLECTED = """
+import os, socket
+from mutual_env.tasks.reasoning_gym_items import confine_this_process, answer_request
+confine_this_process()
+attempts = {
+    "read": lambda: open("/etc/passwd").read(),
+    "write": lambda: open("/var/tmp/mutual-env-canary", "w"),
+    "socket": lambda: socket.socket(),
+    "process": lambda: os.fork(),
+    "mode": lambda: os.chmod("/etc/passwd", 0o644),
+    "own file": lambda: open("own", "w").close(),
+    "items": lambda: answer_request({"dataset": "codeio", "options": {}, "seed": 3, "count": 2})["entries"][1].keys(),
+}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+        print("done:", name)
+    except OSError:
+        pass
+"""
+
+
+def test_collected_code_is_confined_where_items_are_made(tmp_path: Path) -> None:
+    repository = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTED],
+        env={"PYTHONPATH": repository, "TMPDIR": str(tmp_path), "PATH": os.defpath},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert [line for line in done.stdout.splitlines() if line.startswith("done:")] == ["done: own file", "done: items"]

@@ -48,7 +48,12 @@ def entries(name: str) -> list[dict[str, Any]]:
 
 def verdict(name: str, entry: dict[str, Any], answer: str) -> Verdict:
     task = Task(name, entry["question"], entry["answer"], {"dataset": name, "entry": entry})
-    return make("reasoning_gym", extraction="none").verify(task, answer)
+    return scorer().verify(task, answer)
+
+
+@functools.cache
+def scorer() -> Any:
+    return make("reasoning_gym", extraction="none")
 
 
 # -- answers that a policy may write in good faith ---------------------------------------------------------------------
@@ -60,6 +65,9 @@ PROSE = (
     *("A B C", "[1, 2, 3]", "[[0, 1], [1]]", "['A', 'B']", "_ Q _ _", "(2*3", "2*3)", "f(x)", "sin x"),
     *("sin(x)", "ln(x)", "e**x", "E", "pi", "π*2", "|x|", "-(3)", "max(1, 2)", "7 % 4", "7 // 2", "1 = 1"),
     *("1 == 1", "2 < 3", "x = 3", "a and b", "3 # three", "3\n4", "(3\n+4)", "1;2", "x(x+1)", "0.1+0.2", ".5"),
+    *("0X1f", "0o17", "0b101", "0xg", "0b2", "0o8", "0x", "0x1_F", "0x1F + 1", "1__0", "1_", "1j", "2.5j", "1e", "1e+"),
+    *("0x1.8p3", "00", "0_0", "1.2.3", "1. 5", "1 .5", "0xFFFFFFFF", "0B11 * 0X10", "1E3", "1_0.5e1_0", "12L", "1f"),
+    *("2 * * 3", "7 / / 2", "1 = = 1", "2 < = 3", "1 ! = 2", "5 !", "5 ! !", "2*\t*3", "- - 3", "+ - 3", "2 * *3"),
     *("5.", "10**20", "2**0.5", "sqrt(2)**2", "I*I", "factorial(4)", "1e400", "2x", "abs(-3)"),
 )
 
@@ -241,7 +249,7 @@ def test_a_formula_of_no_bounded_size_ends_at_once(text: str) -> None:
 def test_no_event_of_evaluation_is_raised_while_answers_are_scored() -> None:
     """Python itself says so: exec() and eval() are audited. What modules do while they are imported does not count, nor
     that SymPy writes functions on monomials for so many variables."""
-    make("reasoning_gym").warm()  # type: ignore[attr-defined]
+    scorer().warm()
     entry = {name: entries(name)[0] for name in RULES}
     texts = [*PROSE, *(text.format(code=CODE) for text in EVASIONS), *(entry[name]["answer"] for name in RULES)]
     seen: list[str] = []
