@@ -20,12 +20,18 @@ def changes(info: Mapping[str, Any], config: RunConfig) -> dict[str, list[JSON]]
         return {"run.json": ["(does not say what the run began with)", _ABSENT]}
     found: dict[str, list[JSON]] = {}
     for part, values in now.items():
-        prefix = "" if part == "config" else f"{part}."
-        before, after = dict(_flat(info[part], prefix)), dict(_flat(values, prefix))
-        for key in sorted(before.keys() | after.keys()):
-            if _shown(before.get(key, _ABSENT)) != _shown(after.get(key, _ABSENT)):
-                found[key] = [before.get(key, _ABSENT), after.get(key, _ABSENT)]
+        found |= differences(info[part], values, "" if part == "config" else f"{part}.")
     return found
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, list[JSON]]:
+    """Dotted key -> what it was and what it is, where that is not the same."""
+    was, is_ = dict(_flat(before, prefix)), dict(_flat(after, prefix))
+    return {
+        key: [was.get(key, _ABSENT), is_.get(key, _ABSENT)]
+        for key in sorted(was.keys() | is_.keys())
+        if _shown(was.get(key, _ABSENT)) != _shown(is_.get(key, _ABSENT))
+    }
 
 
 def sentence(found: Mapping[str, list[JSON]]) -> str:

@@ -146,13 +146,16 @@ class RunConfig:
 class SuiteConfig:
     """The same run in several arms (dotted overrides of `base`), each over the same seeds.
 
-    `processes`: how many runs at a time (0: one for each core). `totals`: metrics summed over the rounds for the table.
+    `processes`: how many runs at a time (0: one for each core). `gpus`: how many GPUs each run takes and sees, where a
+    machine has some: a fraction of one, or whole ones; 0: all runs see all; null: 1, or 0 where every policy is
+    a table. `totals`: metrics summed over the rounds for the table.
     """
 
     name: str = "suite"
     output: str = "runs"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     processes: int = 0
+    gpus: float | None = None
     totals: list[str] = field(default_factory=list)
     base: RunConfig = field(default_factory=RunConfig)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -174,6 +177,10 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> SuiteConfig:
         missing = "arms" if not config.arms else "seeds"
         raise ConfigError(f"{path}: `{missing}` is empty: a suite compares at least one arm over at least one seed")
     check_path("name", config.name)
+    if config.processes < 0 or not 0 <= (config.gpus or 0) <= 64:
+        raise ConfigError(
+            f"processes must be at least 0 and gpus lie between 0 and 64, got {config.processes} and {config.gpus}"
+        )
     twice = [seed for seed in config.seeds if config.seeds.count(seed) > 1]
     if twice:
         raise ConfigError(f"{path}: seed {twice[0]} stands twice in `seeds`: its runs would be one and the same")

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learners.numerics import environment
+from learners.placement import showing
+from learners.resources import Supply
 from learners.run import lock
-from learners.run.config import SuiteConfig, to_yaml
+from learners.run.config import SuiteConfig, arm_config, load_suite, to_yaml
 from learners.run.directory import WARM_STARTS, RunDirectory
+from learners.run.growth import check_growth
 from learners.run.lock import locked
 from learners.run.results import SuiteResults, read_run, read_suite, run_path
+from learners.run.slots import Slots
 from learners.sealed import write_whole
-from mutual_env.errors import ConfigError, StorageError, UnknownNameError
+from mutual_env.errors import StorageError, UnknownNameError
 
 POLL_SECONDS = 0.25
 LONGEST_RUN_SECONDS = 24 * 3600.0
@@ -64,6 +68,7 @@ class _Member:
     arm: str
     seed: int
     path: Path
+    rounds: int
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
     failure: str = ""
@@ -74,10 +79,13 @@ class _Member:
 
     @property
     def finished(self) -> bool:
+        """Of as many rounds as the suite asks for now."""
         try:
-            return RunDirectory(self.path).read_info().get("status") == "finished"
+            info = RunDirectory(self.path).read_info()
         except StorageError:
             return False
+        config = info.get("config")
+        return info.get("status") == "finished" and (not isinstance(config, dict) or config["rounds"] >= self.rounds)
 
     def progress(self) -> Progress:
         state = "failed" if self.failure else "running" if self.process else "waiting"
@@ -99,7 +107,8 @@ def run_suite(
     another time."""
     root = Path(config.output) / config.name
     arms, seeds = (only or Chosen()).of(config)
-    members = [_Member(arm, seed, run_path(config, arm, seed)) for seed in seeds for arm in arms]
+    rounds = {arm: arm_config(config, arm, seeds[0]).rounds for arm in arms}
+    members = [_Member(arm, seed, run_path(config, arm, seed), rounds[arm]) for seed in seeds for arm in arms]
     with locked(root, make=True):
         if replace and (root / SUITE).is_file():
             _clear(root)
@@ -115,19 +124,29 @@ def _run_all(
     config: SuiteConfig, members: Sequence[_Member], arguments: Sequence[str], watch: WatchSuite | None
 ) -> None:
     processes = config.processes or os.cpu_count() or 1
-    waiting = [member for member in members if not member.finished]
-    running: list[_Member] = []
+    waiting = {f"{member.arm}/{member.seed}": member for member in members if not member.finished}
+    slots = Slots(waiting, processes, _gpus(config), Supply.local())
+    running: dict[str, _Member] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < processes:
-                running.append(waiting.pop(0))
-                _start(running[-1], arguments, _environment(config, processes))
+            for name, gpus in slots.next():
+                running[name] = waiting.pop(name)
+                _start(running[name], arguments, {**_environment(config, processes), **showing(gpus)})
             time.sleep(POLL_SECONDS)
-            running = [member for member in running if not _ended(member)]
+            for name in [name for name, member in running.items() if _ended(member)]:
+                del running[name]
+                slots.give_back(name)
             if watch is not None:
                 watch([member.progress() for member in members])
     finally:
-        _stop(running)
+        _stop(list(running.values()))
+
+
+def _gpus(config: SuiteConfig) -> float:
+    """That a run takes, where there are some."""
+    if config.gpus is not None:
+        return config.gpus
+    return float(any(policy.learner != "tabular" for policy in config.base.policies.values()))
 
 
 def _clear(root: Path) -> None:
@@ -141,10 +160,11 @@ def _clear(root: Path) -> None:
 
 
 def keep_config(root: Path, config: SuiteConfig) -> Path:
-    """The suite's own copy of its configuration; one of another configuration is not written over."""
+    """The suite's own copy of its configuration; one of another configuration is not written over, but for more seeds,
+    arms and rounds."""
     kept, resolved = root / SUITE, to_yaml(config)
     if kept.is_file() and kept.read_text() != resolved:
-        raise ConfigError(f"{root} holds a suite of another configuration: give --replace, or another `name`")
+        check_growth(root, load_suite(kept), config)
     write_whole(kept, resolved)
     return kept
 
@@ -160,8 +180,9 @@ def _environment(config: SuiteConfig, processes: int) -> dict[str, str]:
 
 
 def _start(member: _Member, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """`arguments` name the suite's own copy of its configuration: what becomes of the original does not matter."""
-    command = [sys.executable, "-m", "learners.cli", "train", *arguments, f"--arm={member.arm}"]
+    """`arguments` name the suite's own copy of its configuration: what becomes of the original does not matter. Nor do
+    modules in the working directory (`-P`), which may have names like ours."""
+    command = [sys.executable, "-P", "-m", "learners.cli", "train", *arguments, f"--arm={member.arm}"]
     command += [f"--seed={member.seed}", "--quiet", "--continue", f"--parent={os.getpid()}"]
     member.path.parent.mkdir(parents=True, exist_ok=True)
     with member.log.open("ab") as log:

@@ -1,0 +1,113 @@
+"""A suite grows without being run again, shares GPUs out, and minds nothing that lies in the working directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from learners.cli import main
+from learners.resources import Supply
+from learners.resources.demand import Node
+from learners.run.slots import Slots
+from mutual_env.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SUITE = """
+name: s
+seeds: [0]
+base:
+  rounds: 3
+  env: {id: mutual/arithmetic-v0, group_size: 2, prompts_per_round: 2, options: {digits: 1}}
+  policies: {ada: {learner: tabular, options: {tokenizer: {kind: char, alphabet: "0123456789+="}}}}
+  evaluation: {every: 2, prompts: 4}
+arms: {alone: {}}
+"""
+
+
+def suite_file(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    (path / "suite.yaml").write_text(SUITE + f"output: {path}\n")
+    return path / "suite.yaml"
+
+
+def metrics(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("metrics.jsonl"))}
+
+
+def test_seeds_arms_and_rounds_are_added_to_a_finished_suite_and_only_what_is_missing_is_run(tmp_path: Path) -> None:
+    file = str(suite_file(tmp_path / "grown"))
+    assert main(["suite", file, "--quiet"]) == 0
+    finished = tmp_path / "grown" / "s" / "alone" / "seed_0" / "metrics.jsonl"
+    before = finished.stat().st_mtime_ns
+    more = ["seeds=[0,7]", "arms.sgt={sharing.strategy: sgt}"]
+    assert main(["suite", file, *more, "--quiet"]) == 0
+    assert finished.stat().st_mtime_ns == before
+    assert main(["suite", file, *more, "base.rounds=5", "--quiet"]) == 0
+    whole = str(suite_file(tmp_path / "whole"))
+    assert main(["suite", whole, *more, "base.rounds=5", "--quiet"]) == 0
+    assert metrics(tmp_path / "grown") == metrics(tmp_path / "whole")
+    assert len(metrics(tmp_path / "whole")) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["base.env.group_size=3"], "base.env.group_size: 2, now 3"),
+        (["base.rounds=2"], "base.rounds: 3, now 2"),
+        (["seeds=[1]"], "without seed 0"),
+        (["arms.alone={rounds: 2}"], "arms.alone.rounds: '(nothing)', now 2"),
+        (["base.rounds=400000"], "Raise record.megabytes with the rounds"),
+    ],
+)
+def test_a_suite_whose_runs_would_be_others_is_refused_with_what_is_different(
+    tmp_path: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = suite_file(tmp_path)
+    assert main(["suite", str(file), "--quiet"]) == 0
+    kept = (tmp_path / "s" / "suite.yaml").read_bytes()
+    capsys.readouterr()
+    assert main(["suite", str(file), *words, "--quiet"]) == 2
+    assert sentence in capsys.readouterr().err
+    assert (tmp_path / "s" / "suite.yaml").read_bytes() == kept
+
+
+def machine(gpus: int) -> Supply:
+    return Supply((Node("here", 8.0, gpus),))
+
+
+def test_runs_go_on_at_once_on_gpus_of_their_own() -> None:
+    slots = Slots(["a", "b", "c"], 8, 1.0, machine(2))
+    assert dict(slots.next()) == {"a": (0,), "b": (1,)}
+    assert slots.next() == []
+    slots.give_back("a")
+    assert slots.next() == [("c", (0,))]
+
+
+def test_several_share_a_gpu_where_they_take_a_fraction_and_one_takes_several_whole() -> None:
+    assert sorted(gpus for _, gpus in Slots("abcde", 8, 0.5, machine(2)).next()) == [(0,), (0,), (1,), (1,)]
+    assert dict(Slots("ab", 8, 2.0, machine(4)).next()) == {"a": (0, 1), "b": (2, 3)}
+    with pytest.raises(ConfigError, match="gpus=3"):
+        Slots("ab", 8, 3.0, machine(2))
+
+
+def test_without_gpus_or_where_none_is_asked_for_processes_are_what_counts() -> None:
+    for slots in (Slots("abc", 2, 1.0, machine(0)), Slots("abc", 2, 0.0, machine(2))):
+        assert slots.next() == [("a", None), ("b", None)]
+        slots.give_back("b")
+        assert slots.next() == [("c", None)]
+
+
+def test_a_folder_of_our_name_in_the_working_directory_breaks_nothing(tmp_path: Path) -> None:
+    for name in ("learners", "sharing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not ours')")
+    command = [sys.executable, "-P", "-m", "learners.cli", "suite", str(suite_file(tmp_path)), "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
