@@ -67,10 +67,10 @@ def test_a_suite_is_run_in_parts(suite: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_suite_of_another_configuration_is_not_written_over(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["suite", str(suite), "base.rounds=1", "seeds=[0]"]) == 0
-    assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]"]) == 2
+    assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]"]) == 0
+    assert main(["suite", str(suite), "base.rounds=1", "seeds=[0]"]) == 2
     assert "holds a suite of another configuration: give --replace" in capsys.readouterr().err
-    assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]", "--replace"]) == 0
+    assert main(["suite", str(suite), "base.rounds=1", "seeds=[0]", "--replace"]) == 0
 
 
 def test_a_run_that_fails_ends_the_suite_with_its_last_words(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
