@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from learners.report.plan_report import as_picture, as_report, bound_share, some
+from learners.report.plan_report import as_json, as_picture, as_report, bound_share, some
 from learners.resources import Needs, Rounds
 from learners.resources.estimate import Estimate
 from learners.resources.plan import Plan, make_plan, parse_devices
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--devices", type=parse_devices, default=None, help="e.g. 2x8:80 (default: the configuration's)"
     )
     parser.add_argument("--rounds", type=int, default=2, help="how many rounds to lay out (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON, leases included")
     parser.add_argument("--picture", type=Path, default=None, help="write the timeline to this SVG file")
 
 
@@ -40,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     places = check(config, here=False, supply=args.devices)
     places = places.as_measured(read_spans(args.like) if args.like is not None else [])
     plan = make_plan(places.demands, places.supply, Rounds(args.rounds, places.staleness))
+    if args.json:
+        print(json.dumps(as_json(plan, places.untimed()), indent=1))
+        return 0 if plan.fits else 1
     return show(plan, places.untimed(), args.picture, places.estimates)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accept-changes", action="store_true", help="go on with runs although versions or exchanges changed"
     )
     parser.add_argument("--quiet", action="store_true", help="print the comparison alone")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON, and nothing on the way")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,14 +46,19 @@ def run(args: argparse.Namespace) -> int:
         print(to_yaml(config), end="")
         return 0
     began = time.monotonic()
-    with SuiteProgress(config, quiet=args.quiet) as progress:
+    with SuiteProgress(config, quiet=args.quiet or args.json) as progress:
         only = Chosen(args.arm, args.seed)
         results = run_suite(config, replace=args.replace, accept_changes=args.accept_changes, watch=progress, only=only)
-    console = Console()
-    console.print(comparison(results))
-    console.print(curves(results))
     report = write_suite_report(results)
-    console.print(f"{time.monotonic() - began:.0f} s in all; report: {report}", highlight=False)
+    if args.json:
+        print(
+            json.dumps({**json.loads(results.as_json()), "failures": results.failures, "report": str(report)}, indent=1)
+        )
+    else:
+        console = Console()
+        console.print(comparison(results))
+        console.print(curves(results))
+        console.print(f"{time.monotonic() - began:.0f} s in all; report: {report}", highlight=False)
     for failure in results.failures:
         print(f"error: {failure}", file=sys.stderr)
     return 1 if results.failures else 0

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from learners.numerics import begin_again, environment
 from learners.report import write_run_report
 from learners.report.progress import RunProgress
 from learners.run.check import check
-from learners.run.config import RunConfig, arm_config, changed, is_suite, load_run, load_suite, to_yaml
+from learners.run.config import RunConfig, arm_config, as_mapping, changed, is_suite, load_run, load_suite, to_yaml
 from learners.run.directory import RunDirectory
 from learners.run.ending import end_with
 from learners.run.longer import MAY_GROW
+from learners.run.results import read_run
 from learners.run.shipped import config_file
 from learners.run.trackers import TrackedRun
 from learners.run.training import Result, resume, train
 from mutual_env.errors import ConfigError
-from mutual_env.types import Metrics
+from mutual_env.types import JSON, Metrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arm", help="of a suite: the arm to run")
     parser.add_argument("--seed", type=int, help="of a suite: the seed to run it with")
     parser.add_argument("--quiet", action="store_true", help="print nothing on the way")
+    parser.add_argument("--json", action="store_true", help="print what came of it as JSON, and nothing on the way")
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # of a suite: end with this process
 
 
@@ -55,18 +58,19 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is not None:
         config = _resumed(args)
         _settle(args, config)
-        return _finish(_resume(args.resume, args, config), args.quiet)
+        return _finish(_resume(args.resume, args, config), args)
     config = _config(args)
     _settle(args, config)
     check(config)
     if args.dry_run:
-        print(to_yaml(config), end="")
+        print(json.dumps(as_mapping(config), indent=1) if args.json else to_yaml(config).rstrip())
         return 0
     path = Path(config.output) / config.name
     if args.go_on and RunDirectory(path).info.exists():
-        return _finish(_resume(path, args, config), args.quiet)
-    with RunProgress(config, quiet=args.quiet) as progress:
-        return _finish(train(config, replace=args.replace, listeners=[progress, _Begun(args)]), args.quiet)
+        return _finish(_resume(path, args, config), args)
+    with RunProgress(config, quiet=args.quiet or args.json) as progress:
+        result = train(config, replace=args.replace, listeners=[progress, _Begun(args)])
+    return _finish(result, args)
 
 
 def _resumed(args: argparse.Namespace) -> RunConfig:
@@ -106,7 +110,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 def _resume(path: Path, args: argparse.Namespace, config: RunConfig) -> Result:
     """`config`: what the run is asked to be."""
-    with RunProgress(config, quiet=args.quiet) as progress:
+    with RunProgress(config, quiet=args.quiet or args.json) as progress:
         return resume(path, config, accept_changes=args.accept_changes, listeners=[progress, _Begun(args)])
 
 
@@ -126,10 +130,27 @@ class _Begun:
         pass
 
 
-def _finish(result: Result, quiet: bool) -> int:
+def _finish(result: Result, args: argparse.Namespace) -> int:
+    report = write_run_report(result.directory)
+    if args.json:
+        print(json.dumps(_as_json(result, report), indent=1))
+        return 0
     for refused in result.refused:
         print(f"note: an earlier checkpoint was used: {refused}")
-    report = write_run_report(result.directory)
-    if not quiet:
+    if not args.quiet:
         print(f"{result.rounds} rounds in {result.directory}; report: {report}")
     return 0
+
+
+def _as_json(result: Result, report: Path) -> dict[str, JSON]:
+    """`evaluations`: the last of each policy and measure."""
+    run = read_run(result.directory)
+    last = {policy: {key: curve[-1][1] for key, curve in of.items()} for policy, of in run.evaluations.items()}
+    return {
+        "directory": str(result.directory),
+        "rounds": result.rounds,
+        "seconds": run.seconds,
+        "report": str(report),
+        "refused": list(result.refused),
+        "evaluations": last,
+    }

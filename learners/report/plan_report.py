@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 from learners.report.gantt import as_svg, as_text, seconds
 from learners.resources.demand import GIB, Demand, Supply
@@ -12,6 +13,7 @@ from learners.resources.plan import Plan
 from learners.resources.record import Span, UsageRecord
 from learners.resources.remedy import describe, describe_nodes
 from learners.resources.simulate import Simulation
+from mutual_env.types import JSON
 
 SHOWN = 16  # devices or policies listed in full
 
@@ -39,6 +41,22 @@ def as_report(plan: Plan, width: int = 72) -> str:
         as_text(result.spans, width),
     ]
     return "\n".join(lines)
+
+
+def as_json(plan: Plan, assumed: Sequence[str] = ()) -> dict[str, JSON]:
+    """The plan as data. `assumed`: phases of unknown duration; seconds are in proportion only where there are some."""
+    said: dict[str, JSON] = {"fits": plan.fits, "misfits": list(plan.misfits), "assumed": list(assumed)}
+    result = plan.simulation
+    if result is not None:
+        said |= {
+            "makespan": result.makespan,
+            "bound": result.bound,
+            "serial": result.serial,
+            "utilisation": result.record.utilisation(),
+            "longest_wait": result.longest_wait,
+            "leases": [asdict(span) for span in result.spans],
+        }
+    return said
 
 
 def bound_share(result: Simulation, supply: Supply, estimates: Mapping[str, Estimate]) -> float:
