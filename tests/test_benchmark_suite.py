@@ -1,4 +1,4 @@
-"""Benchmarks of parts: anybody's learner by the suite that measures ours, held to ratios that another machine can keep."""
+"""Benchmarks of parts: anybody's learner by the suite that measures ours, held to ratios that a machine can keep."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
 from benchmarks.evidence.results import Family, result_file
 from benchmarks.figures import DATA
-from learners.evaluation.comparison import Difference
+from learners.evaluation.comparison import Difference, holm
+from learners.evaluation.measures import scipy_stats
 
 DOCS = DATA.parent.parent
 FAMILIES = ("letters", "retries", "sums", "triple")
@@ -92,9 +94,13 @@ def _headline(families: Mapping[str, Family]) -> str:
 
 def headline(families: Mapping[str, Family]) -> list[str]:
     """The sentences that the README may say too."""
-    by_state: dict[str, list[str]] = {}
+    asked: dict[str, dict[str, list[str]]] = {}
     for verdict in verdicts(families):
-        by_state.setdefault(verdict.says, []).append(f"{verdict.hypothesis.name} for {verdict.policy}")
+        asked.setdefault(verdict.says, {}).setdefault(verdict.hypothesis.question, []).append(verdict.policy)
+    by_state = {
+        state: [f"{question} ({', '.join(policies)})" for question, policies in of.items()]
+        for state, of in asked.items()
+    }
     words = {
         "holds": "Holds",
         "contradicted": "The opposite holds",
@@ -102,7 +108,7 @@ def headline(families: Mapping[str, Family]) -> list[str]:
         "unfinished": "Unfinished, and so without a verdict",
         "not run": "Not run (yet)",
     }
-    return [f"{word}: {', '.join(by_state[key])}." for key, word in words.items() if key in by_state]
+    return [f"{word}: {'; '.join(by_state[key])}." for key, word in words.items() if key in by_state]
 
 
 def _expected_and_found(found: list[Verdict]) -> str:
@@ -215,3 +221,33 @@ def _p(value: float) -> str:
 
 def _wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def in_readme(families: Mapping[str, Family]) -> list[str]:
+    """What the first screen says of the letters family: differences of SGT, its controls, and skill by skill."""
+    family = families["letters"]
+    at_end = {(row.arm, row.policy): row for row in differences(family, at_the_end(family))}
+    seeds = min(len(family.seeds(arm)) for arm in ("sgt", "grpo"))
+    overall = ", ".join(f"{p} {_interval(at_end['sgt', p])}" for p in family.policies)
+    placebo = ", ".join(f"{p} {_interval(at_end['placebo-prompt', p])}" for p in family.policies)
+    pooled = ", ".join(f"{p} {_interval(at_end['naive-pooling', p])}" for p in family.policies)
+    return [
+        f"Over {seeds} paired seeds, SGT minus GRPO in overall accuracy: {overall}",
+        f"with a placebo, a peer's success on another prompt: {placebo}",
+        f"with pooling and no correction: {pooled}",
+        *headline(families),
+    ]
+
+
+def quickstart_says(results: Mapping[str, Any]) -> list[str]:
+    """SGT minus alone, skill by skill, over the quickstart's own seeds: paired t, Holm over policies and skills."""
+    rows = [row for row in results["rows"] if row["measure"] != "accuracy"]
+    tested = []
+    for row in rows:
+        d = np.array(row["after"]["sgt"]) - np.array(row["after"]["alone"])
+        tested.append((row, d, float(scipy_stats().ttest_1samp(d, 0.0).pvalue)))
+    corrected = holm([p for _, _, p in tested])
+    return [
+        f"{row['policy']}, {row['measure'].removeprefix('accuracy/')}: {d.mean():+.2f} (p = {p:.3f})"
+        for (row, d, _), p in zip(tested, corrected, strict=True)
+    ]
