@@ -13,11 +13,22 @@ from mutual_env.types import JSON
 from sharing.analysis.bandit import chi_square
 from sharing.analysis.claims import baselines, headline, pooled_authors, rescues
 from sharing.analysis.closed_form import Options
-from sharing.analysis.plane import STARVED, Placed, Point, analyse, lengths_sweep, starved, sweep
+from sharing.analysis.plane import (
+    STARVED,
+    Placed,
+    Point,
+    analyse,
+    chunks_sweep,
+    divergent_sweep,
+    lengths_sweep,
+    starved,
+    sweep,
+)
 
 READERS = tuple(10.0**exponent for exponent in (-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.2, -0.1))
 PEERS = (0.1, 0.5, 0.9)
-CHECKED = (Point(0.6, 0.3, 1), Point(0.6, 0.3, 64))
+CHECKED = (Point(0.6, 0.3, 1), Point(0.6, 0.3, 64, divergent=16, chunk=4))
+RESPONSES = {"divergent": divergent_sweep(), "chunks": chunks_sweep(), "lengths": lengths_sweep()}
 SIGNIFICANT_DIGITS = 6
 
 
@@ -28,7 +39,10 @@ def compute(size: int, draws: int, steps: int, options: Options) -> dict[str, JS
         "options": _plain(asdict(options)),
         "agreement": _plain(asdict(shipped_agreement(CHECKED, size, draws, options))),
         "sweep": as_rows(analyse(sweep(steps), size, options), size, options),
-        "lengths": as_rows(analyse(lengths_sweep(), size, options), size, options, by_context=False),
+        **{
+            name: as_rows(analyse(points, size, options), size, options, by_context=False)
+            for name, points in RESPONSES.items()
+        },
         "claims": {
             "headline": headline(size, options),
             "authors": _columns([asdict(a) for a in pooled_authors(200, size, options)]),

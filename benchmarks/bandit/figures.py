@@ -36,6 +36,7 @@ LOOKS: dict[str, Look] = {
     "prp unclipped": Look("PRP, no clip", "#e9a3ad", "o", 1.4),
     "xgrpo": Look("XGRPO", "#1d6fb8", "o", 2.4),
     "sgt": Look("SGT", "#2a9d6f", "o", 2.4),
+    "auto": Look("auto", "#00897b", "D", 1.6),
     "graft": Look("GRAFT", "#7b4fb5", "s", 1.3),
     "hacpo": Look("HACPO", "#8d6a4a", "s", 1.3),
     "ftis": Look("F-TIS", "#e07b39", "s", 1.3),
@@ -316,34 +317,33 @@ def _sgt_panel(axis: Any, rows: Sequence[Mapping[str, float]], starved_below: fl
     axis.set_ylabel("length of the expected update")
 
 
-# -- response length --------------------------------------------------------------------------------------------------
+# -- what a response is made of ---------------------------------------------------------------------------------------
+
+_PANELS = (
+    ("divergent", "divergent", "tokens that carry the disagreement, of 64"),
+    ("chunks", "chunk", "of these 64, how many are compared as one chunk"),
+    ("lengths", "tokens", "tokens in a response, 4 of which carry the disagreement"),
+)
 
 
 def lengths(data: Data) -> Any:
-    """Support and stability against the length of responses, at full disagreement."""
-    figure, axes = plotting().subplots(1, 2, figsize=(15.5, 4.9), layout="constrained")
-    rows = sorted(data["lengths"], key=lambda row: row["tokens"])
-    tokens = [row["tokens"] for row in rows]
-    for axis, key in zip(axes, ("support", "stability"), strict=True):
+    """Support at full disagreement against what a response is made of."""
+    figure, axes = plotting().subplots(1, 3, figsize=(17.5, 4.9), sharey=True, layout="constrained")
+    for letter, axis, (sweep, key, label) in zip("abc", axes, _PANELS, strict=True):
+        rows = sorted(data[sweep], key=lambda row: row[key])
+        places = [row[key] for row in rows]
         for name, look in LOOKS.items():
-            values = [row["strategies"][name][key] for row in rows]
-            axis.plot(
-                tokens,
-                values,
-                color=look.colour,
-                linewidth=look.width,
-                marker=look.marker,
-                markersize=5,
-                label=look.label,
-            )
+            values = [row["strategies"][name]["support"] for row in rows]
+            how = {"color": look.colour, "linewidth": look.width, "marker": look.marker, "label": look.label}
+            axis.plot(places, values, markersize=5, **how)
         axis.set_xscale("log", base=2)
-        axis.set_xticks(tokens, [str(t) for t in tokens])
-        axis.set_xlabel("tokens in a response")
-        axis.set_title(f"{'ab'[key == 'stability']}: {key.capitalize()} at full disagreement")
+        axis.set_xticks(places, [str(place) for place in places])
+        axis.set_xlabel(label)
+        axis.set_title(f"{letter}: Support at full disagreement")
         axis.grid(color=GRID, linewidth=0.8)
     axes[0].set_yscale("symlog", linthresh=0.02)
     axes[0].set_yticks(
         [-0.3, -0.1, -0.02, 0, 0.02, 0.1, 0.3, 1], ["−0.3", "−0.1", "−0.02", "0", "0.02", "0.1", "0.3", "1"]
     )
-    axes[1].legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes[2].legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

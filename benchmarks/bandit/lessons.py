@@ -55,8 +55,11 @@ def _slope(
     lesson: Lesson, context: Context, agents: Mapping[str, int], arm: int, author: int, aligned: bool
 ) -> float | None:
     """-d loss / d log π of one response, in units of its whole score; None: dropped or masked."""
-    log_A = np.log(context.policies_AK[:, arm]) / context.tokens
-    old, anchor, weight, pull = float(log_A[0]), float(log_A[0]), lesson.weight, 0.0
+    whole_A = np.log(context.policies_AK[:, arm])
+    log_A, mean_A = whole_A / context.units, whole_A / context.tokens
+    # What is compared with nobody is a token by itself.
+    old = float(whole_A[0]) / (context.units if loss_of(lesson.loss).needs.anchor else context.places)
+    anchor, weight, pull = old, lesson.weight, 0.0
     match lesson.correction:
         case AuthorPolicy():
             anchor = float(log_A[author])
@@ -64,14 +67,14 @@ def _slope(
                 return None
         case AuthorWeight(ratio_cap=cap, max_kl=bound):
             log_ratio = old - float(log_A[author])
-            kl = context.tokens * (math.exp(log_ratio) - 1.0 - log_ratio)
+            kl = context.units * (math.exp(log_ratio) - 1.0 - log_ratio)
             if not aligned or (lesson.advantage <= 0.0 and kl > bound):
                 return None
             weight *= min(math.exp(log_ratio), cap)
         case AuthorMean():
-            anchor = float(log_A[author])
+            old, anchor = float(mean_A[0]), float(mean_A[author])
         case CompatibilityGate(floor=floor, cap=cap, power=power):
-            s = math.exp(old - float(log_A[author]))
+            s = math.exp(float(mean_A[0] - mean_A[author]))
             if s <= floor:
                 return None
             weight *= min(s, cap) ** power

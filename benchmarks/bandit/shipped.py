@@ -28,6 +28,7 @@ SHIPPED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "prp": ("prp", {}),
     "prp unclipped": ("prp", {"clip_low": np.inf, "clip_high": np.inf}),
     "sgt": ("sgt", {}),
+    "auto": ("auto", {}),
     "graft": ("graft", {"stored": True}),
     "hacpo": ("hacpo", {}),
     "ftis": ("ftis", {}),
@@ -86,12 +87,13 @@ class BanditEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo
 
     def _group(self, row: int, arms: Sequence[int]) -> Group:
         tokens = self.context.tokens
-        log_K = np.log(self.context.policies_AK[row]) / tokens
+        carries_T = np.arange(tokens) < self.context.places
+        log_KT = np.log(self.context.policies_AK[row])[:, None] * carries_T / self.context.places
         return tuple(
             Experience(
                 self._task,
                 self.possible_agents[row],
-                Completion(f"{arm}#{index}", np.full(tokens, arm), np.full(tokens, log_K[arm]), "stop", 0, TOKENIZER),
+                Completion(f"{arm}#{index}", np.full(tokens, arm), log_KT[arm], "stop", 0, TOKENIZER),
                 self._verdict(int(arm)),
                 self.round,
             )

@@ -27,8 +27,10 @@ class Context:
     `residual_K`   probability that a copy of this arm, carried between the reader's tokenizer and another agent's, has
                    no exact chunk: a peer's copy is then masked where its author's log-probability would be needed, and
                    a teacher has no opinion of it. The verifier's reward is not affected.
-    `tokens`       a response is this many tokens of equal log-probability: a token's ratio is the response's to the
-                   power 1/tokens, and a token carries 1/tokens of the response's score
+    `tokens`       how many a response has
+    `divergent`    how many of them carry the choice, each with as much of the response's log-probability and score; the
+                   others follow from these with certainty under every policy (0: all carry it)
+    `chunk`        how many of those that carry it are compared as one, because the author's tokens are so much longer
     """
 
     name: str
@@ -36,8 +38,14 @@ class Context:
     correct_K: Bools
     residual_K: Floats
     tokens: int = 1
+    divergent: int = 0
+    chunk: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.divergent <= self.tokens or self.chunk < 1 or self.places % self.chunk:
+            raise InvalidInputError(
+                f"Context: of {self.tokens} tokens {self.divergent} cannot carry the choice in chunks of {self.chunk}"
+            )
         arms = self.policies_AK.shape[-1]
         for field in ("correct_K", "residual_K"):
             if getattr(self, field).shape != (arms,):
@@ -56,9 +64,27 @@ class Context:
         return np.eye(self.reader_K.size) - self.reader_K
 
     @property
+    def places(self) -> int:
+        """How many tokens carry the choice."""
+        return self.divergent or self.tokens
+
+    @property
+    def units(self) -> int:
+        """In how many chunks these are compared."""
+        return self.places // self.chunk
+
+    @property
     def ratios_AK(self) -> Floats:
-        """Token ratio of reader to author, (π/β)^(1/tokens). Row 0 is exactly 1."""
-        return np.asarray(np.exp((np.log(self.reader_K) - np.log(self.policies_AK)) / self.tokens), dtype=np.float64)
+        """Ratio of reader to author on a chunk that carries choice, (π/β)^(1/units). Row 0 is exactly 1."""
+        return self._ratios(self.units)
+
+    @property
+    def mean_ratios_AK(self) -> Floats:
+        """The geometric mean of token ratios, (π/β)^(1/tokens)."""
+        return self._ratios(self.tokens)
+
+    def _ratios(self, parts: int) -> Floats:
+        return np.asarray(np.exp((np.log(self.reader_K) - np.log(self.policies_AK)) / parts), dtype=np.float64)
 
     @property
     def success(self) -> float:
@@ -101,7 +127,15 @@ READER_AND_PEER: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-def contexts(disagreement: float, residual: float, *, agents: int = 2, tokens: int = 1) -> tuple[Context, ...]:
+def contexts(
+    disagreement: float,
+    residual: float,
+    *,
+    agents: int = 2,
+    tokens: int = 1,
+    divergent: int = 0,
+    chunk: int = 1,
+) -> tuple[Context, ...]:
     """The bandit at one point of the sweep.
 
     A peer's logits are (1-d) of the reader's and d of the table's: at d = 0 all agents are one policy, at d = 1 the
@@ -119,5 +153,6 @@ def contexts(disagreement: float, residual: float, *, agents: int = 2, tokens: i
             target = peer_logits if index % 2 else peer_logits[reversed_arms]
             rows.append((1.0 - disagreement) * reader_logits + disagreement * target)
         policies_AK = np.stack([softmax(row) for row in rows])
-        made.append(Context(name, policies_AK, CORRECT_K, np.full(CORRECT_K.size, residual), tokens))
+        residual_K = np.full(CORRECT_K.size, residual)
+        made.append(Context(name, policies_AK, CORRECT_K, residual_K, tokens, divergent, chunk))
     return tuple(made)

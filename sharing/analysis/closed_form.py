@@ -4,7 +4,7 @@ An update u is what one optimizer step adds to the reader's logits per unit of l
 of this one prompt: the mean over the policy-gradient samples that are trained on, plus the mean over cross-entropy
 samples, a response counting as one whatever its tokens. In all formulas r is the reward, p the reader's success
 probability, G the group size, n_a the successes in the group of agent a (the reader's is n), ∇ log π(y) = e_y - π,
-ρ = (π/β)^(1/tokens) the token ratio of reader and author, ε = 1e-6, and
+ρ = (π/β)^(1/units) the ratio of reader and author on a chunk, ε = 1e-6, and
 
     A(r; m, s) = (r - m) / (s + ε),      sd(m) = sqrt(m (1 - m)).
 """
@@ -182,22 +182,28 @@ def sgt(context: Context, size: int, options: Options) -> Moments:
     o = groups(context, size)
     reader = np.eye(o.sizes_A.size)[0]
     weight = normalised(own_mean(o))[:, None, :, None] * reader[:, None, None] / size
-    success_OAC = o.counts_OAC * REWARD_C * (1.0 - reader)[:, None]
+    return moments(o, weight, rescue_of(o), options.rescue_weight)
+
+
+def rescue_of(o: Outcomes) -> Floats:
+    """The chance that the rescue is a sample of this author and cell (O, A, C)."""
+    peers_A = 1.0 - np.eye(o.sizes_A.size)[0]
+    success_OAC = o.counts_OAC * REWARD_C * peers_A[:, None]
     total_O = success_OAC.sum(axis=(1, 2))
     rescue_O = (o.successes_OA[:, 0] == 0) & (total_O > 0)
-    pick_OAC = np.where(rescue_O[:, None, None], success_OAC / np.maximum(total_O, 1.0)[:, None, None], 0.0)
-    return moments(o, weight, pick_OAC, options.rescue_weight)
+    return np.where(rescue_O[:, None, None], success_OAC / np.maximum(total_O, 1.0)[:, None, None], 0.0)
 
 
 def graft(context: Context, size: int, options: Options) -> Moments:
     """Stored-peer form (no balancing across prompts). If n = 0 and 1 <= n_j < G, the reader's group is replaced:
 
-    u = 1/M Σ_j w(y) A(r; n_j/G, sd(n_j/G)) ∇ log π(y),   s = ρ,  w = 1[s > 0.8] min(s, 1),
+    u = 1/M Σ_j w(y) A(r; n_j/G, sd(n_j/G)) ∇ log π(y),   s = (π/β)^(1/tokens),  w = 1[s > 0.8] min(s, 1),
 
     M the samples with w > 0; else u_GRPO. The ratio is taken against π_old, so it is 1 here. Of several peers that
     qualify the one with the most successes gives, at a tie any of them.
     """
-    gate_AK = np.where(context.ratios_AK > options.gate_floor, np.minimum(context.ratios_AK, 1.0), 0.0)
+    s_AK = context.mean_ratios_AK
+    gate_AK = np.where(s_AK > options.gate_floor, np.minimum(s_AK, 1.0), 0.0)
     o = groups(context, size, (gate_AK > 0).astype(np.float64))
     n_OA = o.successes_OA
     usable_OA = np.where((n_OA >= 1) & (n_OA < size), n_OA, 0.0)
@@ -215,8 +221,8 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
     """A = A(r; b, sd(m)), m the pooled mean of r, b that of (P_k/P_j) r; b = m without spread, b = n/G if b > 1.
 
     own:   1/M A ∇ log π(y)
-    peers: 1/M (P_j/P_k) [0.8 <= s <= 1.0001] s^(1+α) A ∇ log π(y),  s = ρ: outside the bounds the clamp passes no
-    gradient.
+    peers: 1/M (P_j/P_k) [0.8 <= s <= 1.0001] s^(1+α) A ∇ log π(y),  s = (π/β)^(1/tokens): outside the bounds the clamp
+    passes no gradient.
     """
     o = groups(context, size)
     total = int(o.sizes_A.sum())
@@ -226,7 +232,7 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
     baseline_O = (o.successes_OA / weight_A).sum(axis=1) / total
     baseline_O = np.where(deviation(raw_O) > 0, np.where(baseline_O > 1.0, own_mean(o), baseline_O), raw_O)
     advantage_OC = advantage(baseline_O, deviation(raw_O) + EPSILON)
-    s = context.ratios_AK
+    s = context.mean_ratios_AK
     passed = (
         np.where((s >= options.hacpo_floor) & (s <= options.hacpo_cap), s ** (1.0 + options.hacpo_alpha), 0.0)
         * weight_A[:, None]
@@ -237,12 +243,12 @@ def hacpo(context: Context, size: int, options: Options) -> Moments:
 
 def ftis(context: Context, size: int, options: Options) -> Moments:
     """u = 1/M Σ_all min(ρ, C) A(r; n_a/G, sd(n_a/G)) ∇ log π(y), each sample against its author's group. A peer's
-    sample is trained on if it is right or its estimate of KL(β || π), tokens · (ρ - 1 - log ρ), is within the bound.
+    sample is trained on if it is right or its estimate of KL(β || π), units · (ρ - 1 - log ρ), is within the bound.
 
     (A right sample has A > 0 but in a group that is all right, where A is 0 and the bound decides who is counted in M:
     far from every number shown here.)
     """
-    kl_AK = context.tokens * (context.ratios_AK - 1.0 - np.log(context.ratios_AK))
+    kl_AK = context.units * (context.ratios_AK - 1.0 - np.log(context.ratios_AK))
     passes = np.where(context.correct_K | (kl_AK <= options.max_kl), 1.0, 0.0)
     passes[0] = 1.0
     o = groups(context, size, aligned(context) * passes)
@@ -254,7 +260,7 @@ def luffy(context: Context, size: int, options: Options) -> Moments:
     """A = r - m over the pooled group, no deviation.  Own: 1/M A ∇ log π.  Peers: 1/M A f'(π) π ∇ log π with
     f(x) = x/(x+γ), so that f'(x) x = γ x / (x+γ)², x the token's probability."""
     o = groups(context, size)
-    x = context.reader_K ** (1.0 / context.tokens)
+    x = context.reader_K ** (1.0 / context.places)
     slope_AK = np.tile(options.shaping * x / (x + options.shaping) ** 2, (o.sizes_A.size, 1))
     slope_AK[0] = 1.0
     return mean_over_trained(o, advantage(pooled_mean(o), 1.0)[:, None, :, None] * slope_AK[None, :, None, :])
@@ -276,7 +282,7 @@ def sapo(context: Context, size: int, options: Options) -> Moments:
 
 
 def trrd(context: Context, size: int, options: Options) -> Moments:
-    """u = 1/G Σ_own [not clipped] ρ A ∇ log π(y),   ρ = (π / (π_old^α π_T^(1-α)))^(1/tokens), a token's
+    """u = 1/G Σ_own [not clipped] ρ A ∇ log π(y),   ρ = (π / (π_old^α π_T^(1-α)))^(1/units), a chunk's
     π_T taken for no further from π_old than the limit; 1 where the teacher cannot be aligned. The KL to the reference
     is left out: it pulls to the reader's own past, not to a peer."""
     o = enumerate_outcomes(context, [size], 1.0 - context.residual_K[None])
@@ -305,6 +311,18 @@ def offline_distillation(context: Context, size: int, options: Options) -> Momen
     return moments(o, weight_OC[:, None, :, None] * only(1, context)[None, :, None, :])
 
 
+def auto(context: Context, size: int, options: Options) -> Moments:
+    """What `auto` does while it knows no author to be near: A of XGRPO where n > 0 and the peers solve no larger share,
+    of GRPO elsewhere; and SGT's rescue where n = 0."""
+    o = groups(context, size)
+    reader = np.eye(o.sizes_A.size)[0]
+    own_O, peers_O = own_mean(o), o.successes_OA[:, 1:].mean(axis=1) / size
+    shared_O = (own_O > 0) & (peers_O <= own_O)
+    baseline_O = np.where(shared_O, pooled_mean(o), own_O)
+    weight = normalised(baseline_O)[:, None, :, None] * reader[:, None, None] / size
+    return moments(o, weight, rescue_of(o), options.rescue_weight)
+
+
 STRATEGIES: dict[str, ExactUpdate] = {
     "independent": independent,
     "independent 2n": independent_2n,
@@ -312,6 +330,7 @@ STRATEGIES: dict[str, ExactUpdate] = {
     "prp": prp,
     "prp unclipped": prp_unclipped,
     "sgt": sgt,
+    "auto": auto,
     "graft": graft,
     "hacpo": hacpo,
     "ftis": ftis,

@@ -35,9 +35,13 @@ class Point:
     disagreement: float
     residual: float
     tokens: int
+    divergent: int = 0
+    chunk: int = 1
 
     def contexts(self) -> tuple[Context, ...]:
-        return contexts(self.disagreement, self.residual, tokens=self.tokens)
+        return contexts(
+            self.disagreement, self.residual, tokens=self.tokens, divergent=self.divergent, chunk=self.chunk
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,19 @@ def sweep(steps: int = 5, lengths: Sequence[int] = (1, 64)) -> tuple[Point, ...]
     return (*points, *(Point(1.0, i / steps, tokens) for tokens in lengths for i in range(1, steps + 1)))
 
 
-def lengths_sweep(lengths: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256)) -> tuple[Point, ...]:
-    """Response length alone, at full disagreement."""
-    return tuple(Point(1.0, 0.0, tokens) for tokens in lengths)
+def divergent_sweep(counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64), tokens: int = 64) -> tuple[Point, ...]:
+    """How many tokens of a response carry the disagreement, at full disagreement."""
+    return tuple(Point(1.0, 0.0, tokens, count) for count in counts)
+
+
+def chunks_sweep(sizes: Sequence[int] = (1, 4, 16, 64), tokens: int = 64) -> tuple[Point, ...]:
+    """How many of them are compared as one, where all carry it."""
+    return tuple(Point(1.0, 0.0, tokens, tokens, size) for size in sizes)
+
+
+def lengths_sweep(lengths: Sequence[int] = (4, 8, 16, 32, 64, 128, 256), divergent: int = 4) -> tuple[Point, ...]:
+    """Response length alone: so many tokens carry the disagreement, the others follow from them."""
+    return tuple(Point(1.0, 0.0, tokens, divergent) for tokens in lengths)
 
 
 def starved(where: Sequence[Context], size: int, options: Options) -> tuple[str, ...]:

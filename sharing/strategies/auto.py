@@ -26,9 +26,9 @@ WasLearnt: TypeAlias = Callable[[str, str], bool | None]
 class Auto(SharingWrapper):
     """For each prompt one of four, by the reader's successes n_k, its peers' n_j, and how near an author is:
 
-    0 < n_k < G   XGRPO where the peers together do no better than the reader: their rewards steady its baseline;
-                  GRPO where they do better, because a baseline from above makes noise
-    n_k = G       GRPO, which is nothing
+    n_k > 0       XGRPO where the peers together do no better than the reader: their rewards steady its baseline, and
+                  say that a group that is all right is not what everybody does; GRPO where they do better, because a
+                  baseline from above makes noise
     n_k = 0       nobody else solved it: GRPO; somebody did: a rescue by one verified success (cross-entropy, `weight`
                   λ), or a graft of the peer's whole group where that author is near enough
 
@@ -127,8 +127,7 @@ class Auto(SharingWrapper):
         own, peers = pool.own, list(pool.peers.items())
         moments = Moments.of(rewards_of(own))
         theirs = successes(pool.lent)
-        is_mixed = successes(own) < len(own)
-        if not peers or not is_mixed or theirs * len(own) > successes(own) * len(pool.lent):
+        if not peers or theirs * len(own) > successes(own) * len(pool.lent):
             return "grpo", self._against(own, moments)
         weights = [(self._trust.at(reader, author), rewards_of(group)) for author, group in peers]
         return "xgrpo", self._against(own, moments.with_peers(weights))

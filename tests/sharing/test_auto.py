@@ -47,7 +47,8 @@ def one(own: list[str], peer: list[str], *, near: bool = False, **options: Any) 
         (MIXED, FAILED, False, "xgrpo"),  # a peer that does no better steadies the baseline
         (MIXED, MIXED, True, "xgrpo"),
         (MIXED, BETTER, True, "grpo"),  # one that does better is noise
-        (SOLVED, MIXED, True, "grpo"),
+        (SOLVED, MIXED, True, "xgrpo"),
+        (SOLVED, SOLVED, True, "xgrpo"),  # which is nothing, as GRPO is
         (FAILED, FAILED, True, "grpo"),  # nobody knows
         (FAILED, BETTER, False, "rescue"),  # not known to be near
         (FAILED, BETTER, True, "graft"),

@@ -27,7 +27,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollouts:
-    """What was sampled (arms, rewards), and per token: the reader's, the author's and the teacher's log-probability."""
+    """What was sampled (arms, rewards), and per chunk: the reader's, the author's and the teacher's log-probability."""
 
     context: Context
     arms_DAG: Rows
@@ -49,7 +49,7 @@ def draw(context: Context, size: int, draws: int, generator: np.random.Generator
     agents = context.policies_AK.shape[0]
     columns = [generator.choice(row.size, size=(draws, size), p=row) for row in context.policies_AK]
     arms_DAG = np.stack(columns, axis=1)
-    log_AK = np.log(context.policies_AK) / context.tokens
+    log_AK = np.log(context.policies_AK) / context.units
     return Rollouts(
         context,
         arms_DAG,
@@ -154,9 +154,23 @@ def graft(s: Rollouts, options: Options) -> Floats:
     tie_break = s.generator.random(score.shape) * 0.5
     source = np.where(replaced, (score + tie_break).argmax(axis=1), 0)
     from_source = np.arange(wins.shape[1])[None, :, None] == source[:, None, None]
-    s_ratio = np.exp(s.reader_DAG - s.author_DAG)
+    s_ratio = mean_ratio(s)
     gate = np.where(s_ratio > options.gate_floor, np.minimum(s_ratio, 1.0), 0.0)
     return average(gate * own_advantage(s), from_source & (gate > 0))
+
+
+def mean_ratio(s: Rollouts) -> Floats:
+    """exp(mean log π - mean log β) over all tokens."""
+    return np.asarray(np.exp((s.reader_DAG - s.author_DAG) * s.context.units / s.context.tokens))
+
+
+def auto(s: Rollouts, options: Options) -> Floats:
+    own, others = s.rewards_DAG[:, :1], s.rewards_DAG[:, 1:]
+    mine, theirs = own.mean(axis=(1, 2)), others.mean(axis=(1, 2))
+    shares = (mine > 0) & (theirs <= mine)
+    credit = np.where(shares[:, None, None], pool_advantage(s), own_advantage(s))
+    rescue = one_of((s.rewards_DAG == 1.0) & ~by_reader(s) & (mine == 0)[:, None, None], s.generator)
+    return average(credit, by_reader(s)) + options.rescue_weight * rescue
 
 
 def hacpo(s: Rollouts, options: Options) -> Floats:
@@ -168,7 +182,7 @@ def hacpo(s: Rollouts, options: Options) -> Floats:
     mean = np.where(mean > 1.0, s.rewards_DAG[:, 0].mean(axis=1), mean)
     mean, std = np.where(every.std(axis=1) > 0, mean, every.mean(axis=1)), every.std(axis=1)
     credit = standardised(s.rewards_DAG, mean[:, None, None], std[:, None, None])
-    ratio = np.exp(s.reader_DAG - s.author_DAG)
+    ratio = mean_ratio(s)
     inside = (ratio >= options.hacpo_floor) & (ratio <= options.hacpo_cap)
     borrowed = np.where(inside, ratio * ratio**options.hacpo_alpha, 0.0) / to_reader
     weights = np.where(by_reader(s), 1.0, borrowed) * credit
@@ -177,14 +191,14 @@ def hacpo(s: Rollouts, options: Options) -> Floats:
 
 def ftis(s: Rollouts, options: Options) -> Floats:
     log_ratio = s.reader_DAG - s.author_DAG
-    kl = s.context.tokens * (np.exp(log_ratio) - log_ratio - 1.0)
+    kl = s.context.units * (np.exp(log_ratio) - log_ratio - 1.0)
     credit = own_advantage(s)
     kept = by_reader(s) | (s.aligned_DAG & ((credit > 0) | (kl <= options.max_kl)))
     return average(np.minimum(np.exp(log_ratio), options.ratio_cap) * credit, kept)
 
 
 def luffy(s: Rollouts, options: Options) -> Floats:
-    x, gamma = np.exp(s.reader_DAG), options.shaping
+    x, gamma = np.exp(s.reader_DAG * s.context.units / s.context.places), options.shaping
     shaped = gamma / (x + gamma) ** 2 * x
     weights = np.where(by_reader(s), 1.0, shaped) * pool_advantage(s, scale=False)
     return average(weights, np.ones(weights.shape, dtype=np.bool_))
@@ -225,6 +239,7 @@ SIMULATED: dict[str, SampleWeights] = {
     "prp": prp,
     "prp unclipped": prp_unclipped,
     "sgt": sgt,
+    "auto": auto,
     "graft": graft,
     "hacpo": hacpo,
     "ftis": ftis,

@@ -7,14 +7,15 @@ from benchmarks.bandit.agreement import compare
 from mutual_env.seeding import generator
 from sharing.analysis.bandit import contexts
 from sharing.analysis.closed_form import STRATEGIES, Options
-from sharing.analysis.plane import lengths_sweep, sweep
+from sharing.analysis.plane import chunks_sweep, divergent_sweep, lengths_sweep, sweep
 from tests.sharing.analysis.simulation import agree, simulate
 
 OPTIONS = Options()
 
 
 def test_simulation_and_closed_form_agree_at_every_point_of_the_sweep() -> None:
-    points = tuple(dict.fromkeys((*sweep(), *lengths_sweep())))
+    responses = (*divergent_sweep((1, 4, 16)), *chunks_sweep((4, 16)), *lengths_sweep((8, 32, 256)))
+    points = (*sweep(), *responses)
     found = agree(points, 8, 500, OPTIONS)
     assert found.comparisons == len(points) * 8 * len(STRATEGIES) * 6  # 8 contexts, 5 components and one length
     assert found.worst <= 1.0

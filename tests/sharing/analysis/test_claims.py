@@ -6,7 +6,7 @@ import pytest
 from sharing.analysis.bandit import CORRECT_K, Context, chi_square, contexts, softmax
 from sharing.analysis.claims import baselines, headline, pair, pooled_authors, rescues, score_chi_square
 from sharing.analysis.closed_form import STRATEGIES, Options, independent, prp, prp_unclipped, sgt, xgrpo
-from sharing.analysis.plane import Point, analyse, starved
+from sharing.analysis.plane import Point, alignment, analyse, chunks_sweep, divergent_sweep, lengths_sweep, starved
 
 OPTIONS = Options()
 
@@ -127,6 +127,65 @@ def test_the_rescue_ends_with_what_no_peer_solves() -> None:
     context = pair(1e-5, 1e-9)
     added_K = sgt(context, 8, OPTIONS).mean_K - independent(context, 8, OPTIONS).mean_K
     assert np.linalg.norm(added_K) < 1e-8
+
+
+# -- what a response is made of ---------------------------------------------------------------------------------------
+
+
+def support(points: tuple[Point, ...], *names: str) -> dict[str, list[float]]:
+    placed = analyse(points, 8, OPTIONS)
+    return {name: [placed[point][name].support for point in points] for name in names}
+
+
+def test_what_matters_to_a_ratio_is_how_many_tokens_carry_the_disagreement() -> None:
+    found = support(divergent_sweep((1, 2, 4, 8, 16, 64)), "prp", "graft", "sgt")
+    assert found["prp"] == pytest.approx([0.023, 0.045, 0.131, 0.201, 0.222, 0.261], abs=5e-4)
+    assert max(found["sgt"]) - min(found["sgt"]) < 1e-12
+    assert max(found["graft"]) - min(found["graft"]) < 1e-12  # a mean over 64 tokens, however few of them differ
+
+
+def test_length_alone_changes_nothing_but_the_gates_that_take_a_mean_over_it() -> None:
+    found = support(lengths_sweep((4, 32, 256)), "prp", "ftis", "trrd", "kd-rl", "luffy", "sapo", "sgt", "auto")
+    for name, values in found.items():
+        assert max(values) - min(values) < 1e-12, name
+    gated = support(lengths_sweep((16, 64)), "graft", "hacpo")
+    assert gated["graft"][0] < 0.0 < 0.2 < gated["graft"][1]
+
+
+def test_a_chunk_of_all_tokens_has_the_exact_ratio_again() -> None:
+    whole, exact = support(chunks_sweep((64,)), "prp", "kd-rl", "trrd"), support((Point(1.0, 0.0, 1),), "prp", "kd-rl")
+    for name, values in exact.items():
+        assert whole[name] == pytest.approx(values, abs=1e-12)
+    finer = support(chunks_sweep((1, 4, 16)), "prp")["prp"]
+    assert finer == pytest.approx(support(divergent_sweep((64, 16, 4)), "prp")["prp"], abs=1e-12)
+
+
+# -- auto -------------------------------------------------------------------------------------------------------------
+
+
+def test_auto_takes_of_each_prompt_the_better_of_what_it_chooses_from() -> None:
+    where = named(1.0)
+    stability = {}
+    for name in ("independent", "xgrpo", "sgt", "auto"):
+        exact = {c.name: STRATEGIES[name](c, 8, OPTIONS) for c in where.values()}
+        stability[name] = {p: alignment([exact[p]], where[p].growth_K) for p in where}
+    for prompt in ("contested", "reader ahead", "peer ahead", "reader only", "rescue", "faint rescue"):
+        best = max(stability[name][prompt] for name in ("independent", "xgrpo", "sgt"))
+        assert stability["auto"][prompt] >= best - 0.025, prompt
+    placed = analyse((Point(1.0, 0.0, 1),), 8, OPTIONS)[Point(1.0, 0.0, 1)]
+    assert placed["auto"].stability > max(placed[name].stability for name in ("independent", "xgrpo", "sgt")) + 0.01
+    assert placed["auto"].support > 0.95 * placed["sgt"].support
+
+
+def test_grafts_pay_only_above_the_sample_size_at_which_auto_asks_for_them() -> None:
+    # The chunk weights' effective sample size under the author, and which way a graft leads on the two rescues.
+    for tokens in (8, 16, 20, 24, 32, 64, 128):
+        for name in ("rescue", "faint rescue"):
+            context = named(1.0, tokens=tokens)[name]
+            author_K, ratio_K = context.policies_AK[1], context.ratios_AK[1]
+            size = float((author_K @ ratio_K) ** 2 / (author_K @ ratio_K**2))
+            if size >= 0.995:
+                assert STRATEGIES["graft"](context, 8, OPTIONS).mean_K @ context.growth_K > 0.1
 
 
 # -- what else the bandit shows ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from sharing.analysis.closed_form import STRATEGIES, Options, independent, prp, 
 from sharing.analysis.outcomes import compositions, enumerate_outcomes, moments
 from tests.sharing.analysis.enumerated import enumerated_moments, options_for, tiny
 
-NEEDS_UNIFORM_CHOICE = {"sgt", "sapo", "graft"}  # among peers who are not exchangeable: see test_agreement
+NEEDS_UNIFORM_CHOICE = {"sgt", "auto", "sapo", "graft"}  # among peers who are not exchangeable: see test_agreement
 
 
 @pytest.mark.parametrize("tokens", [1, 3])

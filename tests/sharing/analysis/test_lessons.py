@@ -13,10 +13,12 @@ from sharing.analysis.bandit import Bools, Context, contexts
 from tests.sharing.analysis.simulation import draw
 
 
-@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize(("tokens", "divergent", "chunk"), [(1, 0, 1), (5, 0, 1), (7, 4, 1), (7, 4, 2)])
 @pytest.mark.parametrize("strategy", SHIPPED)
-def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(strategy: str, tokens: int) -> None:
-    for context in contexts(0.7, 0.4, tokens=tokens):
+def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(
+    strategy: str, tokens: int, divergent: int, chunk: int
+) -> None:
+    for context in contexts(0.7, 0.4, tokens=tokens, divergent=divergent, chunk=chunk):
         rollouts = draw(context, 6, 3, generator("lessons", strategy, context.name))
         wrapper = shipped(strategy, context, 6)
         for arms_AG, aligned_AG in zip(rollouts.arms_DAG, rollouts.aligned_DAG, strict=True):
@@ -26,29 +28,37 @@ def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(strategy: 
 
 
 def learnt(lessons: tuple[Lesson, ...], context: Context, aligned_AG: Bools) -> Floats:
-    """-∇ of one optimizer step's loss, times T: a token carries 1/T of a score, a response counts as one."""
+    """-∇ of one optimizer step's loss, times T: a response counts as one, and a token that carries the choice has its
+    part of the score."""
     made = [example_of(lesson, context, aligned_AG) for lesson in lessons]
     kept = [(lesson, example) for lesson, example in zip(lessons, made, strict=True) if isinstance(example, Example)]
     total = np.zeros(context.reader_K.size)
     for (lesson, example), scale in zip(kept, scales([example for _, example in kept]), strict=True):
         arm = arm_of(lesson.experience)
-        old = np.full(context.tokens, np.log(context.reader_K[arm]) / context.tokens)
+        old = spread(np.log(context.reader_K[arm]), context)
         _, gradient = example_loss(example, old, old if example.anchor is None else example.anchor)
-        total -= scale * gradient.sum() * context.scores_KK[arm]
+        share = gradient[: context.places].sum() / context.places
+        total -= scale * context.tokens * share * context.scores_KK[arm]
     return total
+
+
+def spread(log_probability: float, context: Context) -> Floats:
+    """Over the tokens that carry the choice; the others are certain."""
+    return np.where(np.arange(context.tokens) < context.places, log_probability / context.places, 0.0)
 
 
 def example_of(lesson: Lesson, context: Context, aligned_AG: Bools) -> Example | Drop:
     """The lesson through the learners' correction, an unaligned copy having no exact token."""
     row = int(lesson.experience.author.removeprefix("agent_"))
     aligned = bool(aligned_AG[row, int(lesson.experience.completion.text.split("#")[1])])
-    log_A = np.log(context.policies_AK[:, arm_of(lesson.experience)]) / context.tokens
+    log_AT = [spread(whole, context) for whole in np.log(context.policies_AK[:, arm_of(lesson.experience)])]
     ids, prompt = np.arange(context.tokens, dtype=np.int32), np.zeros(1, dtype=np.int32)
     exact = np.full(context.tokens, aligned or row == 0)
-    author = np.full(context.tokens, log_A[row])
-    chunks = np.where(exact, ids, -1)
-    draft = Draft(lesson, prompt, ids, author, float(log_A[row]), exact, chunks, is_borrowed=row != 0)
+    author = log_AT[row]
+    numbers = np.where(ids < context.places, ids // context.chunk, ids)
+    chunks = np.where(exact, numbers, -1) if row else ids
+    draft = Draft(lesson, prompt, ids, author, float(author.mean()), exact, chunks, is_borrowed=row != 0)
     taught = isinstance(lesson.correction, TeacherMixture | TeacherDivergence)
-    teacher = np.full(context.tokens, log_A[1] if aligned else np.nan)
-    old = np.full(context.tokens, log_A[0])
-    return correct(draft, Scores(old, Taught(teacher, np.where(aligned, ids, -1)) if taught else None))
+    teacher = log_AT[1] if aligned else np.full(context.tokens, np.nan)
+    known = Taught(teacher, np.where(aligned, numbers, -1)) if taught else None
+    return correct(draft, Scores(log_AT[0], known))

@@ -14,7 +14,7 @@ from sharing.analysis.closed_form import STRATEGIES, Options
 from tests.sharing.analysis.enumerated import tiny
 from tests.sharing.analysis.simulation import SIMULATED, draw, updates
 
-DRAWN = {"sgt"}
+DRAWN = {"sgt", "auto"}
 
 
 def test_every_strategy_of_the_analysis_has_its_shipped_one() -> None:
