@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_damaged_data_sets_are_read_or_refused_in_a_sentence() -> None:
-    command = [sys.executable, "-m", "tests.hostile.fuzz_data", "--cases", "120", "--seconds", "20"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    command = [sys.executable, "-m", "tests.hostile.fuzz_data", "--cases", "120"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = {line.strip().partition(" ")[2] for line in done.stdout.splitlines()}
     assert outcomes == {f"{kind}: {outcome}" for kind in KINDS for outcome in ("read", "refused")}

@@ -19,8 +19,8 @@ ASKED = ({"role": "user", "content": "hi"},)
 
 
 def test_damaged_tokenizers_are_read_or_refused_in_a_sentence() -> None:
-    command = [sys.executable, "-m", "tests.hostile.fuzz_tokenizers", "--cases", "100", "--seconds", "40"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
+    command = [sys.executable, "-m", "tests.hostile.fuzz_tokenizers", "--cases", "40"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-500:]
     assert "refused" in done.stdout
 

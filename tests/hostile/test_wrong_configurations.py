@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_wrong_configurations_are_accepted_or_refused_in_a_sentence_and_leave_nothing() -> None:
-    command = [sys.executable, "-m", "tests.hostile.fuzz_config", "--cases", "40", "--seconds", "40"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    command = [sys.executable, "-m", "tests.hostile.fuzz_config", "--cases", "40"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = {line.strip().partition(" ")[2] for line in done.stdout.splitlines()}
     assert {f"{kind}: refused" for kind in KINDS} <= outcomes

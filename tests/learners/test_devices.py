@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from learners.placement import placed
-from learners.torch.model import _device
+from learners.torch.model import device_of
 from mutual_env.errors import InvalidInputError
 
 torch = pytest.importorskip("torch")
@@ -30,15 +30,15 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_policy_computes_on_the_gpu_that_it_was_given(name: str, gpus: tuple[int, ...] | None, device: str) -> None:
     with placed(gpus):
-        assert str(_device(name)) == device
+        assert str(device_of(name)) == device
 
 
 @pytest.mark.usefixtures("four_gpus")
 def test_a_gpu_that_was_given_to_somebody_else_is_refused() -> None:
     with placed((2,)), pytest.raises(InvalidInputError, match=r"device 'cuda:1' is not what `resources` gives.*\[2\]"):
-        _device("cuda:1")
+        device_of("cuda:1")
 
 
 def test_without_cuda_a_policy_with_a_gpu_computes_on_the_cpu() -> None:
     with placed((0,)):
-        assert str(_device("auto")) == "cpu"
+        assert str(device_of("auto")) == "cpu"
