@@ -77,6 +77,7 @@ class TorchLearner:
         self.sampling = options.sampling(tokenizer)
         self._conversations = ContextCache(options.conversation_mb if self._model.is_resumable else 0)
         self._version = 0
+        self._loads = 0
         self._away = False  # in the machine's memory instead of the device's
         self._torn = False  # an update failed between two of its optimizer steps: the weights are no version's
 
@@ -106,6 +107,11 @@ class TorchLearner:
     def device(self) -> str:
         """What it computes on."""
         return str(self._model.device)
+
+    @property
+    def weights_stamp(self) -> tuple[int, int]:
+        """Changes whenever the weights do: checkpoints loaded, optimizer steps taken."""
+        return self._loads, self._optimizer.steps
 
     @property
     def max_sequence(self) -> int | None:
@@ -179,6 +185,7 @@ class TorchLearner:
     def load(self, directory: Path) -> None:
         self._conversations.clear()
         self.restore()
+        self._loads += 1
         self._version = storage.load(directory, self._model, self._optimizer, self._tokenizer.fingerprint)
         self._torn = False
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from learners.sampling import Sample, Sampling
+from mutual_env.errors import TrainingError
 from mutual_env.types import Ids
 
 if TYPE_CHECKING:
@@ -30,6 +31,18 @@ def request(sampling: Sampling, seed: int) -> dict[str, object]:
         "ignore_eos": True,
         "logprobs": 0,
     }
+
+
+class EngineDiedError(TrainingError):
+    """The engine's process is gone. The trainer's weights are intact."""
+
+
+@runtime_checkable
+class Revivable(Protocol):
+    """An engine that can be started anew."""
+
+    def revive(self) -> None:
+        """It then knows the weights of the model directory only."""
 
 
 class SamplingEngine(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import queue
@@ -16,7 +17,7 @@ import numpy as np
 
 from learners.placement import gpus_here, shown
 from learners.sampling import Sample, Sampling
-from learners.vllm.engine import Transport, Weights, request
+from learners.vllm.engine import EngineDiedError, Transport, Weights, request
 from mutual_env.errors import DeadlineExceededError, MissingExtraError, TrainingError
 from mutual_env.types import Ids
 
@@ -36,12 +37,15 @@ class LocalEngine:
 
     def __init__(self, path: str | Path, transport: Transport, *, timeout: float = 3600.0, **arguments: Any) -> None:
         vllm = import_vllm()
+        if transport.backend == "ipc":  # handles of CUDA memory are classes, which vLLM's messages refuse by themselves
+            os.environ.setdefault("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
         from vllm.config import WeightTransferConfig
 
-        self._parameters = vllm.SamplingParams
+        self._make, self._parameters = vllm.LLM, vllm.SamplingParams
         self._transport = transport
         self._timeout = timeout
-        settings = {
+        self._gpus = gpus_here()
+        self._settings = {
             "model": str(path),
             "skip_tokenizer_init": True,
             "trust_remote_code": False,
@@ -50,11 +54,22 @@ class LocalEngine:
             "weight_transfer_config": WeightTransferConfig(backend=transport.backend),
             **arguments,
         }
-        with shown(gpus_here()):
-            self._llm = vllm.LLM(**settings)
         self.can_sleep = bool(arguments.get("enable_sleep_mode", False))
+        self._start()
+
+    def _start(self) -> None:
+        with shown(self._gpus):
+            self._llm = self._make(**self._settings)
         self._client = _LocalClient(self._llm)
         self._calls = Caller("vllm-engine")
+
+    def revive(self) -> None:
+        """Another engine process in the place of one that died. It knows the weights of the model directory only."""
+        self._calls.close()
+        self._transport.close()
+        with contextlib.suppress(Exception):  # a boundary: what is left of the dead one
+            self._llm.llm_engine.engine_core.shutdown()
+        self._start()
 
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
@@ -105,8 +120,8 @@ class LocalEngine:
         return bool(getattr(getattr(core, "resources", None), "engine_dead", False))
 
 
-def _died() -> TrainingError:
-    return TrainingError(
+def _died() -> EngineDiedError:
+    return EngineDiedError(
         "vLLM's engine process died; the trainer's weights are intact. Was it out of memory? Lower "
         "gpu_memory_utilization, kv_cache_memory_bytes or max_num_seqs, and resume the run"
     )

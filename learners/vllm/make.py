@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from learners import registry
 from learners.registry import takes, tried_by, wraps
@@ -19,6 +19,15 @@ from mutual_env.errors import InvalidInputError, MissingExtraError
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
+
+class ServerOptions(TypedDict, total=False):
+    """Of a client of servers."""
+
+    concurrency: int
+    timeout: float
+    can_sleep: bool
+
+
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
 
 
@@ -28,6 +37,7 @@ def try_vllm(
     name: str = "",
     trainer: str = "torch",
     server: str = "",
+    server_options: ServerOptions | None = None,
     transport: str = "file",
     transport_options: Mapping[str, Any] | None = None,
     engine: Mapping[str, Any] | None = None,
@@ -37,8 +47,9 @@ def try_vllm(
     """What can be said of the arguments without an engine."""
     if not server and importlib.util.find_spec("vllm") is None:
         raise MissingExtraError.of("learner 'vllm' (without `server`)", "vllm")
-    if server and not server.startswith(("http://", "https://")):
-        raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {server!r}")
+    for url in _urls(server):
+        if not url.startswith(("http://", "https://")):
+            raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {url!r}")
     check_transport(transport)
     registry.check(trainer, {"path": path, **options})
 
@@ -52,6 +63,7 @@ def make_vllm(
     name: str = "vllm",
     trainer: str = "torch",
     server: str = "",
+    server_options: ServerOptions | None = None,
     transport: str = "file",
     transport_options: Mapping[str, Any] | None = None,
     engine: Mapping[str, Any] | None = None,
@@ -60,8 +72,9 @@ def make_vllm(
 ) -> VllmSampled:
     """Learner `trainer` with its own options, sampled by vLLM on the model directory at `path`.
 
-    `server` is the URL of a running one, whose key is read from the environment (VLLM_API_KEY); empty: an engine in
-    this program, with vLLM's own arguments in `engine` (`dtype`, `max_model_len`, `gpu_memory_utilization`, ...).
+    `server` is the URL of a running one, or several between commas, whose key is read from the environment
+    (VLLM_API_KEY), with `server_options` (`concurrency` at each, `timeout`, `can_sleep`); empty: an engine in this
+    program, with vLLM's own arguments in `engine` (`dtype`, `max_model_len`, `gpu_memory_utilization`, ...).
     """
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
@@ -69,7 +82,12 @@ def make_vllm(
     carrier = make_transport(transport, **(transport_options or {}))
     chosen: SamplingEngine
     if server:
-        chosen = ServerEngine(server, carrier, api_key=os.environ.get("VLLM_API_KEY", ""))
+        key = os.environ.get("VLLM_API_KEY", "")
+        chosen = ServerEngine(_urls(server), carrier, api_key=key, **(server_options or {}))
     else:
         chosen = LocalEngine(path, carrier, **(engine or {}))
     return VllmSampled(learner, chosen, sampling)
+
+
+def _urls(server: str) -> list[str]:
+    return [url.strip() for url in server.split(",") if url.strip()]

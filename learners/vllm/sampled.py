@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from learners.example import Example
 from learners.protocol import Learner, Movable, longest_sequence
-from learners.sampling import Sampling, asked_for
-from learners.vllm.engine import SamplingEngine, Sleeps, Weights
+from learners.sampling import Sample, Sampling, asked_for
+from learners.vllm.engine import EngineDiedError, Revivable, SamplingEngine, Sleeps, Weights
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
@@ -29,10 +29,12 @@ class ExportsWeights(Protocol):
 class VllmSampled:
     """A learner whose `act` goes to a vLLM engine; everything else is the learner's own.
 
-    The engine gets the learner's weights at the start, after each update and after `load`, so a completion's
-    `policy_version` is always the version of the weights that wrote it. The seed of a sample is derived as every
-    learner derives it; the numbers drawn from it are vLLM's, so samples differ from those of the learner's own sampler,
-    and their last digits may depend on what else vLLM computes at the same time.
+    The engine gets the learner's weights at the start, after each update that changed them (where the learner says
+    so, by `weights_stamp`) and after `load`, so a completion's `policy_version` is always the version of the weights
+    that wrote it. An engine in this program that dies while it samples is started again once, and given the weights
+    again. The seed of a sample is derived as every learner derives it; the numbers drawn from it are vLLM's, so
+    samples differ from those of the learner's own sampler, and their last digits may depend on what else vLLM
+    computes at the same time.
     """
 
     def __init__(self, learner: Learner, engine: SamplingEngine, sampling: Sampling) -> None:
@@ -45,6 +47,7 @@ class VllmSampled:
         self._exporter: ExportsWeights = learner
         self._engine = engine
         self._sampling = sampling
+        self._sent: object = None  # which weights the engine has, if that is known
         self._asleep: tuple[str, ...] = ()  # of SLEEPING, what the engine has no memory for now
         self.sync()
 
@@ -69,10 +72,22 @@ class VllmSampled:
         self._wake_up()
         prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self.tokenizer)
         flat = [ids for ids in prompt_ids for _ in range(n)]
-        samples = self._engine.sample(flat, [s for seeds in seeds_PG for s in seeds], self._sampling)
+        samples = self._sample(flat, [s for seeds in seeds_PG for s in seeds])
         whole = [sample.up_to_end(self._sampling.endings) for sample in samples]
         completions = [sample.completion(self.tokenizer, self.version) for sample in whole]
         return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompts))]
+
+    def _sample(self, prompts: Sequence[Ids], seeds: Sequence[int]) -> list[Sample]:
+        """Once more on another engine, where it dies: the same weights and seeds."""
+        try:
+            return self._engine.sample(prompts, seeds, self._sampling)
+        except EngineDiedError:
+            if not isinstance(self._engine, Revivable):
+                raise
+            self._engine.revive()
+            self._sent, self._asleep = None, ()
+            self.sync()
+            return self._engine.sample(prompts, seeds, self._sampling)
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         return self._learner.score(prompt_ids, response_ids)
@@ -97,9 +112,14 @@ class VllmSampled:
         self._wake_up()
 
     def sync(self) -> None:
-        """Give the engine the learner's present weights."""
+        """Give the engine the learner's present weights, unless it has them."""
+        stamp = getattr(self._learner, "weights_stamp", None)
+        if stamp is not None and stamp == self._sent:
+            self._wake_up()
+            return
         self._wake_up("weights")  # room for the cache is made when the old weights are gone
         self._engine.load_weights(self._exporter.export_weights(), self._learner.version)
+        self._sent = stamp
         self._wake_up()
 
     def save(self, directory: Path) -> None:
@@ -116,6 +136,7 @@ class VllmSampled:
         if isinstance(self._engine, Sleeps) and self._engine.can_sleep and not self._asleep:
             self._engine.sleep(level)
             self._asleep = SLEEPING
+            self._sent = self._sent if level == 1 else None
 
     def _wake_up(self, *tags: str) -> None:
         wanted = [tag for tag in self._asleep if not tags or tag in tags]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import secrets
@@ -9,11 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +28,8 @@ from mutual_env.types import Ids
 
 
 class ServerEngine:
-    """A client of a running server. `concurrency` requests are under way at a time; each call has `timeout` seconds.
+    """A client of a running server, or of several of the same model (`url`: one, or a list), among which samples are
+    dealt. `concurrency` requests are under way at each at a time; each call has `timeout` seconds.
 
     The server must run with VLLM_SERVER_DEV_MODE=1, which its weight-update routes need, with processed
     log-probabilities and with the transport's backend: `Server` starts one so. `can_sleep`: it was started with
@@ -37,7 +40,7 @@ class ServerEngine:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         transport: Transport,
         *,
         api_key: str = "",
@@ -47,20 +50,25 @@ class ServerEngine:
     ) -> None:
         if transport.backend == "ipc":
             raise ConfigError("transport 'ipc' cannot reach a server: it would unpickle it; use 'file' or 'nccl'")
+        if transport.backend == "nccl" and not isinstance(url, str) and len(url) > 1:
+            raise ConfigError("transport 'nccl' reaches one server: use 'file' for several")
         if concurrency < 1:
             raise InvalidInputError(f"concurrency must be at least 1, got {concurrency}")
-        self._http = _Http(url.rstrip("/"), api_key, timeout)
+        urls = [url] if isinstance(url, str) else list(url)
+        if not urls:
+            raise InvalidInputError("server is empty: give the URL of at least one")
+        self._servers = [_Http(one.rstrip("/"), api_key, timeout) for one in urls]
         self._transport = transport
         self.can_sleep = can_sleep
-        self._client = _ServerClient(self._http)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="vllm-request")
-        self._model = str(self._http.get("/v1/models")["data"][0]["id"])
+        self._client = _ServerClient(self._servers)
+        self._threads = ThreadPoolExecutor(concurrency * len(urls), thread_name_prefix="vllm-request")
+        self._models = [str(one.get("/v1/models")["data"][0]["id"]) for one in self._servers]
 
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
         futures = [
-            self._threads.submit(self._complete, prompt, request(sampling, seed))
-            for prompt, seed in zip(prompts, seeds, strict=True)
+            self._threads.submit(self._complete, index % len(self._servers), prompt, request(sampling, seed))
+            for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
         try:
             return [future.result() for future in futures]
@@ -70,30 +78,30 @@ class ServerEngine:
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Wait for what the server is writing, replace every weight, and forget what was cached under the old ones."""
-        self._http.post("/pause?mode=wait")
+        self._client.post("/pause?mode=wait")
         try:
             self._transport.send(self._client, weights, version)
-            if not self._http.post("/reset_prefix_cache")["success"]:
+            if not all(answer["success"] for answer in self._client.post("/reset_prefix_cache")):
                 raise TrainingError("the vLLM server could not empty its prefix cache after a weight update")
         finally:
-            self._http.post("/resume")
+            self._client.post("/resume")
 
     def sleep(self, level: int) -> None:
         """1: weights go to the machine's memory, 2: they are forgotten; the cache is forgotten in both."""
-        self._http.post(f"/sleep?level={level}")
+        self._client.post(f"/sleep?level={level}")
 
     def wake_up(self, tags: Sequence[str]) -> None:
         """Memory for "weights", for the "kv_cache", or for both."""
-        self._http.post("/wake_up?" + "&".join(f"tags={tag}" for tag in tags))
+        self._client.post("/wake_up?" + "&".join(f"tags={tag}" for tag in tags))
 
     def close(self) -> None:
         """Let go of the server, which runs on. Safe to call twice."""
         self._threads.shutdown(cancel_futures=True)
         self._transport.close()
 
-    def _complete(self, prompt: Ids, parameters: Mapping[str, object]) -> Sample:
-        body = {"model": self._model, "prompt": prompt.tolist(), "return_token_ids": True, **parameters}
-        choice = self._http.post("/v1/completions", body)["choices"][0]
+    def _complete(self, server: int, prompt: Ids, parameters: Mapping[str, object]) -> Sample:
+        body = {"model": self._models[server], "prompt": prompt.tolist(), "return_token_ids": True, **parameters}
+        choice = self._servers[server].post("/v1/completions", body)["choices"][0]
         return Sample(
             np.array(choice["token_ids"], dtype=np.int32),
             np.array(choice["logprobs"]["token_logprobs"], dtype=np.float64),
@@ -157,33 +165,40 @@ class Server:
 
 
 class _ServerClient:
-    """The weight-sync routes of the server."""
+    """The weight-sync routes of all servers, one after the other: the weights are written once."""
 
-    def __init__(self, http: _Http) -> None:
-        self._http = http
+    def __init__(self, servers: Sequence[_Http]) -> None:
+        self._servers = servers
+
+    def post(self, route: str, body: Mapping[str, object] | None = None) -> list[Any]:
+        return [server.post(route, body) for server in self._servers]
 
     def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
-        self._http.post("/init_weight_transfer_engine", {"init_info": init_info})
+        self.post("/init_weight_transfer_engine", {"init_info": init_info})
 
     def start_weight_update(self) -> None:
-        self._http.post("/start_weight_update")
+        self.post("/start_weight_update")
 
     def update_weights(self, update_info: dict[str, object]) -> None:
-        self._http.post("/update_weights", {"update_info": update_info})
+        self.post("/update_weights", {"update_info": update_info})
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._http.post("/finish_weight_update", {"weight_version": weight_version})
+        self.post("/finish_weight_update", {"weight_version": weight_version})
 
 
 class _Http:
-    """JSON over HTTP to one server."""
+    """JSON over HTTP to one server, on a connection for each thread that is kept open."""
 
     def __init__(self, url: str, api_key: str, timeout: float) -> None:
-        self._url = url
+        parts = urllib.parse.urlsplit(url)
+        self._url, self._base = url, parts.path.rstrip("/")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connect = partial(kind, parts.hostname or "", parts.port, timeout=timeout)
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._timeout = timeout
+        self._own = threading.local()
 
     def get(self, route: str) -> Any:
         return self._send(route, None, "GET")
@@ -193,25 +208,48 @@ class _Http:
 
     def answers(self, route: str) -> bool:
         try:
-            with urllib.request.urlopen(self._url + route, timeout=self._timeout) as response:
-                return bool(response.status == 200)
-        except OSError:
+            self._send(route, None, "GET")
+        except (TrainingError, InvalidInputError, DeadlineExceededError):
             return False
+        return True
 
     def _send(self, route: str, body: Mapping[str, object] | None, method: str) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + route, data, self._headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as response:
-                content = response.read()
-        except urllib.error.HTTPError as error:
-            said = error.read()[:2000].decode("utf-8", "replace")
-            raise InvalidInputError(f"the vLLM server refused {method} {route} ({error.code}): {said}") from error
+            status, content = self._exchange(route, data, method)
         except TimeoutError as error:
+            self._forget()
             raise DeadlineExceededError(f"{method} {route} took over {self._timeout:.0f} s: raise `timeout`") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
+            self._forget()
             raise TrainingError(f"the vLLM server at {self._url} does not answer {route}: {error}") from error
+        if status >= 400:
+            said = content[:2000].decode("utf-8", "replace")
+            raise InvalidInputError(f"the vLLM server refused {method} {route} ({status}): {said}")
         return json.loads(content) if content else None
+
+    def _exchange(self, route: str, data: bytes | None, method: str) -> tuple[int, bytes]:
+        """Once more on a new connection, where the server has closed the one that was kept open meanwhile."""
+        kept = getattr(self._own, "connection", None)
+        if kept is None:
+            kept = self._own.connection = self._connect()
+        used = kept.sock is not None
+        try:
+            kept.request(method, self._base + route, data, self._headers)
+            answer = kept.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            kept.close()
+            if not used:
+                raise
+            kept.request(method, self._base + route, data, self._headers)
+            answer = kept.getresponse()
+        return answer.status, answer.read()
+
+    def _forget(self) -> None:
+        connection = getattr(self._own, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._own.connection = None
 
 
 def _flags(settings: Mapping[str, object]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from learners.aside import Aside
 from learners.vllm.engine import Transport, Weights, WeightSyncClient
 from learners.vllm.plugin import BACKEND
-from mutual_env.errors import InvalidInputError
+from mutual_env.errors import InvalidInputError, StorageError
 
 if TYPE_CHECKING:
     import torch
 
 MEMORY = Path("/dev/shm")
+MARGIN = 1 << 24
+"""Bytes that are left free there: Docker's own is 64 MB, shared with everything else in the container."""
 
 
 TRANSPORTS = ("file", "ipc", "nccl")
@@ -46,7 +49,7 @@ class FileTransport:
     backend = BACKEND
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        self._directory = Path(directory) if directory else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+        self._directory = Path(directory) if directory else None
         self._ready = False
 
     def send(self, client: WeightSyncClient, weights: Weights, version: int) -> None:
@@ -59,16 +62,26 @@ class FileTransport:
             client.finish_weight_update(str(version))
 
     def close(self) -> None:
-        """Nothing is held between transfers."""
+        """Nothing is held between transfers; another engine is introduced to the next."""
+        self._ready = False
 
     @contextmanager
     def _file(self, weights: Weights, version: int) -> Iterator[tuple[Path, int]]:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors = {name: tensor.to("cpu").contiguous() for name, tensor in untied(weights)}
-        with Aside("mutual-env-weights-", self._directory) as folder:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        directory = self._directory or roomy(size)
+        with Aside("mutual-env-weights-", directory) as folder:
             path = folder / f"version-{version}.safetensors"
-            save_file(tensors, path)
+            try:
+                save_file(tensors, path)
+            except (OSError, SafetensorError) as error:
+                raise StorageError(
+                    f"{size / 2**20:.0f} MiB of weights could not be written to {directory} ({error}): make it larger "
+                    "(docker run --shm-size), or name another place in transport_options.directory"
+                ) from error
             yield path, len(tensors)
 
 
@@ -87,15 +100,15 @@ class NativeTransport:
     def __init__(self, backend: str, rendezvous: Rendezvous | None = None) -> None:
         self.backend = backend
         self._rendezvous = rendezvous
-        self._source = _Source()
+        self._weights = _Tensors()
         self._trainer: Any = None
 
     def send(self, client: WeightSyncClient, weights: Weights, version: int) -> None:
-        self._source.tensors = dict(untied(weights))
+        self._weights.tensors = dict(untied(weights))
         if self._trainer is None:
             self._trainer = self._connect(client)
         self._trainer.send_weights()
-        self._source.tensors = {}
+        self._weights.tensors = {}
 
     def close(self) -> None:
         if self._trainer is not None:
@@ -103,9 +116,11 @@ class NativeTransport:
             self._trainer = None
 
     def _connect(self, client: WeightSyncClient) -> Any:
+        from vllm.distributed.weight_transfer.base import ModuleSource
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
-        return WeightTransferTrainerFactory.trainer_init(self._info(), client=client, source=self._source)
+        source = ModuleSource(self._weights)  # the library's own: what the next release adds to sources, it has
+        return WeightTransferTrainerFactory.trainer_init(self._info(), client=client, source=source)
 
     def _info(self) -> Any:
         if self._rendezvous is None:
@@ -118,19 +133,20 @@ class NativeTransport:
         return NCCLTrainerInitInfo(meeting.address, meeting.port, meeting.engine_workers + 1, rank=0)
 
 
-class _Source:
-    """What vLLM's trainer side reads: names, dtypes and shapes beforehand, then the tensors in the same order."""
+class _Tensors:
+    """What vLLM's own source of weights reads, as it reads a module."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
 
-    def metadata(self) -> list[Any]:
-        from vllm.distributed.weight_transfer.base import ParamMeta
-
-        return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()]
-
-    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def named_parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from self.tensors.items()
+
+
+def roomy(size: int) -> Path:
+    """Memory-backed storage, where the system has any with room for so many bytes; else the temporary folder."""
+    there = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > size + MARGIN
+    return MEMORY if there else Path(tempfile.gettempdir())
 
 
 def untied(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:

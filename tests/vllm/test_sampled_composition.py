@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,12 +15,12 @@ from learners import registry
 from learners.example import Example
 from learners.seeds import sample_seeds
 from learners.tabular import TabularLearner
-from learners.vllm import Sample, Sampling, VllmSampled, make_transport
-from learners.vllm.engine import Weights
+from learners.vllm import Sample, Sampling, VllmSampled, make_transport, transport
+from learners.vllm.engine import EngineDiedError, Weights
 from learners.vllm.server import _flags
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, UnknownNameError
-from mutual_env.types import Ids
+from mutual_env.types import Ids, Metrics
 from tokenizers_bridge import CharTokenizer
 
 TOKENIZER = CharTokenizer("ab=")
@@ -162,6 +164,68 @@ def test_an_engine_that_was_not_started_so_never_sleeps() -> None:
     learner.offload()
     assert learner.act(["a="], 2, seed=0)
     assert engine.calls == ["load 0", "load 1"]
+
+
+class Stamped(Policy):
+    """Says whether its weights have changed: an update of nothing changes none."""
+
+    weights_stamp = 0
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        self.weights_stamp += bool(examples)
+        return super().update(examples)
+
+
+def test_nothing_is_sent_where_nothing_changed() -> None:
+    engine = Recorder()
+    learner = VllmSampled(Stamped(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    learner.update([])
+    learner.update([lesson()])
+    learner.update([])
+    assert [version for version, _ in engine.weights] == [0, 2]
+    assert learner.act(["a="], 1, seed=0)[0][0].policy_version == 3
+
+
+def test_an_engine_that_forgot_its_weights_asleep_is_given_them_also_where_nothing_changed() -> None:
+    engine = Sleeper()
+    learner = VllmSampled(Stamped(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    learner.update([])
+    assert engine.calls == ["load 0", "sleep 2", "wake weights", "load 1", "wake kv_cache"]
+
+
+class Mortal(Recorder):
+    """Dies while it samples, and can be started again."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__()
+        self.deaths, self.starts = deaths, 1
+
+    def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
+        if self.starts <= self.deaths:
+            raise EngineDiedError("gone")
+        return super().sample(prompts, seeds, sampling)
+
+    def revive(self) -> None:
+        self.starts += 1
+
+
+def test_an_engine_that_dies_is_started_again_once_and_given_the_weights_again() -> None:
+    mortal, healthy = Mortal(deaths=1), Recorder()
+    learner = VllmSampled(Stamped(TOKENIZER, name="p"), mortal, Sampling(TOKENIZER.stop_id))
+    other = VllmSampled(Stamped(TOKENIZER, name="p"), healthy, Sampling(TOKENIZER.stop_id))
+    assert learner.act(["a="], 4, seed=0) == other.act(["a="], 4, seed=0)
+    assert ([version for version, _ in mortal.weights], mortal.starts) == ([0, 0], 2)
+    hopeless = VllmSampled(Policy(TOKENIZER, name="p"), Mortal(deaths=9), Sampling(TOKENIZER.stop_id))
+    with pytest.raises(EngineDiedError):
+        hopeless.act(["a="], 1, seed=0)
+
+
+def test_weights_that_find_no_room_in_memory_backed_storage_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MEMORY", Path.cwd())
+    usage = shutil.disk_usage(Path.cwd())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=64 << 20))  # Docker's own /dev/shm
+    assert transport.roomy(10 << 20) == Path.cwd()
+    assert transport.roomy(60 << 20) == Path(tempfile.gettempdir())
 
 
 def test_transports_are_named() -> None:

@@ -298,9 +298,12 @@ def test_the_transfers_of_vllm_that_need_a_gpu_fit_the_installed_version(name: s
     assert transport._info().backend == transport.backend == name  # type: ignore[attr-defined]
     assert transport._info().is_sender  # type: ignore[attr-defined]
     assert set(inspect.signature(trainer.trainer_init).parameters) == {"init_info", "client", "source"}
-    source = transport._source  # type: ignore[attr-defined]
-    source.tensors = {"a": torch.zeros(2, 3)}
-    [meta] = source.metadata()
+    from vllm.distributed.weight_transfer.base import ModuleSource
+
+    transport._weights.tensors = {"a": torch.zeros(2, 3)}  # type: ignore[attr-defined]
+    source = ModuleSource(transport._weights)  # type: ignore[attr-defined]
+    declared = source.metadata  # a method up to 0.32, a property from 0.33 on
+    [meta] = declared() if callable(declared) else declared
     assert (meta.name, meta.dtype, meta.shape) == ("a", torch.float32, (2, 3))
     assert [name for name, _ in source] == ["a"]
 
@@ -316,9 +319,33 @@ def test_a_configuration_names_it(model_path: Path, server: Server, monkeypatch:
     learner.close()
 
 
+def test_several_servers_share_the_samples_and_each_gets_the_weights(
+    model_path: Path, server: Server, served: KeptOpen
+) -> None:
+    fleet = ServerEngine([server.url, server.url], make_transport("file"), api_key=server.api_key, concurrency=2)
+    one, two = sampled(model_path, served), sampled(model_path, fleet)
+    for learner in (one, two):
+        learner.update(lesson(learner, "ok"))
+    texts = [[c.text for c in flat(learner.act(PROMPTS, 4, seed=1))] for learner in (one, two)]
+    assert texts[0] == texts[1]
+    fleet.close()
+
+
 def test_a_key_that_is_wrong_is_refused(server: Server) -> None:
     with pytest.raises(InvalidInputError, match="401"):
         ServerEngine(server.url, make_transport("file"), api_key="wrong")
+
+
+def test_an_engine_that_was_killed_is_started_again_with_the_weights_of_now(model_path: Path, local: KeptOpen) -> None:
+    import psutil
+
+    learner = sampled(model_path, local.engine)
+    learner.update(lesson(learner, "ok"))
+    before = [c.text for c in flat(learner.act(PROMPTS, 4, seed=1))]
+    [core] = [child for child in psutil.Process().children() if "EngineCore" in child.name()]
+    core.kill()
+    assert [c.text for c in flat(learner.act(PROMPTS, 4, seed=1))] == before
+    assert learner.version == 1
 
 
 def test_an_engine_that_was_killed_is_an_error_that_says_so(model_path: Path, local: KeptOpen) -> None:
