@@ -36,6 +36,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
         "vllm": "learners.vllm.make:make_vllm",
     },
 )
+_SPREADS = "__spreads__"  # whether a factory's learner starts actors of its own
 _INNER = "__inner__"  # the option that names the learner inside
 _OPTION_CLASSES = "__option_classes__"  # the dataclasses whose fields a factory takes as options
 
@@ -85,6 +86,18 @@ def inner(name: str, given: Mapping[str, Any]) -> str | None:
     factory = _load(name)
     key: str | None = getattr(factory, _INNER, None)
     return None if key is None else str(given.get(key) or inspect.signature(factory).parameters[key].default)
+
+
+def spreads(name: str, given: Mapping[str, Any]) -> bool:
+    """Whether the learner of this name, or the one inside it, starts actors of its own on a cluster."""
+    inside = inner(name, given)
+    return bool(getattr(_load(name), _SPREADS, False)) or (inside is not None and spreads(inside, given))
+
+
+def on_a_cluster(factory: F) -> F:
+    """A factory whose learner starts actors of its own on Ray, one on each GPU."""
+    setattr(factory, _SPREADS, True)
+    return factory
 
 
 def wraps(option: str) -> Callable[[F], F]:

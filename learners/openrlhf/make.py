@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from learners.openrlhf.options import ClusterOptions
 from learners.protocol import Learner
-from learners.registry import takes, tried_by
+from learners.registry import on_a_cluster, takes, tried_by
 from learners.torch.learner import TorchLearner, try_torch
 from learners.torch.model import load_pretrained
 from learners.torch.options import TorchOptions
@@ -59,6 +59,7 @@ def make_openrlhf(
     return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options), trainer=trainer)
 
 
+@on_a_cluster
 @tried_by(try_openrlhf_ray)
 @takes(ClusterOptions)
 @takes(TorchOptions)

@@ -76,7 +76,8 @@ class Demand:
 
     `weights` bytes stay on each device between its leases. `offload_seconds` is what it takes to bring them back after
     they have made room for another policy; None: they cannot leave, and the policy keeps to the devices it has.
-    `kind` is the only kind of node it can use ("" for any).
+    `kind` is the only kind of node it can use ("" for any). `spreads`: its learner starts actors of its own on Ray, one
+    on each GPU of its gang.
     """
 
     policy: str
@@ -84,6 +85,7 @@ class Demand:
     weights: int = 0
     offload_seconds: float | None = 0.0
     kind: str = ""
+    spreads: bool = False
 
     def __post_init__(self) -> None:
         if not self.phases:

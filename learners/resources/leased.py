@@ -113,6 +113,10 @@ class LeasedCalls:
         phases = self._allocator.demands[policy].phases.values()
         return max(phases, key=lambda needs: (needs.gang * needs.gpus, needs.gang * needs.cpus))
 
+    def spreads(self, policy: str) -> bool:
+        """Whether its learner starts actors of its own."""
+        return self._allocator.demands[policy].spreads
+
     def keep_to(self, policy: str, devices: Iterable[Device]) -> None:
         """Lease only these to the policy from now on: it lives there."""
         with self._condition:

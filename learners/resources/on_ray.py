@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from learners.protocol import Learner
 from learners.resources.demand import Demand, Needs, Node, Patience, Supply
@@ -79,7 +79,9 @@ class RayExecutor:
         needs = {name: self._calls.widest(name) for name in makers}
         limits = self._calls.limits
         for name in sorted(makers, key=lambda policy: -needs[policy].width):  # the widest while there is most room
-            self._hosts[name] = ActorHost(self._ray, name, makers[name], needs[name], tuple(needs.values()))
+            self._hosts[name] = ActorHost(
+                self._ray, name, makers[name], needs[name], tuple(needs.values()), spreads=self._calls.spreads(name)
+            )
         for name in makers:
             began = time.monotonic()
             try:
@@ -145,9 +147,18 @@ class ActorHost:
     shares_files = False
 
     def __init__(
-        self, ray: Any, name: str, make: Callable[[], Learner], needs: Needs, everybody: tuple[Needs, ...]
+        self,
+        ray: Any,
+        name: str,
+        make: Callable[[], Learner],
+        needs: Needs,
+        everybody: tuple[Needs, ...],
+        *,
+        spreads: bool = False,
     ) -> None:
+        """`spreads`: the learner's own actors take the group's GPUs, one bundle each, and the worker takes none."""
         self._ray, self._make, self._needs, self._everybody = ray, make, needs, everybody
+        self._spreads = spreads
         self.name = name
         self._asked_on: list[str] = []
         self._told: list[Any] = []
@@ -181,7 +192,8 @@ class ActorHost:
             self._asked_on, self._told = nodes, self._ask_places() if nodes else []
         try:
             done, pending = self._ray.wait(self._told, num_returns=len(self._told), timeout=0.01) if nodes else ([], [])
-            told: list[Place] = [] if pending else self._ray.get(done, timeout=1.0)
+            found: list[list[Place]] = [] if pending else self._ray.get(done, timeout=1.0)
+            told = [place for places in found for place in places]
         except self._ray.exceptions.RayError:  # it is on its way elsewhere, and asked again there
             self._asked_on, told = [], []
         return told
@@ -196,10 +208,14 @@ class ActorHost:
         bundle = _bundle(self._needs, self._everybody, _nodes(self._ray))
         if anew and "CPU" in bundle:
             bundle["CPU"] = 0.01  # that much is left on every node; who computes when is for the leases to say
+        if self._spreads:  # OpenRLHF's actors ask for as much of a CPU as of a GPU
+            bundle["CPU"] = max(bundle.get("CPU", 0.0), bundle.get("GPU", 0.0))
         strategy = "STRICT_PACK" if self._needs.together else "PACK"
         self._group = self._ray.util.placement_group([bundle] * self._needs.gang, strategy=strategy)
         self._asked_on = []
         self._share = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0)}
+        if self._spreads:
+            self._share = {"num_cpus": 0, "num_gpus": 0}
         actor = self._ray.remote(_Actor).options(
             **self._share, **self._in_bundle(0), max_restarts=-1, max_task_retries=-1
         )
@@ -212,10 +228,13 @@ class ActorHost:
         return {"scheduling_strategy": scheduling}
 
     def _ask_places(self) -> list[Any]:
-        """The actor is the first member of the gang; what the others have been given, a short task in each says."""
+        """The actor is the first member of the gang; what the others have been given, a short task in each says. A
+        learner that spreads says itself where its actors are."""
+        if self._spreads:
+            return [self._actor.places.remote()]
         ask = self._ray.remote(_here)
         others = [ask.options(**self._share, **self._in_bundle(i)).remote() for i in range(1, self._needs.gang)]
-        return [self._actor.place.remote(), *others]
+        return [self._actor.places.remote(), *others]
 
     def _get(self, reference: Any, limit: float, what: str) -> Any:
         errors = self._ray.exceptions
@@ -246,14 +265,28 @@ class _Actor(LearnerWorker):
     """The worker, where Ray runs it."""
 
     def place(self) -> Place:
+        return _here()[0]
+
+    def places(self) -> list[Place]:
+        """Of this actor, or of those that its learner has started."""
+        if isinstance(self._learner, Spread):
+            return [Place(node, gpus) for node, gpus in self._learner.places()]
         return _here()
 
 
-def _here() -> Place:
+@runtime_checkable
+class Spread(Protocol):
+    """A learner that has started actors of its own."""
+
+    def places(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Of each actor, its node and Ray's names of its GPUs."""
+
+
+def _here() -> list[Place]:
     import ray
 
     context = ray.get_runtime_context()
-    return Place(context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ())))
+    return [Place(context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ())))]
 
 
 def _connect(address: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from learners import registry
 from learners.resources import (
     Demand,
     Executor,
@@ -26,7 +27,7 @@ from learners.resources.demand import even_share
 from learners.resources.estimate import Estimate
 from learners.resources.limits import Limits
 from learners.resources.plan import parse_devices
-from learners.run.config import ResourcesConfig, RunConfig, SharingConfig
+from learners.run.config import PolicyConfig, ResourcesConfig, RunConfig, SharingConfig
 from learners.run.estimates import can_use_gpus, check_assumptions, estimated, gpus_of
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 from mutual_env.options import check_options, check_value
@@ -196,7 +197,19 @@ def _demands(config: RunConfig, supply: Supply, estimates: Mapping[str, Estimate
     demands += [estimates[name].demand(name, gpus_of(policy)) for name, policy in rest.items() if name in estimates]
     unknown = {name: policy for name, policy in rest.items() if name not in estimates}
     on_gpu = [name for name, policy in unknown.items() if supply.gpus and can_use_gpus(policy)]
-    return demands + even_share(unknown, supply, on_gpu)
+    return [_spread(d, config.policies[d.policy]) for d in demands + even_share(unknown, supply, on_gpu)]
+
+
+def _spread(demand: Demand, policy: PolicyConfig) -> Demand:
+    """Of a learner whose own actors take the GPUs: one for each, in every phase on GPUs that nobody described."""
+    if not registry.spreads(policy.learner, policy.options):
+        return demand
+    actors = gpus_of(policy)
+    phases = {
+        phase: dataclasses.replace(needs, gang=actors) if needs.gpus and needs.gang == 1 else needs
+        for phase, needs in demand.phases.items()
+    }
+    return dataclasses.replace(demand, phases=phases, spreads=True)
 
 
 def _timed(described: Mapping[str, Any], estimates: Mapping[str, Estimate]) -> Iterable[tuple[str, str]]:

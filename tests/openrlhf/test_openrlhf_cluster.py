@@ -249,17 +249,45 @@ def test_what_we_build_on_is_there_in_the_installed_version() -> None:
         "num_gpus_per_actor",
     }
     assert parameters(cluster_library.RayActorGroup.async_run_method) >= {"method_name", "args", "kwargs"}
-    assert issubclass(SharingPolicyActor, cluster_library.PolicyModelActor)
-    assert parameters(cluster_library.PolicyModelActor.__init__) - {"_ray_trace_ctx"} == {
+    assert issubclass(SharingPolicyActor, cluster_library.BaseModelActor)
+    assert parameters(cluster_library.BaseModelActor.__init__) - {"_ray_trace_ctx"} == {
         "self",
         "world_size",
         "rank",
         "master_addr",
         "master_port",
     }
-    assert parameters(cluster_library.PolicyModelActor._setup_distributed) >= {"self", "strategy"}
+    assert parameters(cluster_library.BaseModelActor._setup_distributed) >= {"self", "strategy"}
     for method in ("setup_distributed", "prepare", "backward", "optimizer_step", "get_grad_norm", "is_rank_0"):
         assert callable(getattr(cluster_library.DeepspeedStrategy, method))
     assert parameters(library.Actor.forward) >= {"sequences", "action_mask", "attention_mask"}
     fields = set(library.Experience.__dataclass_fields__)
     assert fields >= {"sequences", "attention_mask", "action_mask"}
+
+
+def test_the_ray_executor_hands_its_placement_group_on_to_the_actors(build: Callable[..., Any], path: Path) -> None:
+    """The cluster has two GPUs: the executor's group takes both, so a group of the learner's own would find none."""
+    from functools import partial
+
+    from learners.openrlhf.make import make_openrlhf_ray
+    from learners.resources.demand import Demand, Needs, Patience
+    from learners.resources.on_ray import RayExecutor
+    from learners.resources.record import Span
+
+    needs = Needs(gpus=1.0, gang=2, limit=300.0)
+    demand = Demand("toy", {"act": needs, "update": needs}, spreads=True)
+    executor = RayExecutor([demand], Patience(restart_limit=300.0), address="auto")
+    make = partial(
+        make_openrlhf_ray, str(path), name="toy", tokenizer=TOKENIZER, gpus_per_node=2, timeout=240.0, **OPTIONS
+    )
+    learner = executor.host({"toy": make})["toy"]
+    acted = executor.map("act", {"toy": partial(learner.act, PROMPTS, 2, seed=1)})["toy"]
+    assert [len(group) for group in acted] == [2, 2, 2]
+    [span] = [item for item in executor.record.take() if isinstance(item, Span)]
+    assert len(span.devices) == 2
+    assert learner.max_sequence == 512  # type: ignore[attr-defined]  (the positions of the tiny model)
+    learner.offload()  # type: ignore[attr-defined]  (nothing, without CUDA)
+    learner.restore()  # type: ignore[attr-defined]
+    assert len(executor.hosts["toy"].places()) == 2
+    assert {len(place.gpus) for place in executor.hosts["toy"].places()} == {1}
+    executor.close()

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from learners.seeds import sample_seeds
 from learners.tabular import TabularLearner
 from learners.vllm import Sample, Sampling, VllmSampled, make_transport, transport
 from learners.vllm.engine import EngineDiedError, Weights
-from learners.vllm.server import _flags
+from learners.vllm.server import _flags, _ServerClient
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.types import Ids, Metrics
@@ -226,6 +227,25 @@ def test_weights_that_find_no_room_in_memory_backed_storage_go_elsewhere(monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=64 << 20))  # Docker's own /dev/shm
     assert transport.roomy(10 << 20) == Path.cwd()
     assert transport.roomy(60 << 20) == Path(tempfile.gettempdir())
+
+
+class Posted:
+    """Remembers what is posted, where a server would answer."""
+
+    def __init__(self) -> None:
+        self.routes: list[str] = []
+
+    def post(self, route: str, body: object = None) -> dict[str, bool]:
+        self.routes.append(route)
+        return {"success": True}
+
+
+def test_every_server_of_several_is_given_the_weights() -> None:
+    servers: Any = [Posted(), Posted()]
+    carrier = make_transport("file")
+    carrier.send(_ServerClient(servers), [("w", torch.zeros(2))], 3)
+    steps = ["/init_weight_transfer_engine", "/start_weight_update", "/update_weights", "/finish_weight_update"]
+    assert [server.routes for server in servers] == [steps, steps]
 
 
 def test_transports_are_named() -> None:

@@ -319,15 +319,13 @@ def test_a_configuration_names_it(model_path: Path, server: Server, monkeypatch:
     learner.close()
 
 
-def test_several_servers_share_the_samples_and_each_gets_the_weights(
-    model_path: Path, server: Server, served: KeptOpen
-) -> None:
+def test_samples_that_are_dealt_to_several_connections_are_the_same(server: Server, served: KeptOpen) -> None:
+    """Two names of one server: weights cannot be sent to it twice at a time, samples can be dealt."""
     fleet = ServerEngine([server.url, server.url], make_transport("file"), api_key=server.api_key, concurrency=2)
-    one, two = sampled(model_path, served), sampled(model_path, fleet)
-    for learner in (one, two):
-        learner.update(lesson(learner, "ok"))
-    texts = [[c.text for c in flat(learner.act(PROMPTS, 4, seed=1))] for learner in (one, two)]
-    assert texts[0] == texts[1]
+    prompts, seeds = [np.array([5, 6, i], dtype=np.int32) for i in range(8)], list(range(8))
+    one, two = (engine.sample(prompts, seeds, Sampling(258, 8)) for engine in (served, fleet))
+    assert [len(sample.token_ids) for sample in two] == [len(sample.token_ids) for sample in one]
+    assert [sample.token_ids[0] for sample in two] == [sample.token_ids[0] for sample in one]
     fleet.close()
 
 
@@ -355,6 +353,6 @@ def test_an_engine_that_was_killed_is_an_error_that_says_so(model_path: Path, lo
     learner = sampled(model_path, local)
     [core] = [child for child in psutil.Process().children() if "EngineCore" in child.name()]
     core.kill()
-    for call in (lambda: learner.act(PROMPTS, 4, seed=1), learner.sync):
+    for call in (lambda: learner.act(PROMPTS, 4, seed=1), lambda: learner.update(lesson(learner, "ok"))):
         with pytest.raises(TrainingError, match="engine process died"):
             call()

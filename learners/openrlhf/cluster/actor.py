@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
 import torch
 
 from learners.example import Example
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy, DeepspeedSteps
-from learners.openrlhf.cluster.library import PolicyModelActor
+from learners.openrlhf.cluster.library import BaseModelActor, offload_deepspeed_states, reload_deepspeed_states
 from learners.openrlhf.cluster.state import ClusterState
 from learners.openrlhf.make_actor import make_actor
 from learners.openrlhf.options import ClusterOptions
@@ -41,7 +42,7 @@ class PolicySpec:
     probe: tuple[int, ...] = ()
 
 
-class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
+class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
     """Set up by OpenRLHF and DeepSpeed; the model is loaded without running its directory's code, the losses are
     ours, and checkpoints are safetensors where OpenRLHF's are pickles.
 
@@ -62,6 +63,20 @@ class SharingPolicyActor(PolicyModelActor):  # type: ignore[misc]
         self.actor = self._steps.actor
         self._trainer = ActorTrainer(self.actor, initial, self._steps, spec.options, device, self._ranks)
         return self._model.head.size
+
+    def where(self) -> tuple[str, tuple[str, ...]]:
+        """This rank's node, and Ray's names of its GPUs."""
+        context = ray.get_runtime_context()
+        return context.get_node_id(), tuple(context.get_accelerator_ids().get("GPU", ()))
+
+    def offload(self) -> None:
+        """DeepSpeed's state into the machine's memory, by OpenRLHF's own means; it needs CUDA."""
+        if torch.cuda.is_available():
+            offload_deepspeed_states(self.actor.model)
+
+    def restore(self) -> None:
+        if torch.cuda.is_available():
+            reload_deepspeed_states(self.actor.model)
 
     def sample(
         self, prompts: Sequence[Ids], seeds_PG: Sequence[Sequence[int]], sampling: Sampling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import GetTimeoutError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import get_current_placement_group, placement_group, remove_placement_group
 
 from learners.checks import check_examples, check_sequences
 from learners.example import Example
@@ -20,13 +21,14 @@ from learners.openrlhf.options import ClusterOptions
 from learners.sampling import Sample, asked_for
 from learners.torch.learner import probe_of
 from learners.torch.options import TorchOptions
-from mutual_env.errors import DeadlineExceededError
+from mutual_env.errors import ConfigError, DeadlineExceededError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
 
 
 class RayOpenRlhfLearner:
-    """Data-parallel actors, one GPU each, for one policy; several policies on one cluster do not meet.
+    """Data-parallel actors, one GPU each, for one policy; several policies on one cluster do not meet. Inside an actor
+    whose placement group has GPUs for them (the Ray executor's), they take those.
 
     `path` is a model directory that every node sees; so must be the directories of `save` and `load`. Ray is used as it
     was initialised, or started for this machine. Sampling is the torch learner's, its prompts dealt to the actors (not
@@ -50,12 +52,15 @@ class RayOpenRlhfLearner:
         self._version = 0
         if not ray.is_initialized():
             ray.init()
-        self._place = placement_group([{"GPU": 1, "CPU": 1}] * self._cluster.actors, strategy="PACK")
+        positions = json.loads((Path(path) / "config.json").read_text()).get("max_position_embeddings")
+        self._positions = None if positions is None else int(positions)
+        self._given = _group_given(self._cluster.actors)
+        self._place = self._given or placement_group([{"GPU": 1, "CPU": 1}] * self._cluster.actors, strategy="PACK")
         try:
             self._actors = self._start(path)
             self._head_size = int(self._first("init_model_from_pretrained", *self._plan(path)))
         except BaseException:
-            remove_placement_group(self._place)
+            self._give_back()
             raise
         self._closed = False
 
@@ -70,6 +75,18 @@ class RayOpenRlhfLearner:
     @property
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
+
+    @property
+    def max_sequence(self) -> int | None:
+        """What the model's positions leave room for; a long row is a micro-batch of its own."""
+        return self._positions
+
+    def offload(self) -> None:
+        """The optimizer's state and the gradients' room into the machine's memory; the weights stay."""
+        self._all("offload")
+
+    def restore(self) -> None:
+        self._all("restore")
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
@@ -112,6 +129,11 @@ class RayOpenRlhfLearner:
             self._closed = True
             for actor in self._actors._actor_handlers:
                 ray.kill(actor)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """A group that was handed on belongs to who handed it on."""
+        if self._given is None:
             remove_placement_group(self._place)
 
     def _start(self, path: str) -> RayActorGroup:
@@ -122,7 +144,7 @@ class RayOpenRlhfLearner:
             self._cluster.gpus_per_node,
             ray.remote(num_gpus=1)(SharingPolicyActor),
             pg=self._place,
-            num_gpus_per_actor=1,
+            num_gpus_per_actor=min(1.0, *(float(b.get("GPU", 1.0)) for b in self._place.bundle_specs), 1.0),
         )
 
     def _plan(self, path: str) -> tuple[ClusterStrategy, PolicySpec]:
@@ -136,6 +158,10 @@ class RayOpenRlhfLearner:
             probe=tuple(int(i) for i in probe_of(self._tokenizer)),
         )
         return ClusterStrategy(self._options, self._cluster), spec
+
+    def places(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Of each actor, its node and Ray's names of its GPUs."""
+        return self._all("where")
 
     def _first(self, method: str, *arguments: Any) -> Any:
         """Run a method on all actors; what the first returns."""
@@ -154,3 +180,16 @@ class RayOpenRlhfLearner:
                 f"{what} within {timeout:.0f} s: raise `timeout`, or look at the cluster"
             ) from error
         return results
+
+
+def _group_given(actors: int) -> Any:
+    """The placement group around this process, if it holds a GPU for each actor; None: there is none."""
+    group = get_current_placement_group()
+    if group is None or not any(bundle.get("GPU") for bundle in group.bundle_specs):
+        return None
+    if len(group.bundle_specs) != actors:
+        raise ConfigError(
+            f"the policy is given {len(group.bundle_specs)} GPUs by resources.demands (gang), and nodes x "
+            f"gpus_per_node asks for {actors}: make them equal"
+        )
+    return group
