@@ -1,7 +1,7 @@
 # What sharing does: suites over paired seeds, and the page that is made from their result files.
 
 .PHONY: evidence-tiny evidence-real
-FAMILIES ?= letters
+FAMILIES ?= letters retries triple
 
 evidence-tiny: install-dev ## every way of sharing on small policies, with controls, ten seeds (hours; resumable)
 	@for family in $(FAMILIES); do \

@@ -29,7 +29,7 @@ from learners.evaluation.comparison import Difference, holm
 from learners.evaluation.measures import scipy_stats
 
 DOCS = DATA.parent.parent
-FAMILIES = ("letters", "retries", "sums", "triple")
+FAMILIES = ("letters", "retries", "triple")
 WIDTH = 120
 
 INTRODUCTION = """# Evidence
