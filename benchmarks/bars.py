@@ -123,6 +123,11 @@ AREAS = (
             Bar("peak memory of TRL's, Gemma-3-270M", "gemma3/memory_share", most=0.6),
         ),
     ),
+    Area(
+        "corrections",
+        "Chunk ratios and behaviour weights",
+        (Bar("times an update without them, fastest of each", "*/times_without_fastest_of_each", most=1.03),),
+    ),
     Area("vllm_sampler", "vLLM as the sampler", (), "On a CPU: it proves the path, not speed."),
     Area(
         "resources",

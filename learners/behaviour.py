@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from learners.losses.protocol import MAX_LOG_RATIO, Tensors
 from mutual_env.errors import InvalidInputError
@@ -73,7 +74,7 @@ class Behaviour:
 
     def weigh(self, gaps: torch.Tensor, at: Tensors, *, whole: bool) -> torch.Tensor:
         """The same of several samples in one row."""
-        known = gaps.where(gaps.isfinite() & (gaps.abs() > DEADBAND), 0.0)
+        known = gaps.where(gaps.abs() > DEADBAND, 0.0)
         if self.mode == "off":
             return known.new_ones(known.shape)
         if self.of_sequences:
@@ -84,13 +85,10 @@ class Behaviour:
             return (known.abs() <= self._limit).to(known.dtype)
         return known.clamp(-MAX_LOG_RATIO, self._limit).exp()
 
-    def is_cut(self, gaps: Floats) -> Floats:
-        """1 where the cap changes a weight, (U); with the mode off, where it would change a token's."""
-        known = _beyond_rounding(gaps)
-        if self.of_sequences:
-            known = np.full_like(known, known.sum())
-        apart = np.abs(known) if self.mode == "mask" else known
-        return (apart > self._limit).astype(np.float64)
+    def is_cut(self, known: Floats) -> npt.NDArray[np.bool_]:
+        """Where the cap changes the weight of these log-ratios; with the mode off, where it would change a token's."""
+        cut: npt.NDArray[np.bool_] = (np.abs(known) if self.mode == "mask" else known) > self._limit
+        return cut
 
     @property
     def _limit(self) -> float:
@@ -98,32 +96,40 @@ class Behaviour:
 
 
 def _beyond_rounding(gaps: Floats) -> Floats:
-    return np.where(np.isfinite(gaps) & (np.abs(gaps) > DEADBAND), gaps, 0.0)
+    return np.where(np.abs(gaps) > DEADBAND, gaps, 0.0)  # NaN is not above anything
 
 
 def measured(gaps: Sequence[Floats], behaviour: Behaviour) -> Metrics:
     """How far the samples of an update are from the policy that it began with, sample by sample (T each): measured
     whatever is done about it."""
-    known = [gap[np.isfinite(gap)] for gap in gaps]
-    known = [gap for gap in known if gap.size]
-    if not known:
+    every = np.concatenate(gaps) if gaps else np.empty(0)
+    known = ~np.isnan(every)
+    tokens = every[known]
+    if not tokens.size:
         return {}
-    tokens = np.concatenate(known)
-    bounded = np.clip(tokens, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-    sums = np.array([gap.sum() for gap in known])
+    owners = np.repeat(np.arange(len(gaps)), [gap.size for gap in gaps])[known]
+    sums = np.bincount(owners, tokens)[np.bincount(owners) > 0]
     weights = np.exp(sums - sums.max())
-    mean = float(np.abs(tokens).mean())
+    beyond = _beyond_rounding(tokens)
+    compared = np.bincount(owners, beyond)[owners] if behaviour.of_sequences else beyond
+    bounded = np.clip(tokens, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    apart = np.abs(tokens)
+    mean = float(apart.mean())
     if behaviour.mode == "off" and mean > LARGE_GAP:
-        warnings.warn(
-            f"own samples were written by a policy more than {LARGE_GAP} nats a token from the one that learns from "
-            "them (an older one, or another engine, precision or temperature), and nothing is done about it: see "
-            "behaviour/gap_mean, and give the learner behaviour: token",
-            stacklevel=2,
-        )
+        _warn_of_the_gap()
     return {
         "behaviour/gap_mean": mean,
-        "behaviour/gap_max": float(np.abs(tokens).max()),
+        "behaviour/gap_max": float(apart.max()),
         "behaviour/kl": float((np.exp(bounded) - 1.0 - bounded).mean()),
-        "behaviour/effective_sample_size": float(weights.sum() ** 2 / (weights**2).sum() / weights.size),
-        "behaviour/cut_share": float(np.concatenate([behaviour.is_cut(gap) for gap in known]).mean()),
+        "behaviour/effective_sample_size": float(weights.sum() ** 2 / (weights @ weights) / weights.size),
+        "behaviour/cut_share": float(behaviour.is_cut(compared).mean()),
     }
+
+
+def _warn_of_the_gap() -> None:
+    warnings.warn(
+        f"own samples were written by a policy more than {LARGE_GAP} nats a token from the one that learns from them "
+        "(an older one, or another engine, precision or temperature), and nothing is done about it: see "
+        "behaviour/gap_mean, and give the learner behaviour: token",
+        stacklevel=3,
+    )

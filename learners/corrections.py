@@ -9,7 +9,7 @@ from typing import assert_never
 import numpy as np
 
 from learners.example import Example
-from learners.losses import MAX_LOG_RATIO, loss_of
+from learners.losses import MAX_LOG_RATIO, needs_of
 from learners.units import Ints, Mask, Units, units_of
 from mutual_env.types import (
     AuthorMean,
@@ -193,7 +193,7 @@ def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = Non
 
 def _as_sampled(draft: Draft, example: Example) -> Example:
     """With the log-probabilities that the reader's own sampler recorded, where the loss is an expectation under it."""
-    if draft.is_borrowed or not loss_of(draft.lesson.loss).needs.advantage:
+    if draft.is_borrowed or not needs_of(draft.lesson.loss).advantage:
         return example
     return replace(example, behaviour=draft.author_logprobs)
 

@@ -61,6 +61,8 @@ class Example:
             raise InvalidInputError("Example.advantages must be finite where the mask is True")
         if self.anchor is not None and not np.all(np.isfinite(self.anchor[self.mask])):
             raise InvalidInputError("Example.anchor must be finite where the mask is True")
+        if self.behaviour is not None and np.isinf(self.behaviour[self.mask]).any():
+            raise InvalidInputError("Example.behaviour must be finite, or NaN where it is not known")
         for name in ("units", "reference_units"):
             self._check_units(name, getattr(self, name))
 

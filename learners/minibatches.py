@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal, TypeAlias, TypeVar
 
 from learners.example import Example
-from learners.losses import loss_of
+from learners.losses import needs_of
 from mutual_env.errors import InvalidInputError
 from mutual_env.seeding import generator
 
@@ -46,7 +46,7 @@ def minibatches(
 
 def _leads(example: Example) -> bool:
     """Whether it has a share in the step's credit. What is imitated follows."""
-    return loss_of(example.loss).needs.denominator == "policy_gradient"
+    return needs_of(example.loss).denominator == "policy_gradient"
 
 
 def _by_prompt(examples: Sequence[Example]) -> list[list[Example]]:
@@ -100,7 +100,7 @@ def _say_what_is_inert(plan: Sequence[Sequence[Example]]) -> None:
             "step holds them all: minibatches above 1 makes the order count",
             stacklevel=2,
         )
-    if any(loss_of(example.loss).needs.minibatch for example in plan[0]):
+    if any(needs_of(example.loss).minibatch for example in plan[0]):
         warnings.warn(
             "a strategy's loss changes from minibatch to minibatch (HACPO's floor), and there is one only: "
             "minibatches above 1 makes it count",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from learners.behaviour import Behaviour
 from learners.example import Example
-from learners.losses import loss_of, units_of_terms
+from learners.losses import needs_of, units_of_terms
 from mutual_env.types import Floats
 
 
@@ -49,7 +49,7 @@ class Step:
             return None
         start = logprobs if part.start is None else part.start[example.mask]
         gaps = start - example.behaviour[example.mask]
-        whole = loss_of(example.loss).needs.whole_sequences
+        whole = needs_of(example.loss).whole_sequences
         return self.behaviour.weights(units_of_terms(example).sums(gaps), whole=whole)
 
 

@@ -28,27 +28,26 @@ def units_of(chunks: Ints) -> Ints | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """N chosen tokens in U units: `starts` (U) is where each begins among the chosen, `sizes` (U) how many it has."""
+    """N chosen tokens in U units: `starts` (U) is where each begins among the chosen, `sizes` (U) how many it has.
+    `single`: every token is a unit."""
 
     starts: Ints
     sizes: Ints
+    single: bool
 
     @classmethod
     def among(cls, chosen: Mask, units: Ints | None) -> Units:
         """The units of the tokens that are True in `chosen` (T); `units` (T) as `units_of` gives them."""
         count = int(chosen.sum())
         if units is None:
-            return cls(np.arange(count), np.ones(count, np.int64))
+            return cls(np.arange(count), np.ones(count, np.int64), single=True)
         kept = units[chosen]
         first = np.ones(count, np.bool_)
         first[1:] = kept[1:] != kept[:-1]
         starts = np.flatnonzero(first)
-        return cls(starts, np.diff(starts, append=count))
-
-    @property
-    def single(self) -> bool:
-        """Whether every token is a unit."""
-        return bool((self.sizes == 1).all())
+        sizes = np.full(starts.size, count)
+        sizes[:-1] = starts[1:]
+        return cls(starts, sizes - starts, single=starts.size == count)
 
     def sums(self, values: Floats) -> Floats:
         """(U) of (N), in float64."""

@@ -13,10 +13,10 @@ import numpy as np
 
 from learners.behaviour import Behaviour, Mode, measured
 from learners.example import Example
-from learners.losses import is_own, loss_of, own_scales, scales
+from learners.losses import is_own, needs_of, own_scales, scales
 from learners.minibatches import By, minibatches
 from learners.step import Part, Step, Stepped
-from learners.update_metrics import cap_share, clip_share, gradient_shares, own_gaps
+from learners.update_metrics import own_gaps, slope_metrics
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Aggregation, Floats, Metrics
 
@@ -108,9 +108,7 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
         "learning_rate": learning_rate,
         "optimizer_steps": float(len(taken)),
         "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
-        "clip_share": clip_share(taken),
-        **cap_share(taken),
-        **gradient_shares(taken),
+        **slope_metrics(taken),
         **measured(_gaps_of_an_epoch(taken, plan, options), Behaviour(options.behaviour, options.behaviour_cap)),
     }
 
@@ -131,7 +129,7 @@ def teaches(example: Example, *, regularised: bool = False) -> bool:
         return True
     if example.weight == 0.0:
         return False
-    if not loss_of(example.loss).needs.advantage:
+    if not needs_of(example.loss).advantage:
         return True
     pulled = (
         example.kl_weight != 0.0 and example.reference is not None and bool(np.isfinite(example.reference[mask]).any())
@@ -143,7 +141,7 @@ def _step(
     members: Sequence[Example], index: int, starts: PerExample, references: PerExample, options: UpdateOptions
 ) -> Step:
     scale = scales(members, options.aggregation, options.length)
-    own_scale = own_scales(members, options.aggregation, options.length)
+    own_scale = own_scales(members, options.aggregation, options.length) if options.regularised else 0.0 * scale
     parts = [
         Part(
             example,
@@ -167,7 +165,7 @@ def _later_starts(plan: Sequence[Sequence[Example]], options: UpdateOptions) -> 
     return [
         e
         for e in later.values()
-        if (e.anchor is None and loss_of(e.loss).needs.anchor) or (e.behaviour is not None and weighed)
+        if (e.anchor is None and needs_of(e.loss).anchor) or (e.behaviour is not None and weighed)
     ]
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from learners.example import Example
-from learners.losses import arrays_of, loss_of, term_of, units_of_terms
+from learners.losses import arrays_of, loss_of, needs_of, units_of_terms
 from learners.step import Part, Step, Stepped
 from mutual_env.types import Floats, Metrics
 
+Taken = Sequence[tuple[Step, Stepped]]
 
-def own_gaps(taken: Sequence[tuple[Step, Stepped]]) -> list[Floats]:
+
+def own_gaps(taken: Taken) -> list[Floats]:
     """log π at the start of the update - log β of each own sample, where both are known."""
     gaps = []
     for step, stepped in taken:
@@ -25,68 +27,60 @@ def own_gaps(taken: Sequence[tuple[Step, Stepped]]) -> list[Floats]:
     return gaps
 
 
-def clip_share(taken: Sequence[tuple[Step, Stepped]]) -> float:
-    """The share of the tokens computed whose own ratio went as far as it may: there is credit, and no slope is left."""
-    clipped = tokens = 0
-    for step, stepped in taken:
-        for part, logprobs in zip(step.parts, stepped.logprobs, strict=True):
-            tokens += logprobs.size
-            clipped += _clipped(part, logprobs, step.minibatch)
-    return clipped / max(tokens, 1)
-
-
-def cap_share(taken: Sequence[tuple[Step, Stepped]]) -> Metrics:
-    """The share of the tokens, of those whose ratio has a cap, at which that cap is passed."""
-    beyond = tokens = 0
-    for step, stepped in taken:
-        for part, logprobs in zip(step.parts, stepped.logprobs, strict=True):
-            if part.anchor is None:
-                continue
-            anchor = part.anchor[part.example.mask]
-            passed = loss_of(part.example.loss).beyond_cap(arrays_of(part.example, logprobs, anchor, step.minibatch))
-            if passed is not None:
-                beyond += int(units_of_terms(part.example).spread(passed.astype(np.float64)).sum())
-                tokens += logprobs.size
-    return {"cap_share": beyond / tokens} if tokens else {}
-
-
-def _clipped(part: Part, logprobs: Floats, minibatch: int) -> int:
-    example = part.example
-    if part.anchor is None or not loss_of(example.loss).needs.anchor:
-        return 0
-    _, slope = term_of(example, logprobs, part.anchor[example.mask], minibatch)
-    return int(((slope == 0.0) & (example.advantages[example.mask] != 0.0)).sum())
-
-
-def gradient_shares(taken: Sequence[tuple[Step, Stepped]]) -> Metrics:
-    """How much of the gradient borrowed samples are, and those that are imitated: a token's coefficient on grad log π
-    is scale · slope, taken at the policy that the step began with, and these are the tokens' shares of the sum of its
-    absolute values."""
-    pulls = [
-        (part.example, abs(part.scale) * float(np.abs(_slopes(step, part, logprobs)).sum()))
+def slope_metrics(taken: Taken) -> Metrics:
+    """`clip_share`, of the tokens computed: there is credit, and the ratio went as far as it may, so that no slope is
+    left. `cap_share`, of the tokens whose ratio has a cap: it is passed. How much of the gradient borrowed samples are,
+    and those that are imitated, where there are any: a token's coefficient on grad log π is scale · slope, taken at the
+    policy that the step began with, and these are the tokens' shares of the sum of its absolute values."""
+    parts = [
+        (step, part, logprobs)
         for step, stepped in taken
         for part, logprobs in zip(step.parts, stepped.logprobs, strict=True)
     ]
-    total = sum(pull for _, pull in pulls)
-    shares = {"borrowed": _is_borrowed, "imitation": _is_imitated}
-    return {
-        f"batch/{what}_gradient_share": sum(pull for example, pull in pulls if counts(example)) / (total or 1.0)
-        for what, counts in shares.items()
-        if any(counts(example) for example, _ in pulls)
-    }
+    groups = {"borrowed": [not p.example.own for _, p, _ in parts], "imitation": [_is_imitated(p) for _, p, _ in parts]}
+    wanted = any(any(group) for group in groups.values())
+    tallies = [_tally(*each, wanted=wanted) for each in parts]
+    metrics = {"clip_share": sum(t.clipped for t in tallies) / max(sum(t.tokens for t in tallies), 1)}
+    capped = [t for t in tallies if t.beyond_cap is not None]
+    if capped:
+        metrics["cap_share"] = sum(t.beyond_cap or 0 for t in capped) / sum(t.tokens for t in capped)
+    total = sum(t.pull for t in tallies)
+    for what, group in groups.items():
+        if any(group):
+            pull = sum(t.pull for t, counts in zip(tallies, group, strict=True) if counts)
+            metrics[f"batch/{what}_gradient_share"] = pull / (total or 1.0)
+    return metrics
 
 
-def _is_borrowed(example: Example) -> bool:
-    return not example.own
+def _is_imitated(part: Part) -> bool:
+    return not needs_of(part.example.loss).advantage
 
 
-def _is_imitated(example: Example) -> bool:
-    return not loss_of(example.loss).needs.advantage
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """Of one part: its tokens, those whose slope a clip took, those beyond a cap (None: there is none), and the sum of
+    |scale · slope|."""
+
+    tokens: int
+    clipped: int = 0
+    beyond_cap: int | None = None
+    pull: float = 0.0
 
 
-def _slopes(step: Step, part: Part, logprobs: Floats) -> Floats:
+def _tally(step: Step, part: Part, logprobs: Floats, *, wanted: bool) -> _Tally:
+    """`wanted`: the sum of slopes is, where there is nothing else to find."""
     example = part.example
+    loss = loss_of(example.loss)
+    anchored = part.anchor is not None and loss.needs.anchor
+    if not (anchored or wanted):
+        return _Tally(logprobs.size)
+    units = units_of_terms(example)
     anchor = logprobs if part.anchor is None else part.anchor[example.mask]
-    _, slope = term_of(example, logprobs, anchor, step.minibatch)
+    at = arrays_of(example, logprobs, anchor, step.minibatch, units)
+    slope = units.spread(loss.slope(at)[1])
+    clipped = int(((slope == 0.0) & (example.advantages[example.mask] != 0.0)).sum()) if anchored else 0
+    passed = loss.beyond_cap(at) if anchored else None
+    beyond = None if passed is None else int(units.sizes[passed].sum())
     weights = step.weights(part, logprobs)
-    return slope if weights is None else slope * units_of_terms(example).spread(weights)
+    pulls = np.abs(slope if weights is None else slope * units.spread(weights))
+    return _Tally(logprobs.size, clipped, beyond, abs(part.scale) * float(pulls.sum()))

@@ -15,7 +15,7 @@ from learners.losses.objective import (
 )
 from learners.losses.policy_gradient import PolicyGradientLoss
 from learners.losses.protocol import MAX_LOG_RATIO, Arrays, Loss, Needs, Tensors
-from learners.losses.registry import loss_of, names, register
+from learners.losses.registry import loss_of, names, needs_of, register
 from learners.losses.shaped_probability import ShapedProbability
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "kl_k3",
     "loss_of",
     "names",
+    "needs_of",
     "own_scales",
     "pull",
     "register",

@@ -17,7 +17,7 @@ import numpy as np
 
 from learners.example import Example
 from learners.losses.protocol import MAX_LOG_RATIO, Arrays, Denominator
-from learners.losses.registry import loss_of
+from learners.losses.registry import loss_of, needs_of
 from learners.units import Ints, Units
 from mutual_env.types import Aggregation, Floats
 
@@ -42,29 +42,36 @@ def own_scales(examples: Sequence[Example], aggregation: Aggregation = "token_me
 
 def is_own(example: Example) -> bool:
     """Whether it is a sample of the reader's policy, and not one that it imitates."""
-    return example.own and loss_of(example.loss).needs.advantage
+    return example.own and needs_of(example.loss).advantage
 
 
 def _denominators(examples: Sequence[Example], aggregation: Aggregation, length: int) -> Floats:
-    counted: dict[str, list[int]] = {}  # the tokens of each example that a denominator counts
-    for example in examples:
-        counted.setdefault(_counted_in(example), []).append(int(example.mask.sum()))
-    return np.array([_denominator(e, counted, e.aggregation or aggregation, length) for e in examples])
+    tokens = [int(example.mask.sum()) for example in examples]
+    counted: dict[str, tuple[int, int]] = {}  # what a denominator counts: tokens, and sequences that have any
+    for example, size in zip(examples, tokens, strict=True):
+        total, sequences = counted.get(_counted_in(example), (0, 0))
+        counted[_counted_in(example)] = total + size, sequences + (size > 0)
+    return np.array(
+        [
+            _denominator(example, size, counted, example.aggregation or aggregation, length)
+            for example, size in zip(examples, tokens, strict=True)
+        ]
+    )
 
 
 def _counted_in(example: Example) -> str:
     loss = loss_of(example.loss)
-    return loss.needs.denominator if loss.needs.denominator == "policy_gradient" else loss.name
+    return loss.needs.denominator if loss.needs.denominator == CREDIT else loss.name
 
 
-def _denominator(example: Example, counted: Mapping[str, Sequence[int]], chosen: Aggregation, length: int) -> float:
-    mine = _counted_in(example)
-    credit = loss_of(example.loss).needs.denominator == "others_policy_gradient" and any(counted.get(CREDIT, ()))
-    sizes = counted[CREDIT if credit else mine]
+def _denominator(
+    example: Example, size: int, counted: Mapping[str, tuple[int, int]], chosen: Aggregation, length: int
+) -> float:
+    credit = needs_of(example.loss).denominator == "others_policy_gradient" and counted.get(CREDIT, (0, 0))[0] > 0
+    total, sequences = counted[CREDIT if credit else _counted_in(example)]
     if chosen == "token_mean":
-        return max(float(sum(sizes)), 1.0)
-    sequences = max(sum(size > 0 for size in sizes), 1)
-    return float(sequences * (length if chosen == "constant" else max(int(example.mask.sum()), 1)))
+        return float(max(total, 1))
+    return float(max(sequences, 1) * (length if chosen == "constant" else max(size, 1)))
 
 
 def example_loss(
@@ -101,19 +108,20 @@ def pull(example: Example, logprobs: Floats, reference: Floats, units: Ints | No
 
 def term_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0) -> tuple[Floats, Floats]:
     """The term of each unit of an example, and its slope at each masked token; both arrays are of those tokens."""
-    term, slope = loss_of(example.loss).slope(arrays_of(example, logprobs, anchor, minibatch))
-    return term, units_of_terms(example).spread(slope)
-
-
-def arrays_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int = 0) -> Arrays:
-    """The masked tokens of an example as its loss sees them: unit by unit."""
     units = units_of_terms(example)
-    return Arrays(units.sums(logprobs), units.sums(anchor), units.means(example.advantages[example.mask]), minibatch)
+    term, slope = loss_of(example.loss).slope(arrays_of(example, logprobs, anchor, minibatch, units))
+    return term, units.spread(slope)
+
+
+def arrays_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int, units: Units) -> Arrays:
+    """The masked tokens of an example as its loss sees them: unit by unit."""
+    credit = units.means(example.advantages[example.mask])
+    return Arrays(units.sums(logprobs), units.sums(anchor), credit, minibatch)
 
 
 def units_of_terms(example: Example) -> Units:
     """What its loss takes as one of its masked tokens. A loss of whole sequences takes tokens, for its means."""
-    return Units.among(example.mask, None if loss_of(example.loss).needs.whole_sequences else example.units)
+    return Units.among(example.mask, None if needs_of(example.loss).whole_sequences else example.units)
 
 
 def kl_k3(logprobs: Floats, reference: Floats) -> tuple[Floats, Floats]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from learners.losses.protocol import Loss
+from learners.losses.protocol import Loss, Needs
 from mutual_env.catalogue import Catalogue
 from mutual_env.errors import InvalidInputError
 from mutual_env.options import check_options
@@ -55,3 +55,9 @@ def loss_of(spec: LossSpec) -> Loss:
             f"loss {spec.name!r} must be a subclass of learners.losses.Loss, it is a {type(loss).__name__}"
         )
     return loss
+
+
+@cache
+def needs_of(spec: LossSpec) -> Needs:
+    """What it needs, found once."""
+    return loss_of(spec).needs

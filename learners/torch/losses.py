@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from learners.behaviour import Behaviour
-from learners.losses import MAX_LOG_RATIO, Tensors, loss_of
+from learners.losses import MAX_LOG_RATIO, Tensors, loss_of, needs_of
 from learners.step import Part, Step
 from learners.units import Ints, Mask, Units
 from mutual_env.types import Floats, LossSpec
@@ -52,19 +52,21 @@ class Pull:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled:
-    """What importance weights of own samples are made of: log π at the start of the update (U; NaN: as it is now), and
-    log β (U; NaN where there is nothing to weigh)."""
+    """What importance weights of own samples are made of: log π at the start of the update (U; NaN, or None for all:
+    as it is now), and log β (U; NaN where there is nothing to weigh)."""
 
-    start: torch.Tensor
+    start: torch.Tensor | None
     behaviour: torch.Tensor
     rule: Behaviour
 
     def among(self, units: slice | torch.Tensor) -> Sampled:
-        return replace(self, start=self.start[units], behaviour=self.behaviour[units])
+        start = None if self.start is None else self.start[units]
+        return replace(self, start=start, behaviour=self.behaviour[units])
 
     def weights(self, at: Tensors, *, whole: bool) -> torch.Tensor:
-        gaps = torch.where(self.start.isnan(), at.log_pi.detach(), self.start) - self.behaviour
-        return self.rule.weigh(gaps, at, whole=whole)
+        now = at.log_pi.detach()
+        start = now if self.start is None else torch.where(self.start.isnan(), now, self.start)
+        return self.rule.weigh(start - self.behaviour, at, whole=whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +96,7 @@ class Terms:
         """Whether each unit's term depends on that unit alone."""
         if self.sampled is not None and self.sampled.rule.of_sequences:
             return False
-        return not any(loss_of(loss).needs.whole_sequences for loss in self.losses)
+        return not any(needs_of(loss).whole_sequences for loss in self.losses)
 
     def cuts(self, tokens: int, longest: int) -> list[tuple[int, int]]:
         """The tokens 0..tokens in parts of at most `longest`, none of which ends inside a unit: a unit that is longer
@@ -167,7 +169,7 @@ class _Layout:
         parts = self._parts
         examples = [part.example for part in parts]
         losses = tuple(dict.fromkeys(example.loss for example in examples))
-        whole = [loss_of(example.loss).needs.whole_sequences for example in examples]
+        whole = [needs_of(example.loss).whole_sequences for example in examples]
         units = [Units.among(e.mask, None if w else e.units) for e, w in zip(examples, whole, strict=True)]
         counts = [each.starts.size for each in units]
         return Terms(
@@ -193,7 +195,9 @@ class _Layout:
         written = [part.example.behaviour for part in self._parts]
         if rule.mode == "off" or all(each is None for each in written):
             return None
-        return Sampled(self._sums([part.start for part in self._parts], units), self._sums(written, units), rule)
+        starts = [part.start for part in self._parts]
+        start = None if all(each is None for each in starts) else self._sums(starts, units)
+        return Sampled(start, self._sums(written, units), rule)
 
     def _pulls(self) -> Sequence[Pull]:
         parts = self._parts
