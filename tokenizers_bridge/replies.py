@@ -90,6 +90,7 @@ class Conversing:
         for marker in _MARKERS:
             try:
                 self._tokenizer.encode_batch([marker])
+                self._tokenizer.render_prompt(marker)  # what cannot be encoded may be left out, and not refused
             except InvalidInputError:
                 continue
             return marker

@@ -74,3 +74,10 @@ def test_what_was_sampled_is_kept_and_replies_are_no_ones_words() -> None:
     assert np.array_equal(
         conversing.context(Context("1+2=", (text,)))[prompt.size :], tokenizer.encode_batch(["12?"])[0]
     )
+
+
+def test_a_vocabulary_without_digits_is_conversed_in() -> None:
+    tokenizer = CharTokenizer("abcdefgh:=rs?")
+    said = Completion.from_text("ab")
+    ids = Conversing(tokenizer).context(Context("r:ab=", (Turn(said, Reply("?r:ab=")),)))
+    assert tokenizer.decode(ids) == "r:ab=ab?r:ab="
