@@ -1,0 +1,1 @@
+"""To and from other libraries' environments, a module each. Importing one imports its library; nothing else does."""
