@@ -380,7 +380,7 @@ def test_options_are_refused_by_name() -> None:
         TorchOptions(schedule="cosine")
     with pytest.raises(InvalidInputError, match="cuda:7"):
         learner(llama(), device="cuda:7")
-    with pytest.raises(StorageError, match=r"config\.json is missing"):
+    with pytest.raises(StorageError, match=r"path='/nowhere' does not exist"):
         make("torch", path="/nowhere")
     with pytest.raises(InvalidInputError, match="not both"):
         make("torch")
