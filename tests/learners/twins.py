@@ -18,6 +18,7 @@ from learners.tabular import TabularLearner
 from learners.tiny import make_model
 from learners.units import units_of
 from mutual_env.types import Completion, Floats, Ids, Lesson
+from sharing.registry import OWN
 from sharing.testing import ScriptedEnv, scripted_task
 from tokenizers_bridge import Tokenizer, TokenizerBridge, align
 
@@ -31,10 +32,11 @@ PROMPTS = ("t0.0", "t0.1")
 
 
 def strategies(**more: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Every strategy that takes something of a peer or a teacher, with what it must be told."""
+    """Every strategy by its registered name, with what it must be told; but for Co-RL, which takes of a peer its texts
+    alone, and whose vote agrees with no answer below."""
     taught = {name: {"teacher": PEER} for name in ("trrd", "kdrl", "offline")}
-    given = {name: {} for name in ("xgrpo", "prp", "sgt", "graft", "hacpo", "ftis", "luffy", "sapo")}
-    return {**given, **taught, **more, "graft": {"stored": True}, "sapo": {"local": 1, "external": 1}}
+    told = {"graft": {"stored": True}, "sapo": {"local": 1, "external": 1}, "frozen": {"agents": [PEER]}}
+    return {**{name: {} for name in OWN if name != "corl"}, **taught, **told, **more}
 
 
 @dataclass
