@@ -81,3 +81,9 @@ def test_a_vocabulary_without_digits_is_conversed_in() -> None:
     said = Completion.from_text("ab")
     ids = Conversing(tokenizer).context(Context("r:ab=", (Turn(said, Reply("?r:ab=")),)))
     assert tokenizer.decode(ids) == "r:ab=ab?r:ab="
+
+
+@pytest.mark.real_tokenizers
+def test_a_tool_that_a_chat_format_has_no_words_for_speaks_as_a_user() -> None:
+    talk = Conversing(load("mistral-tekken"))
+    assert np.array_equal(talk.reply(Reply("42", "tool"), is_chat=True), talk.reply(Reply("42"), is_chat=True))

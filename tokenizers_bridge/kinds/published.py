@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mutual_env.errors import MissingExtraError, UnknownNameError
+from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
 from mutual_env.types import Ids, Prompt
 from tokenizers_bridge.declaration import UnicodeForm
 from tokenizers_bridge.kinds.adapted import AdaptedTokenizer
@@ -40,10 +40,14 @@ class MistralPrompt:
     tokenizer: Any
 
     def __call__(self, prompt: Prompt) -> Ids:
+        from mistral_common.exceptions import MistralCommonException
         from mistral_common.protocol.instruct.request import ChatCompletionRequest
 
         request = ChatCompletionRequest(messages=[dict(message) for message in messages_of(prompt)])
-        return np.array(self.tokenizer.encode_chat_completion(request).tokens, np.int32)
+        try:
+            return np.array(self.tokenizer.encode_chat_completion(request).tokens, np.int32)
+        except MistralCommonException as cause:
+            raise InvalidInputError(f"Mistral's chat format refuses these messages: {cause}") from cause
 
 
 def _qwen() -> AdaptedTokenizer:
