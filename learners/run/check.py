@@ -31,11 +31,11 @@ def check(config: RunConfig, *, here: bool = True, supply: Supply | None = None)
     `here`: on this machine, so what it names (models, tokenizers, devices, packages, the place to write) must be there.
     `supply`: other machines than it names.
     """
-    places = read_places(config, supply)
     for kind, policies in (("policies", config.policies), ("teachers", config.teachers), ("seats", config.seats)):
         for name, policy in policies.items():
             with _said_of(f"{kind}.{name}"):
                 _check_learner(name, policy, config.seed, here=here)
+    places = read_places(config, supply)
     _check_names(config)
     with _said_of("sharing.exchange_options"):
         exchanges.check_options(config.sharing.exchange, config.sharing.exchange_options)

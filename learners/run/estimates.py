@@ -34,7 +34,8 @@ def gpus_of(policy: PolicyConfig) -> int:
 
 def estimated(policy: PolicyConfig, env: EnvConfig, supply: Supply, assumptions: Mapping[str, Any]) -> Estimate | None:
     """None where the model's size is not known, or nothing is there to compute on."""
-    shape = shape_of(policy.options.get("path", "")) if policy.options.get("path") else None
+    path = policy.options.get("path")
+    shape = shape_of(path) if path and isinstance(path, str) else None
     if shape is None or not supply.gpus or not can_use_gpus(policy):
         return None
     return estimate(shape, gpu_of(supply), _work(policy.options, env, assumptions), _setup(policy))

@@ -52,13 +52,15 @@ def load(directory: Path, model: LanguageModel, optimizer: Optimizer, tokenizer:
         raise IdentityMismatchError(
             f"{directory} was saved with tokenizer {state['tokenizer']}, learner has {tokenizer}"
         )
+    if not all(isinstance(state.get(key), int) for key in ("optimizer_steps", "version")):
+        raise StorageError(f"{directory}/state.json was damaged: it says neither optimizer_steps nor version")
     parameters = model.trainable()
     _check_fit(directory, {n: p.shape for n, p in parameters.items()}, {n: w.shape for n, w in weights.items()})
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    optimizer.load(moments, int(state["optimizer_steps"]))
-    return int(state["version"])
+    optimizer.load(moments, state["optimizer_steps"])
+    return state["version"]
 
 
 def _check_fit(directory: Path, expected: dict[str, torch.Size], got: dict[str, torch.Size]) -> None:

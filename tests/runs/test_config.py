@@ -113,6 +113,7 @@ def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path, text: str, sen
             "policies.ada: option 'learning_rate' of learner 'tabular' must be a finite number, got 'fast'",
         ),
         ("policies.ada.options.learning_rate=.nan", "'learning_rate' of learner 'tabular' must be a finite number"),
+        ("policies.ada.options.path=1.5", "unknown option of learner 'tabular' 'path'"),
         ("policies.ada.options.temperature=0", "temperature of learner 'ada' must be above 0"),
         ("policies.ada.options.name=eve", "leave the option 'name' out"),
         ("policies.ada.options.tokenizer=5", "policies.ada: "),
