@@ -20,6 +20,7 @@ from yaml import YAMLError
 from learners.numerics import INSTRUCTIONS, PINNED
 from learners.run.names import check_name, check_path
 from mutual_env.errors import ConfigError
+from mutual_env.options import check_value
 from sharing.exchange import registry as exchanges
 
 
@@ -177,6 +178,8 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> SuiteConfig:
         missing = "arms" if not config.arms else "seeds"
         raise ConfigError(f"{path}: `{missing}` is empty: a suite compares at least one arm over at least one seed")
     check_path("name", config.name)
+    check_value("seeds", config.seeds, Sequence[int])  # what stands in a list is not checked where lists are merged
+    check_value("totals", config.totals, Sequence[str])
     if config.processes < 0 or not 0 <= (config.gpus or 0) <= 64:
         raise ConfigError(
             f"processes must be at least 0 and gpus lie between 0 and 64, got {config.processes} and {config.gpus}"
