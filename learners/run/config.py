@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,6 +233,27 @@ def is_suite(path: Path) -> bool:
     return "arms" in _read(path)
 
 
+_MANY = 1_000_000
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "rounds": (0, math.inf),
+    "env.group_size": (1, _MANY),
+    "env.prompts_per_round": (1, _MANY),
+    "env.refills": (0, _MANY),
+    "env.spare_prompts": (0, _MANY),
+    "env.max_turns": (1, _MANY),
+    "env.max_tokens": (1, math.inf),
+    "evaluation.every": (0, math.inf),
+    "evaluation.prompts": (1, _MANY),
+    "evaluation.samples": (1, _MANY),
+    "checkpoint.every": (0, math.inf),
+    "checkpoint.keep": (1, math.inf),
+    "record.megabytes": (0, math.inf),
+    "resources.threads": (0, _MANY),
+}
+"""Least and most of each number; what a round or an evaluation holds at once is bounded, or a slip of the finger would
+have the machine work for hours before it says no."""
+
+
 def check_run(config: RunConfig) -> None:
     """What types alone cannot say."""
     if not config.policies:
@@ -241,24 +264,12 @@ def check_run(config: RunConfig) -> None:
             check_name(kind, str(name))
     if "\0" in config.output:
         raise ConfigError(f"output {config.output!r} holds a NUL character: no path does")
-    for name, value, least in (
-        ("rounds", config.rounds, 0),
-        ("env.group_size", config.env.group_size, 1),
-        ("env.prompts_per_round", config.env.prompts_per_round, 1),
-        ("env.refills", config.env.refills, 0),
-        ("env.spare_prompts", config.env.spare_prompts, 0),
-        ("env.max_turns", config.env.max_turns, 1),
-        ("env.max_tokens", config.env.max_tokens, 1),
-        ("evaluation.every", config.evaluation.every, 0),
-        ("evaluation.prompts", config.evaluation.prompts, 1),
-        ("evaluation.samples", config.evaluation.samples, 1),
-        ("checkpoint.every", config.checkpoint.every, 0),
-        ("checkpoint.keep", config.checkpoint.keep, 1),
-        ("record.megabytes", config.record.megabytes, 0),
-        ("resources.threads", config.resources.threads, 0),
-    ):
+    for name, (least, most) in _BOUNDS.items():
+        value = operator.attrgetter(name)(config)
         if value is not None and value < least:
             raise ConfigError(f"{name} must be at least {least}, got {value}")
+        if value is not None and value > most:
+            raise ConfigError(f"{name} must be at most {most:,}, got {value:,}: no machine holds more at once")
     for name, choice, allowed in (
         ("sharing.exchange", config.sharing.exchange, exchanges.names()),
         ("resources.mode", config.resources.mode, ("synchronous", "asynchronous")),

@@ -68,6 +68,8 @@ def test_the_resolved_configuration_loads_as_itself(tmp_path: Path) -> None:
         ("rounds", "override 'rounds' must have the form key.path=value"),
         ("env.group_size=0", "env.group_size must be at least 1, got 0"),
         ("env.max_turns=0", "env.max_turns must be at least 1, got 0"),
+        (f"env.prompts_per_round={2**63}", "env.prompts_per_round must be at most 1,000,000, got 9,223,372"),
+        (f"evaluation.samples={2**40}", "evaluation.samples must be at most 1,000,000, got 1,099,511,627,776"),
         ("env.max_tokens=-3", "env.max_tokens must be at least 1, got -3"),
         ("env.max_turns=two", "env.max_turns: Value 'two' of type 'str' could not be converted to Integer"),
         ("sharing.exchange=disk", "sharing.exchange must be one of sqlite, memory, ray, got 'disk'"),
