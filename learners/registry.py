@@ -129,7 +129,9 @@ def takes(options_class: type) -> Callable[[F], F]:
     """A factory with `**options` that are the fields of this dataclass shows each of them in its signature."""
 
     def decorate(factory: F) -> F:
-        signature = inspect.signature(factory)
+        # On a class's constructor, not on the class: a subclass with its own constructor has its own signature.
+        taking = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009
+        signature = inspect.signature(taking)
         own = {p.name: p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
         fields = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
@@ -137,7 +139,7 @@ def takes(options_class: type) -> Callable[[F], F]:
             if f.name not in own
         ]
         shown = signature.replace(parameters=[*own.values(), *fields])
-        setattr(factory, "__signature__", shown)  # noqa: B010  (what inspect.signature reads)
+        setattr(taking, "__signature__", shown)  # noqa: B010  (what inspect.signature reads)
         hints = {**getattr(factory, typed.HINTS, {}), **get_type_hints(options_class, include_extras=True)}
         setattr(factory, typed.HINTS, hints)
         setattr(factory, _OPTION_CLASSES, (*getattr(factory, _OPTION_CLASSES, ()), options_class))

