@@ -118,7 +118,7 @@ def test_a_lesson_says_who_taught_whom_and_shows_the_readers_tokens_with_their_c
     lesson = page.find_element(By.CSS_SELECTOR, "#rounds .lesson:has(details)")
     arrow = lesson.find_element(By.CSS_SELECTOR, ".arrow").text
     assert arrow in ("ada → bob", "bob → ada")
-    assert "AuthorPolicy" in lesson.text
+    assert "AuthorWeight" in lesson.text
     lesson.find_element(By.TAG_NAME, "summary").click()
     tokens = lesson.find_elements(By.CSS_SELECTOR, ".tok")
     assert "ratio" in tokens[0].get_attribute("title")
