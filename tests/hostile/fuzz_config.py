@@ -14,20 +14,14 @@ case that takes two minutes is a failure too.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
-import math
-import os
 import random
-import resource
 import signal
 import sys
 import tempfile
-import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -36,6 +30,7 @@ from typing import Any
 import yaml
 
 from learners.cli import main as command_line
+from tests.hostile import fuzzing
 from tests.hostile.fuzz_data import damaged
 
 KINDS = ("override", "yaml", "suite", "plan")
@@ -250,41 +245,16 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(
-    kinds: Sequence[str], cases: int, first: int = 0, seconds: float = float("inf"), log: Any = None
-) -> Counter[str]:
-    """Counts of what became of each case; stops early when the time is up."""
-    found: Counter[str] = Counter()
-    until = time.monotonic() + seconds
-    for seed in range(first, first + cases):
-        for kind in kinds:
-            if time.monotonic() > until:
-                return found
-            if log is not None:
-                print(f"{kind} {seed}", file=log, flush=True)
-            outcome, said = case(kind, seed)
-            found[f"{kind}: {outcome}"] += 1
-            if outcome not in GOOD:
-                print(f"{outcome} at --kinds {kind} --first {seed}: {said}", file=sys.stderr)
-    return found
+@contextlib.contextmanager
+def prepared(kinds: Sequence[str]) -> Iterator[fuzzing.Case]:
+    yield case
 
 
 GOOD = ("accepted", "run", "run fails in a sentence", "refused")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz_config", description=__doc__)
-    parser.add_argument("--cases", type=int, default=10_000, help="of each kind")
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--log", type=argparse.FileType("w"), help="each case before it is tried")
-    given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    os.environ["COLUMNS"] = "120"
-    found = run(given.kinds, given.cases, given.first, given.seconds, given.log)
-    print("\n".join(f"{count:7,} {outcome}" for outcome, count in sorted(found.items())))
-    return int(any(outcome.partition(": ")[2] not in GOOD for outcome in found))
+    return fuzzing.main("python -m tests.hostile.fuzz_config", __doc__, prepared, KINDS, GOOD, MEMORY_BYTES)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,15 @@ named in the last line of its log.
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import csv
 import json
-import math
 import random
-import resource
 import shutil
 import sys
 import tempfile
-import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +28,7 @@ from mutual_env.errors import MutualEnvError
 from mutual_env.tasks.dataset_rows import DatasetTasks
 from mutual_env.tasks.knights import KnightsKnavesTasks
 from mutual_env.tasks.math_rows import MathTasks
+from tests.hostile import fuzzing
 
 ROWS: Sequence[Mapping[str, Any]] = [
     {
@@ -138,25 +135,15 @@ def _copied(path: Path, to: Path) -> Path:
     return Path(shutil.copytree(path, target)) if path.is_dir() else Path(shutil.copy(path, target))
 
 
-def run(kinds: Sequence[str], cases: int, first: int = 0, seconds: float = math.inf, log: Any = None) -> Counter[str]:
-    """Counts of what became of each case; stops early when the time is up."""
-    found: Counter[str] = Counter()
-    until = time.monotonic() + seconds
+@contextlib.contextmanager
+def prepared(kinds: Sequence[str]) -> Iterator[fuzzing.Case]:
+    """Four whole data sets of each kind, of which each case damages one."""
+    datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="mutual-env-fuzz-") as scratch:
         cache = {
             kind: [sound(kind, random.Random(i), _made(Path(scratch), kind, i)) for i in range(4)] for kind in kinds
         }
-        for seed in range(first, first + cases):
-            for kind in kinds:
-                if time.monotonic() > until:
-                    return found
-                if log is not None:
-                    print(f"{kind} {seed}", file=log, flush=True)
-                outcome, said = case(kind, seed, cache)
-                found[f"{kind}: {outcome}"] += 1
-                if outcome not in ("read", "refused"):
-                    print(f"{outcome} at --kinds {kind!r} --first {seed}: {said}", file=sys.stderr)
-    return found
+        yield lambda kind, seed: case(kind, seed, cache)
 
 
 def _made(scratch: Path, kind: str, index: int) -> Path:
@@ -165,19 +152,11 @@ def _made(scratch: Path, kind: str, index: int) -> Path:
     return folder
 
 
+GOOD = ("read", "refused")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz_data", description=__doc__)
-    parser.add_argument("--cases", type=int, default=10_000, help="of each kind")
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--log", type=argparse.FileType("w"), help="each case before it is tried")
-    given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    datasets.disable_progress_bars()
-    found = run(given.kinds, given.cases, given.first, given.seconds, given.log)
-    print("\n".join(f"{count:7,} {outcome}" for outcome, count in sorted(found.items())))
-    return int(any(not outcome.endswith((": read", ": refused")) for outcome in found))
+    return fuzzing.main("python -m tests.hostile.fuzz_data", __doc__, prepared, KINDS, GOOD, MEMORY_BYTES)
 
 
 if __name__ == "__main__":

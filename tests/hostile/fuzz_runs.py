@@ -10,22 +10,17 @@ screen, a file outside of the run that changed, and a case that takes two minute
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
-import math
-import os
 import random
-import resource
 import shutil
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.hostile import fuzzing
 from tests.hostile.fuzz_config import MEMORY_BYTES, SUITE, told, value
 from tests.hostile.fuzz_data import damaged
 
@@ -178,39 +173,17 @@ def case(kind: str, seed: int, home: Path) -> tuple[str, str]:
     return ("refused", "") if len(said) <= LONGEST_SENTENCE else ("too long a sentence", f"{said[:300]} ({done})")
 
 
-def run(kinds: Sequence[str], cases: int, first: int = 0, seconds: float = math.inf, log: Any = None) -> Counter[str]:
-    """Counts of what became of each case; stops early when the time is up."""
-    found: Counter[str] = Counter()
-    until = time.monotonic() + seconds
+@contextlib.contextmanager
+def prepared(kinds: Sequence[str]) -> Iterator[fuzzing.Case]:
+    """Whole runs, of which each case damages a copy."""
     with tempfile.TemporaryDirectory(prefix="mutual-env-fuzz-") as name:
         home = Path(name)
         sound(home)
-        for seed in range(first, first + cases):
-            for kind in kinds:
-                if time.monotonic() > until:
-                    return found
-                if log is not None:
-                    print(f"{kind} {seed}", file=log, flush=True)
-                outcome, said = case(kind, seed, home)
-                found[f"{kind}: {outcome}"] += 1
-                if outcome not in GOOD:
-                    print(f"{outcome} at --kinds {kind!r} --first {seed}: {said}", file=sys.stderr)
-    return found
+        yield lambda kind, seed: case(kind, seed, home)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz_runs", description=__doc__)
-    parser.add_argument("--cases", type=int, default=10_000, help="of each kind")
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=math.inf)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--log", type=argparse.FileType("w"), help="each case before it is tried")
-    given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    os.environ["COLUMNS"] = "120"
-    found = run(given.kinds, given.cases, given.first, given.seconds, given.log)
-    print("\n".join(f"{count:7,} {outcome}" for outcome, count in sorted(found.items())))
-    return int(any(outcome.partition(": ")[2] not in GOOD for outcome in found))
+    return fuzzing.main("python -m tests.hostile.fuzz_runs", __doc__, prepared, KINDS, GOOD, MEMORY_BYTES)
 
 
 if __name__ == "__main__":
