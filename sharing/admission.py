@@ -70,7 +70,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AdmissionContext:
     """What a reader knows before it looks: the round, whom its peers could not be, what this env published in it, and
     the last (round, version) of each author."""
 
@@ -119,14 +119,18 @@ class Admitted:
 
 
 def admit(
-    stored: Sequence[Stored], tasks: Mapping[str, Task], standing: Standing, limits: Limits, verify: Verify | None
+    stored: Sequence[Stored],
+    tasks: Mapping[str, Task],
+    context: AdmissionContext,
+    limits: Limits,
+    verify: Verify | None,
 ) -> Admitted:
     """Check every record; verify again what others published, unless `verify` is None."""
     counts: Counter[str] = Counter()
     passed: list[tuple[Record, bool]] = []
     for one in stored:
-        trusted = standing.trusts(one)
-        reason = None if trusted else defect(one.record, standing, limits)
+        trusted = context.trusts(one)
+        reason = None if trusted else defect(one.record, context, limits)
         if reason is None:
             passed.append((one.record, trusted))
         else:
@@ -155,10 +159,10 @@ def _as_groups(found: Mapping[str, Mapping[str, list[Experience]]]) -> dict[str,
     return {task: {author: tuple(group) for author, group in by_author.items()} for task, by_author in found.items()}
 
 
-def defect(record: Record, standing: Standing, limits: Limits) -> str | None:
+def defect(record: Record, context: AdmissionContext, limits: Limits) -> str | None:
     """Why a stranger's record is turned away; None if it may pass."""
     origin = record.origin
-    if origin.author in standing.agents and origin.round >= standing.round:
+    if origin.author in context.agents and origin.round >= context.round:
         return "impostor"
     if max(map(len, (origin.author, origin.tokenizer, origin.verifier))) > _LONGEST_NAME:
         return "too_long"
@@ -166,7 +170,7 @@ def defect(record: Record, standing: Standing, limits: Limits) -> str | None:
         return "inconsistent"
     if record.index >= limits.max_group:
         return "too_many"
-    round_, version = standing.seen.get(origin.author, (-1, 0))
+    round_, version = context.seen.get(origin.author, (-1, 0))
     if origin.round >= round_ and origin.policy_version < version:
         return "old_version"
     if not isinstance(record, Statistics) and record.earlier:

@@ -21,14 +21,14 @@ class Pool:
     peers: Mapping[str, Group]
 
     @property
-    def lent(self) -> Group:
+    def borrowed(self) -> Group:
         """All peers' rollouts, author after author."""
         return tuple(experience for group in self.peers.values() for experience in group)
 
     @property
     def all(self) -> Group:
         """The reader's own rollouts first, then the peers'."""
-        return self.own + self.lent
+        return self.own + self.borrowed
 
 
 def pools(situation: Situation) -> list[Pool]:
@@ -64,7 +64,7 @@ def check_normalise(normalise: str) -> str:
 
 
 def pooled_advantages(pool: Pool, *, by_author: bool, std: Std) -> tuple[list[float], list[float]]:
-    """Of the reader's own rollouts, and of the lent ones: against all of them, or each against its author's group."""
+    """Of the reader's own rollouts, and of those borrowed: against all of them, or each against its author's group."""
     groups = [pool.own, *pool.peers.values()] if by_author else [pool.all]
     advantages = [a for group in groups for a in group_advantages(rewards_of(group), std=std)]
     return advantages[: len(pool.own)], advantages[len(pool.own) :]

@@ -22,7 +22,7 @@ from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 from mutual_env.options import fields_of
 from mutual_env.together import EndTogether
 from mutual_env.types import JSON, AgentInfo, Group, Lesson, Metrics
-from sharing.admission import Admitted, Limits, Standing, Verify, admit
+from sharing.admission import AdmissionContext, Admitted, Limits, Verify, admit
 from sharing.codec import wire_size
 from sharing.dialogue import checked_divergence, in_own_dialogue
 from sharing.edges import Edges, at_least_0, ring
@@ -134,13 +134,13 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         self, infos: Mapping[str, AgentInfo], sent: Mapping[str, Mapping[str, int]]
     ) -> dict[str, AgentInfo]:
         round_ = _round_of(infos)
-        standing = Standing(round_, self.possible_agents, self._published_of_stack(round_), self._seen)
+        context = AdmissionContext(round_, self.possible_agents, self._published_of_stack(round_), self._seen)
         self._rewards = _extremes([*self._rewards, *_rewards_of(infos)])
         taught: dict[str, AgentInfo] = {}
         seen = dict(self._seen)
         offered, heard = 0, Counter[str]()
         for agent, info in infos.items():
-            taught[agent], reading, admitted = self._teach(agent, info, sent.get(agent, _SENT_NOTHING), standing)
+            taught[agent], reading, admitted = self._teach(agent, info, sent.get(agent, _NO_BYTES_SENT), context)
             offered += len(reading.records) + reading.unreadable
             heard.update({"taken": admitted.taken, "refused/unreadable": reading.unreadable, **admitted.counts})
             for author, latest in admitted.versions.items():
@@ -192,11 +192,11 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         return sizes
 
     def _teach(
-        self, reader: str, info: AgentInfo, sent: Mapping[str, int], standing: Standing
+        self, reader: str, info: AgentInfo, sent: Mapping[str, int], context: AdmissionContext
     ) -> tuple[AgentInfo, Reading, Admitted]:
         scored = (tuple(e for e in group if e.verdict.reward is not None) for group in info["groups"])
         groups = tuple(shaped(group, self._penalty) for group in scored)
-        reading, heard = self._listen(reader, info["round"], groups, standing)
+        reading, heard = self._listen(reader, info["round"], groups, context)
         admitted = self._trusted(reader, heard)
         situation = Situation(
             reader,
@@ -246,21 +246,21 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         return whole(lessons) if self._truncated == "mask" else lessons
 
     def _listen(
-        self, reader: str, round_: int, groups: Sequence[Group], standing: Standing
+        self, reader: str, round_: int, groups: Sequence[Group], context: AdmissionContext
     ) -> tuple[Reading, Admitted]:
         if not self.kinds:
-            return _HEARD_NOTHING
+            return _NOTHING_READ
         wanted = set(self.asks(groups))
         tasks = {g[0].task.id: g[0].task for g in groups if g and g[0].task.id in wanted}
         authors = self._authors(reader)
         if not tasks or authors == ():
-            return _HEARD_NOTHING
+            return _NOTHING_READ
         if self._wait and authors is not None:
             self._wait_for(reader, list(tasks), round_, authors)
         reading = self.exchange.read(
             reader, list(tasks), self.kinds, round=round_, max_staleness=self._max_staleness, authors=authors
         )
-        return reading, admit(reading.records, tasks, standing, self._limits_now(), self._verify)
+        return reading, admit(reading.records, tasks, context, self._limits_now(), self._verify)
 
     def _authors(self, reader: str) -> tuple[str, ...] | None:
         """Whom this reader reads; None is everybody."""
@@ -386,8 +386,8 @@ def _verify(env: Any, common: Common) -> Verify:
 
 
 _ROUNDS_AHEAD = 256  # of rounds that are sampled and not yet taught, more are not remembered
-_SENT_NOTHING: Mapping[str, int] = {}
-_HEARD_NOTHING = (Reading(()), Admitted({}, {}, {}))
+_NO_BYTES_SENT: Mapping[str, int] = {}
+_NOTHING_READ = (Reading(()), Admitted({}, {}, {}))
 
 
 def _ends_apart(env: Any) -> bool:

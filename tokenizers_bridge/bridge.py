@@ -21,7 +21,7 @@ from tokenizers_bridge.translation.blocks import (
 )
 from tokenizers_bridge.translation.cache import ByteBudgetCache
 from tokenizers_bridge.translation.encodings import Encodings, Wanted
-from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.front import LeadingSpace
 from tokenizers_bridge.translation.reading import Reading, reading_of
 from tokenizers_bridge.translation.short_chunks import translate_one
@@ -55,7 +55,7 @@ class TokenizerBridge:
         leading_space: LeadingSpace = "keep",
     ) -> None:
         self._tokenizers = {t.fingerprint: t for t in tokenizers}
-        self._looked_up: dict[str, Known] = {}
+        self._facts: dict[str, TokenizerFacts] = {}
         self._truncation = truncation
         self._actions = {**ACTIONS, **(actions or {})}
         self._leading_space: LeadingSpace = leading_space
@@ -80,7 +80,7 @@ class TokenizerBridge:
 
     def translate(self, completions: Sequence[Completion], reader: Tokenizer) -> list[Translation]:
         """One translation for each completion, in order. The author is known by `completion.tokenizer`."""
-        into = self._known(reader)
+        into = self._facts_of(reader)
         done: dict[int, Translation] = {}
         if len(self._translations):
             entries = self._translations.get([(into.fingerprint, id(c)) for c in completions])
@@ -92,14 +92,14 @@ class TokenizerBridge:
             self._remember([completions[i] for i in part.rows], translations, part.block, into)
         return [done[i] for i in range(len(completions))]
 
-    def _known(self, tokenizer: Tokenizer) -> Known:
+    def _facts_of(self, tokenizer: Tokenizer) -> TokenizerFacts:
         fingerprint = tokenizer.fingerprint
-        if fingerprint not in self._looked_up:
-            self._looked_up[fingerprint] = Known.of(tokenizer)
-        return self._looked_up[fingerprint]
+        if fingerprint not in self._facts:
+            self._facts[fingerprint] = TokenizerFacts.of(tokenizer)
+        return self._facts[fingerprint]
 
     def _remember(
-        self, completions: list[Completion], translations: list[Translation], block: Block, reader: Known
+        self, completions: list[Completion], translations: list[Translation], block: Block, reader: TokenizerFacts
     ) -> None:
         if not self._translations.budget:
             return
@@ -107,16 +107,16 @@ class TokenizerBridge:
         entries = zip(completions, translations, strict=True)
         self._translations.put({(reader.fingerprint, id(c)): (c, t) for c, t in entries}, size)
 
-    def _translated(self, batch: Sequence[Completion], rows: list[int], reader: Known) -> Iterator[Translated]:
+    def _translated(self, batch: Sequence[Completion], rows: list[int], reader: TokenizerFacts) -> Iterator[Translated]:
         """These rows of the batch, in blocks; what fits none of them, one by one."""
-        sources: list[tuple[Known, Authored, Meant]] = []
+        sources: list[tuple[TokenizerFacts, Authored, Meant]] = []
         odd: list[int] = []
         for fingerprint, part in self._parts(batch, rows):
             if fingerprint == reader.fingerprint:
                 yield from self._identical(batch, part, reader)
                 continue
             tokenizer = self._tokenizers.get(fingerprint)
-            author = None if tokenizer is None else self._known(tokenizer)
+            author = None if tokenizer is None else self._facts_of(tokenizer)
             source = None if author is None else authored(batch, part, author, reader.apart(author))
             if author is not None and source is not None:
                 sources.append((author, source, meant(source, author, reader, self._leading_space)))
@@ -134,7 +134,7 @@ class TokenizerBridge:
         for i, one in taken_apart.items():
             if isinstance(one, Reading):
                 tokenizer = self._tokenizers.get(batch[i].tokenizer)
-                author = None if tokenizer is None else self._known(tokenizer)
+                author = None if tokenizer is None else self._facts_of(tokenizer)
                 one = translate_one(batch[i], one, author, reader, encodings, self._actions)
             yield Translated([i], one)
 
@@ -153,7 +153,7 @@ class TokenizerBridge:
         cuts = (np.flatnonzero(np.diff(number)) + 1).tolist()
         return [slice(a, b) for a, b in zip([0, *cuts], [*cuts, len(sizes)], strict=True) if b > a]
 
-    def _identical(self, batch: Sequence[Completion], rows: list[int], reader: Known) -> Iterator[Translated]:
+    def _identical(self, batch: Sequence[Completion], rows: list[int], reader: TokenizerFacts) -> Iterator[Translated]:
         """Rows of the reader's own tokenizer. A boundary at which a bad row is kept from the good ones."""
         try:
             yield same_tokenizer(batch, rows, reader, self._actions)
@@ -164,7 +164,7 @@ class TokenizerBridge:
                 for i in rows:
                     yield from self._identical(batch, [i], reader)
 
-    def _reading(self, completion: Completion, reader: Known) -> Reading | Block:
+    def _reading(self, completion: Completion, reader: TokenizerFacts) -> Reading | Block:
         """What there is to translate, or a refusal. The other such boundary."""
         try:
             if not completion.has_trace:
@@ -175,13 +175,13 @@ class TokenizerBridge:
                     f"Completion.tokenizer {completion.tokenizer!r} is none of the bridge's "
                     f"{len(self._tokenizers)} tokenizers: give the author's tokenizer to TokenizerBridge"
                 )
-            author = self._known(tokenizer)
+            author = self._facts_of(tokenizer)
             source = source_of_trace(completion, author, self._truncation)
             return reading_of(source, author, reader, self._leading_space)
         except MutualEnvError as error:
             return Block.failed(str(error), self._actions["failed"])
 
-    def _encode(self, wanted: Sequence[Wanted], reader: Known) -> Encodings:
+    def _encode(self, wanted: Sequence[Wanted], reader: TokenizerFacts) -> Encodings:
         """Each distinct text once."""
         distinct = list(dict.fromkeys(wanted))
         ids: dict[Wanted, Ids] = {}

@@ -112,11 +112,11 @@ class Rounds {
     part.append(make("h4", "", `${policy}: ${right} of ${completions.length} right`));
     for (const sample of completions) {
       const [text, reward, status, , tokens, detail, advantage] = sample;
-      const lent = lessons.filter(l => l.author === policy && l.text === text);
-      const box = make("div", "sample" + (this.right(sample) ? " right" : "") + (lent.length ? " lent " + this.colour(lent[0].reader) : ""));
+      const borrowed = lessons.filter(l => l.author === policy && l.text === text);
+      const box = make("div", "sample" + (this.right(sample) ? " right" : "") + (borrowed.length ? " borrowed " + this.colour(borrowed[0].reader) : ""));
       const facts = [reward === null ? status : brief(reward), status === "ok" ? "" : status, detail || "",
         tokens ? tokens + (tokens === 1 ? " token" : " tokens") : "", advantage === undefined || advantage === null ? "" : "advantage " + brief(advantage),
-        lent.length ? "→ " + [...new Set(lent.map(l => l.reader))].join(", ") : ""];
+        borrowed.length ? "→ " + [...new Set(borrowed.map(l => l.reader))].join(", ") : ""];
       box.append(make("code", "", text), make("div", "verdict", facts.filter((f, i) => f && facts.indexOf(f) === i).join(" · ")));
       part.append(box);
     }

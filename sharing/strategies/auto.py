@@ -111,7 +111,9 @@ class Auto(SharingWrapper):
         own, task_id = pool.own, pool.own[0].task.id
         if successes(own):
             return self._with_own(situation.reader, pool)
-        offered = [e for e in pool.lent if e.verdict.correct and self._imitation.weight.at(situation.reader, e.author)]
+        offered = [
+            e for e in pool.borrowed if e.verdict.correct and self._imitation.weight.at(situation.reader, e.author)
+        ]
         if not offered:
             return "grpo", self._against(own, Moments.of(rewards_of(own)))
         sources = self._sources(situation.reader, pool, was_in_vain=self._was_in_vain(situation.reader, task_id, shelf))
@@ -126,8 +128,8 @@ class Auto(SharingWrapper):
         """Where some own sample is right."""
         own, peers = pool.own, list(pool.peers.items())
         moments = Moments.of(rewards_of(own))
-        theirs = successes(pool.lent)
-        if not peers or theirs * len(own) > successes(own) * len(pool.lent):
+        theirs = successes(pool.borrowed)
+        if not peers or theirs * len(own) > successes(own) * len(pool.borrowed):
             return "grpo", self._against(own, moments)
         weights = [(self._trust.at(reader, author), rewards_of(group)) for author, group in peers]
         return "xgrpo", self._against(own, moments.with_peers(weights))
@@ -147,9 +149,9 @@ class Auto(SharingWrapper):
         most = max((count for count, _ in near), default=0)
         return [first for count, first in near if count == most]
 
-    def _grafted(self, lent: Group) -> list[Lesson]:
-        advantages = group_advantages(rewards_of(lent), std=self._std)
-        return [Lesson(e, a, self._loss, self._gate, order=1) for e, a in zip(lent, advantages, strict=True)]
+    def _grafted(self, borrowed: Group) -> list[Lesson]:
+        advantages = group_advantages(rewards_of(borrowed), std=self._std)
+        return [Lesson(e, a, self._loss, self._gate, order=1) for e, a in zip(borrowed, advantages, strict=True)]
 
     def _was_in_vain(self, reader: str, task_id: str, shelf: Shelf) -> bool:
         """Whether the reader was rescued on this task before, and has not learnt from it."""

@@ -51,12 +51,12 @@ class FilteredTruncatedSampling(SharingWrapper):
     def share(self, situation: Situation) -> Shared:
         pooled = pools(situation)
         lessons = tuple(lesson for pool in pooled for lesson in self._lessons(pool))
-        pooled_rollouts = float(sum(len(pool.lent) for pool in pooled))
+        pooled_rollouts = float(sum(len(pool.borrowed) for pool in pooled))
         return Shared(lessons, {"pooled": pooled_rollouts, "untraced": untraced(situation)})
 
     def _lessons(self, pool: Pool) -> list[Lesson]:
-        own, lent = pooled_advantages(pool, by_author=self._by_author, std=self._std)
+        own, borrowed = pooled_advantages(pool, by_author=self._by_author, std=self._std)
         return [
             *(Lesson(e, a, self._loss) for e, a in zip(pool.own, own, strict=True)),
-            *(Lesson(e, a, self._loss, self._weight) for e, a in zip(pool.lent, lent, strict=True)),
+            *(Lesson(e, a, self._loss, self._weight) for e, a in zip(pool.borrowed, borrowed, strict=True)),
         ]

@@ -116,17 +116,17 @@ class Graft(SharingWrapper):
         border = sorted((successes(pool.peers[source]) for pool in here), reverse=True)[m - 1]
         return [pool for pool in here if successes(pool.peers[source]) >= border]
 
-    def _grafted(self, own: Group, lent: Group) -> list[Lesson]:
+    def _grafted(self, own: Group, borrowed: Group) -> list[Lesson]:
         lessons: list[Lesson] = []
         if self._pooled:
-            both = group_advantages(rewards_of(own + lent), std=self._std)
+            both = group_advantages(rewards_of(own + borrowed), std=self._std)
             lessons = [Lesson(e, a, self._loss) for e, a in zip(own, both, strict=False)]
             advantages = both[len(own) :]
         else:
-            advantages = group_advantages(rewards_of(lent), std=self._std)
+            advantages = group_advantages(rewards_of(borrowed), std=self._std)
         return lessons + [
             Lesson(e, a, self._loss, self._correction, order=_ORDER[self._peers_at])
-            for e, a in zip(lent, advantages, strict=True)
+            for e, a in zip(borrowed, advantages, strict=True)
             if e.verdict.correct or not self._success_only
         ]
 

@@ -68,7 +68,7 @@ class Hacpo(SharingWrapper):
             raise ConfigError(f"cap_tolerance must be at least 0, got {cap_tolerance}: 0 is the published cap")
         self._own = PolicyGradient(clip_low, clip_high, ratio="sequence")
         cap = 1.0 + cap_tolerance
-        self._lent = NamedLoss.of("capped_sequence", floor=floor, floor_step=floor_step, cap=cap, alpha=alpha)
+        self._borrowed = NamedLoss.of("capped_sequence", floor=floor, floor_step=floor_step, cap=cap, alpha=alpha)
         self._capability_of = _CAPABILITIES[capability]
         self._guard = baseline_guard
         self._aggregation = aggregation
@@ -124,19 +124,19 @@ class Hacpo(SharingWrapper):
             Lesson(
                 e,
                 (reward_of(e) - baseline) / scale,
-                self._lent,
+                self._borrowed,
                 AuthorMean(),
                 weight=1.0 / ratios[e.author],
                 aggregation=means,
             )
-            for e in pool.lent
+            for e in pool.borrowed
         ]
 
     def _baseline(self, pool: Pool, ratios: Mapping[str, float], rewards: Sequence[float]) -> float:
         mine = rewards_of(pool.own)
         if not pool.peers:
             return Moments.of(mine).mean
-        adjusted = [*mine, *(ratios[e.author] * reward_of(e) for e in pool.lent)]
+        adjusted = [*mine, *(ratios[e.author] * reward_of(e) for e in pool.borrowed)]
         baseline = math.fsum(adjusted) / len(adjusted)
         outside = not min(rewards) <= baseline <= max(rewards)
         return Moments.of(mine).mean if self._guard and outside else baseline

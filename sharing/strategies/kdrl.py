@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Unpack
 from mutual_env.errors import ConfigError
 from mutual_env.types import TeacherDivergence
 from sharing.situation import Common, Credit, Shared, Situation
-from sharing.strategies.trrd import taught
+from sharing.strategies.trrd import with_correction
 from sharing.wrapper import SharingWrapper
 
 
@@ -33,4 +33,4 @@ class KnowledgeDistillationRL(SharingWrapper):
     def share(self, situation: Situation) -> Shared:
         if not self._correction.coefficient or situation.reader == self._correction.teacher:
             return Shared(situation.lessons, {"taught": 0.0})
-        return taught(situation, self._correction)
+        return with_correction(situation, self._correction)

@@ -38,15 +38,17 @@ class Luffy(SharingWrapper):
         if not gamma > 0 or (external is not None and external < 0):
             raise ConfigError(f"gamma must be above 0 and external at least 0, got {gamma} and {external}")
         self._own = PolicyGradient(clip_low, clip_high)
-        self._lent = NamedLoss.of("shaped_probability", gamma=gamma)
+        self._borrowed = NamedLoss.of("shaped_probability", gamma=gamma)
         self._external = external
 
     def share(self, situation: Situation) -> Shared:
         pooled = pools(situation)
         lessons: list[Lesson] = []
         for pool in pooled:
-            lent = drawn(pool.lent, self._external, situation, "luffy", pool.own[0].task.id)
-            advantages = group_advantages(rewards_of(pool.own + lent), std=False)
+            borrowed = drawn(pool.borrowed, self._external, situation, "luffy", pool.own[0].task.id)
+            advantages = group_advantages(rewards_of(pool.own + borrowed), std=False)
             lessons.extend(Lesson(e, a, self._own) for e, a in zip(pool.own, advantages, strict=False))
-            lessons.extend(Lesson(e, a, self._lent) for e, a in zip(lent, advantages[len(pool.own) :], strict=True))
+            lessons.extend(
+                Lesson(e, a, self._borrowed) for e, a in zip(borrowed, advantages[len(pool.own) :], strict=True)
+            )
         return Shared(tuple(lessons), {"untraced": untraced(situation)})

@@ -51,20 +51,20 @@ class PeerRolloutPooling(SharingWrapper):
         self._own = PolicyGradient(clip_low, clip_high)
         if above_cap not in ("clamp", "weight", "mask"):
             raise ConfigError(f"above_cap must be 'clamp', 'weight' or 'mask', got {above_cap!r}")
-        self._lent = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap, above_cap=above_cap)
+        self._borrowed = PolicyGradient(clip_low, clip_high, ratio_cap=ratio_cap, above_cap=above_cap)
         self._naive = naive
         self._by_author = check_normalise(normalise) == "author"
 
     def share(self, situation: Situation) -> Shared:
         pooled = pools(situation)
         lessons = tuple(lesson for pool in pooled for lesson in self._lessons(pool))
-        pooled_rollouts = float(sum(len(pool.lent) for pool in pooled))
+        pooled_rollouts = float(sum(len(pool.borrowed) for pool in pooled))
         return Shared(lessons, {"pooled": pooled_rollouts, "untraced": untraced(situation)})
 
     def _lessons(self, pool: Pool) -> list[Lesson]:
-        own, lent = pooled_advantages(pool, by_author=self._by_author, std=self._std)
-        loss, correction = (self._own, OldPolicy()) if self._naive else (self._lent, AuthorPolicy())
+        own, borrowed = pooled_advantages(pool, by_author=self._by_author, std=self._std)
+        loss, correction = (self._own, OldPolicy()) if self._naive else (self._borrowed, AuthorPolicy())
         return [
             *(Lesson(e, a, self._own) for e, a in zip(pool.own, own, strict=True)),
-            *(Lesson(e, a, loss, correction) for e, a in zip(pool.lent, lent, strict=True)),
+            *(Lesson(e, a, loss, correction) for e, a in zip(pool.borrowed, borrowed, strict=True)),
         ]

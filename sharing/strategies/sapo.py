@@ -59,11 +59,11 @@ class Sapo(SharingWrapper):
         offered = [
             group for pool in pooled for group in pool.peers.values() if not self._informative or has_spread(group)
         ]
-        lent = _drawn(offered, len(own) if self._external is None else self._external, situation, "sapo external")
-        # Question by question, in the order of the round: one's own group, then what was lent on it.
+        borrowed = _drawn(offered, len(own) if self._external is None else self._external, situation, "sapo external")
+        # Question by question, in the order of the round: one's own group, then what was borrowed on it.
         at = {pool.own[0].task.id: place for place, pool in enumerate(pooled)}
-        groups = sorted([*own, *lent], key=lambda group: at[group[0].task.id])
-        metrics = {"local": float(len(own)), "external": float(len(lent)), "untraced": untraced(situation)}
+        groups = sorted([*own, *borrowed], key=lambda group: at[group[0].task.id])
+        metrics = {"local": float(len(own)), "external": float(len(borrowed)), "untraced": untraced(situation)}
         return Shared(own_lessons(groups, self._loss, std=self._std), metrics)
 
 

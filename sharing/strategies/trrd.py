@@ -40,10 +40,10 @@ class TrustRegionRatioDistillation(SharingWrapper):
     def share(self, situation: Situation) -> Shared:
         if self._correction.alpha == 1.0 or situation.reader == self._correction.teacher:
             return Shared(situation.lessons, {"taught": 0.0})
-        return taught(situation, self._correction)
+        return with_correction(situation, self._correction)
 
 
-def taught(situation: Situation, correction: Any) -> Shared:
+def with_correction(situation: Situation, correction: Any) -> Shared:
     """The reader's own lessons, that were against the old policy, with this correction instead."""
     mine = [
         lesson.experience.author == situation.reader and lesson.correction == OldPolicy()

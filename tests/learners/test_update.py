@@ -125,8 +125,8 @@ def test_a_models_bonus_is_that_of_a_plain_forward(build: Callable[[], Any], chu
     policy = learner(build(), entropy_coefficient=0.3, temperature=0.7, max_gradient_norm=0.0, logits_chunk_mib=chunk)
     ids = TOKENIZER.encode_batch(["1+2=", "abc de", "4"])
     own = [Example(ids[0], r, np.arange(r.size) != 1, np.full(r.size, 0.5)) for r in ids[1:]]
-    lent = Example(ids[0], ids[0], np.ones(ids[0].size, np.bool_), np.zeros(ids[0].size), own=False)
-    got = gradients(policy, (*own, lent))
+    borrowed = Example(ids[0], ids[0], np.ones(ids[0].size, np.bool_), np.zeros(ids[0].size), own=False)
+    got = gradients(policy, (*own, borrowed))
     model, total = build(), torch.zeros(())
     count = sum(int(e.mask.sum()) for e in own)
     for example in own:
@@ -135,7 +135,7 @@ def test_a_models_bonus_is_that_of_a_plain_forward(build: Callable[[], Any], chu
         logs, mask = logits.log_softmax(-1), torch.tensor(example.mask)
         picked = logs[torch.arange(mask.numel()), torch.tensor(example.response_ids.astype(np.int64))]
         entropy = -(logs.exp() * logs).sum(-1)
-        # The lent one counts in the denominator of the credit, not in that of the bonus.
+        # The borrowed one counts in the denominator of the credit, not in that of the bonus.
         total = total - 0.5 * (picked - picked.detach())[mask].sum() / (count + ids[0].size)
         total = total - 0.3 * entropy[mask].sum() / count
     total.backward()

@@ -60,8 +60,8 @@ class Pair:
         self.bridge = TokenizerBridge([reader.tokenizer, twin])
         self._numbers = np.random.default_rng(5)
         own = [[self._own(p, text) for text in group] for p, group in zip(PROMPTS, WROTE[READER], strict=True)]
-        lent = [[self._lent(p, text) for text in group] for p, group in zip(PROMPTS, WROTE[PEER], strict=True)]
-        self.written = {READER: own, PEER: lent}
+        borrowed = [[self._borrowed(p, text) for text in group] for p, group in zip(PROMPTS, WROTE[PEER], strict=True)]
+        self.written = {READER: own, PEER: borrowed}
 
     def batch(self, strategy: str, **options: Any) -> Batch:
         """The reader's examples of one round under this strategy."""
@@ -73,7 +73,7 @@ class Pair:
     def _own(self, prompt: str, text: str) -> Completion:
         return self._completion(self.reader.tokenizer, text, self._ids(self.reader.tokenizer, text), prompt)
 
-    def _lent(self, prompt: str, text: str) -> Completion:
+    def _borrowed(self, prompt: str, text: str) -> Completion:
         return self._completion(self.tokenizer, text, self._ids(self.tokenizer, text), prompt)
 
     def _completion(self, tokenizer: Tokenizer, text: str, ids: Ids, prompt: str) -> Completion:

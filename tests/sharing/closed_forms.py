@@ -212,7 +212,7 @@ class Round:
             for c, a in zip(self.written[READER][prompt], advantages, strict=False)
         ]
 
-    def lent(self, prompt: int) -> list[Completion]:
+    def borrowed(self, prompt: int) -> list[Completion]:
         return self.written[PEER][prompt] + self.written[THIRD][prompt]
 
     def pooled(self, prompt: int) -> list[float]:

@@ -61,7 +61,7 @@ def test_prp() -> None:
         samples += here.own(p, advantages)
         samples += [
             here.sample(p, c, clipped(a, c.logprobs))  # ρ = π / β: the author's own log-probabilities
-            for c, a in zip(here.lent(p), advantages[2:], strict=True)
+            for c, a in zip(here.borrowed(p), advantages[2:], strict=True)
         ]
     agree(here, samples)
 
@@ -75,7 +75,7 @@ def test_prp_that_takes_peers_for_itself() -> None:
         samples += here.own(p, advantages)
         samples += [
             here.sample(p, c, clipped(a, here.old(p, c)))  # ρ = π / π_old, as if the reader had written it
-            for c, a in zip(here.lent(p), advantages[2:], strict=True)
+            for c, a in zip(here.borrowed(p), advantages[2:], strict=True)
         ]
     agree(here, samples)
 
@@ -224,7 +224,7 @@ def test_luffy() -> None:
     for p in range(4):
         advantages = [r - np.mean(here.pooled(p)) for r in here.pooled(p)]
         samples += here.own(p, advantages)
-        samples += [here.sample(p, c, shaped(a)) for c, a in zip(here.lent(p), advantages[2:], strict=True)]
+        samples += [here.sample(p, c, shaped(a)) for c, a in zip(here.borrowed(p), advantages[2:], strict=True)]
     agree(here, samples)
 
 

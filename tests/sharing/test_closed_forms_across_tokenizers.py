@@ -43,7 +43,7 @@ def test_prp_with_a_peer_of_another_tokenizer() -> None:
     for p in range(4):
         advantages = normalised(here.pooled(p))
         samples += here.own(p, advantages)
-        for c, a in zip(here.lent(p), advantages[2:], strict=True):
+        for c, a in zip(here.borrowed(p), advantages[2:], strict=True):
             other = c.tokenizer == peer.tokenizer.fingerprint
             author = spread(peer, c.text, c.logprobs) if other else c.logprobs
             sizes = pieces(peer, c.text) if other else [1] * c.token_ids.size

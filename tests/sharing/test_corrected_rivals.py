@@ -77,8 +77,8 @@ def test_no_sample_of_an_equal_policy_loses_its_gradient_to_rounding() -> None:
         options = {} if tolerance is None else {"cap_tolerance": tolerance}
         env = sharing.make("hacpo", ScriptedEnv(["a", "b"], prompts=1, group=6), **options)
         infos = play(env, {"a": [written], "b": [written]})
-        lent = [lesson for lesson in infos["a"]["lessons"] if lesson.experience.author == "b"]
-        moved = [weights_move(lesson) for lesson in lent if lesson.advantage != 0.0]
+        borrowed = [lesson for lesson in infos["a"]["lessons"] if lesson.experience.author == "b"]
+        moved = [weights_move(lesson) for lesson in borrowed if lesson.advantage != 0.0]
         assert moved.count(False) == lost
 
 
@@ -123,7 +123,7 @@ def test_half_of_the_questions_are_borrowed_each_with_its_whole_group_normalised
 
 def test_local_and_external_count_questions_and_are_drawn_uniformly() -> None:
     # 3 own questions of which 1 is taken, 6 groups of two peers of which 2 are; over 600 rounds each own question comes
-    # up 200 times (standard deviation 11.5) and each lent group 200 times (11.5).
+    # up 200 times (standard deviation 11.5) and each borrowed group 200 times (11.5).
     answers = {agent: [[GOOD, BAD]] * 3 for agent in "abc"}
     env = sharing.make("sapo", ScriptedEnv(list("abc"), prompts=3, group=2, fixed=True), local=1, external=2)
     taken: Counter[tuple[str, str]] = Counter()
@@ -135,7 +135,7 @@ def test_local_and_external_count_questions_and_are_drawn_uniformly() -> None:
     assert all(abs(n - 200) < 58 for n in taken.values())  # 5 standard deviations
 
 
-def test_a_lent_question_without_spread_is_no_candidate_unless_asked_for() -> None:
+def test_a_borrowed_question_without_spread_is_no_candidate_unless_asked_for() -> None:
     answers = {"a": [[GOOD, BAD]] * 2, "b": [[GOOD, GOOD], [GOOD, BAD]]}
     env = ScriptedEnv(["a", "b"], prompts=2, group=2)
     assert ("t0.0", "b", 2) not in questions(play(sharing.make("sapo", env), answers))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mutual_env.errors import StorageError
 from mutual_env.types import Completion, Reply, Turn
-from sharing.admission import Limits, Standing, defect
+from sharing.admission import AdmissionContext, Limits, defect
 from sharing.codec import decode, encode, wire_size
 from sharing.records import Origin, Rollout, Success
 
@@ -60,10 +60,10 @@ def test_whatever_is_cut_off_or_added_is_refused(data: st.DataObject, turns: lis
 
 
 def test_a_strangers_turns_are_bounded_as_its_completions_are() -> None:
-    standing, limits = Standing(["me"], frozenset(), 0, {}), Limits(max_tokens=3, max_text_bytes=10)
+    context, limits = AdmissionContext(["me"], frozenset(), 0, {}), Limits(max_tokens=3, max_text_bytes=10)
     bad = Completion("a", np.array([1], np.int32), np.array([np.inf]), "stop", 7, "fp")
     two = Completion("a", np.array([1, 1], np.int32), np.array([-1.0, -1.0]), "stop", 7, "fp")
-    assert defect(rollout(Turn(two, Reply("ok"))), standing, limits) is None
-    assert defect(rollout(Turn(bad, Reply("ok"))), standing, limits) == "not_finite"
-    assert defect(rollout(Turn(two, Reply("ok")), Turn(two, Reply("ok"))), standing, limits) == "too_long"
-    assert defect(rollout(Turn(two, Reply("o" * 11))), standing, limits) == "too_long"
+    assert defect(rollout(Turn(two, Reply("ok"))), context, limits) is None
+    assert defect(rollout(Turn(bad, Reply("ok"))), context, limits) == "not_finite"
+    assert defect(rollout(Turn(two, Reply("ok")), Turn(two, Reply("ok"))), context, limits) == "too_long"
+    assert defect(rollout(Turn(two, Reply("o" * 11))), context, limits) == "too_long"

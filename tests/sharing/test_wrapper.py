@@ -43,8 +43,8 @@ def test_a_failed_prompt_is_rescued_by_one_peer_success_and_nothing_else_moves()
     shared = play(SuccessGatedTransfer(Independent(ScriptedEnv(["a", "b"]))), answers)
     *own, rescue = shared["a"]["lessons"]
     assert tuple(own) == alone["a"]["lessons"]
-    lent = rescue.experience
-    assert (lent.author, lent.task.id, lent.completion.text) == ("b", "t0.0", GOOD)
+    borrowed = rescue.experience
+    assert (borrowed.author, borrowed.task.id, borrowed.completion.text) == ("b", "t0.0", GOOD)
     assert (rescue.loss, rescue.weight) == (CrossEntropy(), 0.1)
     assert shared["b"]["lessons"] == alone["b"]["lessons"]  # b failed nowhere
     assert shared["a"]["metrics"]["share/rescued"] == 1.0

@@ -17,7 +17,7 @@ from tests.tokenizers_bridge.reference import completion_of
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import ACTIONS, CharTokenizer, Tokenizer, TokenizerBridge, Translation, WordTokenizer, load
 from tokenizers_bridge.translation.encodings import Encodings
-from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.reading import reading_of
 from tokenizers_bridge.translation.short_chunks import translate_one
 from tokenizers_bridge.translation.source import Source, source_of_text, source_of_trace
@@ -105,8 +105,8 @@ def batch_of(written: Sequence[str], seed: int) -> list[Completion]:
     return rows
 
 
-def author_of(row: Completion) -> Known | None:
-    return Known.of(BY_FINGERPRINT[row.tokenizer]) if row.has_trace else None
+def author_of(row: Completion) -> TokenizerFacts | None:
+    return TokenizerFacts.of(BY_FINGERPRINT[row.tokenizer]) if row.has_trace else None
 
 
 def source_of(row: Completion) -> Source | str:
@@ -144,7 +144,7 @@ def test_a_block_gives_each_row_what_it_gets_alone(
 @settings(max_examples=150, deadline=None)
 def test_a_block_gives_each_row_what_the_general_way_gives_it(written: list[str], seed: int, reader: Tokenizer) -> None:
     rows = [row for row in batch_of(written, seed) if row.tokenizer != reader.fingerprint]
-    known = Known.of(reader)
+    known = TokenizerFacts.of(reader)
     for row, translation in zip(rows, TokenizerBridge(TOKENIZERS).translate(rows, reader), strict=True):
         source = source_of(row)
         if isinstance(source, str):

@@ -18,7 +18,7 @@ from tokenizers_bridge.edits import NO_EDITS, Edits
 from tokenizers_bridge.protocol import Tokenizer
 from tokenizers_bridge.translation.align import Alignment
 from tokenizers_bridge.translation.encodings import Encodings
-from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.front import LeadingSpace, Meeting
 from tokenizers_bridge.translation.residual import Residuals, Spans
 from tokenizers_bridge.translation.source import NOT_FINITE
@@ -53,7 +53,7 @@ class Side:
         fits: Mask = (count == stopped) & (at_end | ~stopped)
         return fits
 
-    def misspelled_rows(self, known: Known, data: bytes) -> Ints:
+    def misspelled_rows(self, known: TokenizerFacts, data: bytes) -> Ints:
         """Rows of which a token does not stand for the bytes of `data` that it lies on."""
         return self.at.searchsorted(known.misspelled(self.ids, self.lengths, data), side="right") - 1
 
@@ -91,7 +91,7 @@ class Translated:
     block: Block
 
 
-def authored(batch: Sequence[Completion], rows: list[int], author: Known, apart: Ints) -> Authored | None:
+def authored(batch: Sequence[Completion], rows: list[int], author: TokenizerFacts, apart: Ints) -> Authored | None:
     """Those of these rows of the batch that fit. All are by this author; one with a tag that has to be taken out of its
     text does not."""
     if not rows:
@@ -124,7 +124,7 @@ def authored(batch: Sequence[Completion], rows: list[int], author: Known, apart:
     return Authored(rows, texts, encoded, side, logprobs, stopped, lead)
 
 
-def meant(source: Authored, author: Known, reader: Known, leading_space: LeadingSpace) -> Meant:
+def meant(source: Authored, author: TokenizerFacts, reader: TokenizerFacts, leading_space: LeadingSpace) -> Meant:
     """What the reader is to write: the author's text, but for what the two prompts have written differently."""
     meeting = Meeting(author.says.boundary, reader.says.boundary, leading_space)
     texts, encoded, skip = source.texts, source.encoded, source.lead
@@ -157,8 +157,8 @@ def translated(
     batch: Sequence[Completion],
     source: Authored,
     told: Meant,
-    author: Known,
-    reader: Known,
+    author: TokenizerFacts,
+    reader: TokenizerFacts,
     encodings: Encodings,
     actions: Mapping[Fidelity, Action],
     leading_space: LeadingSpace = "keep",
@@ -198,7 +198,7 @@ def _behind_spaces(texts: list[bytes], spaces: Ints) -> bytes:
     return b"".join([b" " * n + text for text, n in zip(texts, spaces.tolist(), strict=True)])
 
 
-def _encodable(source: Authored, told: Meant, reader: Known, encodings: Encodings) -> list[int]:
+def _encodable(source: Authored, told: Meant, reader: TokenizerFacts, encodings: Encodings) -> list[int]:
     """Rows that have an encoding, and spell no control token of the reader."""
     careful = reader.may_spell_control(told.texts)
     if not encodings.failed and not careful:
@@ -222,7 +222,9 @@ class FrontEdits:
         return self.author + self.reader
 
 
-def _reader_side(source: Authored, told: Meant, reader: Known, encodings: Encodings) -> tuple[Side, FrontEdits, Mask]:
+def _reader_side(
+    source: Authored, told: Meant, reader: TokenizerFacts, encodings: Encodings
+) -> tuple[Side, FrontEdits, Mask]:
     """The reader's tokens, how its rows begin otherwise than the author's, and which rows fit."""
     goes_on = reader.goes_on
     rows = [encodings.ids[text, goes_on] for text in told.texts]
@@ -320,7 +322,7 @@ def _shared(mine: Ints, other: Ints) -> Ints:
 
 
 def same_tokenizer(
-    batch: Sequence[Completion], rows: list[int], reader: Known, actions: Mapping[Fidelity, Action]
+    batch: Sequence[Completion], rows: list[int], reader: TokenizerFacts, actions: Mapping[Fidelity, Action]
 ) -> Translated:
     """Rows that the reader's own tokenizer wrote: the sampled ids, untouched. One that is unsound raises."""
     own = [batch[i] for i in rows]

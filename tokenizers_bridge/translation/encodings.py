@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mutual_env.types import Ids
-from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.facts import TokenizerFacts
 
 Wanted: TypeAlias = tuple[str, bool]
 """A text, and whether it goes on in the middle of a row."""
@@ -21,7 +21,7 @@ class Encodings:
     failed: Mapping[Wanted, str]
 
     @classmethod
-    def of(cls, wanted: Sequence[Wanted], reader: Known) -> Encodings:
+    def of(cls, wanted: Sequence[Wanted], reader: TokenizerFacts) -> Encodings:
         """One batch for texts of either sort; where that raises, text by text, so that only the culprit fails."""
         if len({goes_on for _, goes_on in wanted}) == 1:
             return cls._of_sort(wanted, wanted[0][1], reader)
@@ -30,7 +30,7 @@ class Encodings:
         return filled[0] if len(filled) == 1 else cls._joined(filled)
 
     @classmethod
-    def _of_sort(cls, wanted: Sequence[Wanted], goes_on: bool, reader: Known) -> Encodings:
+    def _of_sort(cls, wanted: Sequence[Wanted], goes_on: bool, reader: TokenizerFacts) -> Encodings:
         if not wanted:
             return cls({}, {})
         try:

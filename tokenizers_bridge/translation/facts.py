@@ -21,7 +21,7 @@ _SHAPES = (re.compile(r"<[^<>\s]{1,80}>"), re.compile(r"\[[^\[\]\s]{1,80}\]"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Known:
+class TokenizerFacts:
     """`says` is what the tokenizer declares of completions: one that goes on where its prompt ends has no prefix space.
     `control_shapes` are what the spellings of its control tokens look like, `odd_spellings` finds those that look like
     none of them; `stops` are the ids of every role that ends a completion, `byte_ids` those that stand for a single
@@ -45,7 +45,7 @@ class Known:
     misspelled: Callable[[Ids, Ints, bytes], Ints]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Known:
+    def of(cls, tokenizer: Tokenizer) -> TokenizerFacts:
         says = declaration_of(tokenizer)
         every = np.arange(tokenizer.vocab_size, dtype=np.int32)
         single = every[tokenizer.byte_lengths(every) == 1]
@@ -98,7 +98,7 @@ class Known:
         """Whether this spelling, as text, becomes that tag of mine."""
         return own == text and is_plain_tag(text)
 
-    def apart(self, author: Known) -> Ints:
+    def apart(self, author: TokenizerFacts) -> Ints:
         """The author's tags that have to be taken out of their text: those that become a tag of mine that their
         spelling, as text, does not become."""
         owned = {i: self.own_tag(text, author.tag_roles[i]) for text, i in author.tags.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from mutual_env.types import Ids
 from tokenizers_bridge.declaration import Boundary
 from tokenizers_bridge.translation.encodings import Encodings, Wanted
-from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.front import NO_FRONT, Front, LeadingSpace, Meeting
 from tokenizers_bridge.translation.source import Piece, Source, Tag, piece_bytes
 
@@ -50,7 +50,7 @@ class Reading:
         rest = "" if self.front.extra else self.text[self.front.skip :]
         return len(rest[: len(rest) - len(rest.lstrip())].encode())
 
-    def ids(self, part: Said, reader: Known, encodings: Encodings) -> Ids | str:
+    def ids(self, part: Said, reader: TokenizerFacts, encodings: Encodings) -> Ids | str:
         """The reader's ids for one part, or why there are none."""
         if isinstance(part, tuple):
             return encodings.failed[part] if part in encodings.failed else encodings.ids[part]
@@ -59,7 +59,9 @@ class Reading:
         return np.array([reader.byte_ids[b] for b in part if b in reader.byte_ids], np.int32)
 
 
-def reading_of(source: Source, author: Known | None, reader: Known, leading_space: LeadingSpace) -> Reading:
+def reading_of(
+    source: Source, author: TokenizerFacts | None, reader: TokenizerFacts, leading_space: LeadingSpace
+) -> Reading:
     boundary = Boundary() if author is None else author.says.boundary
     meeting = Meeting(boundary, reader.says.boundary, leading_space)
     pieces = _resolved(source.pieces, reader, in_text=not meeting.is_plain)
@@ -75,7 +77,7 @@ def reading_of(source: Source, author: Known | None, reader: Known, leading_spac
     return Reading(source, tuple(said), front, text)
 
 
-def _resolved(pieces: tuple[Piece, ...], reader: Known, in_text: bool) -> list[str | bytes | OwnTag]:
+def _resolved(pieces: tuple[Piece, ...], reader: TokenizerFacts, in_text: bool) -> list[str | bytes | OwnTag]:
     """Tags as the reader's own, or spelled out; texts between which nothing else stands are one. With `in_text`, a tag
     at the very beginning is spelled out too: whether it is said at all depends on the reader's prompt."""
     out: list[str | bytes | OwnTag] = []

@@ -12,7 +12,7 @@ from tokenizers_bridge.declaration import NOTHING, Declaration
 from tokenizers_bridge.edits import Edits, Written, behind_front, edits_between, edits_by_piece, trimmed_tail
 from tokenizers_bridge.translation.align import Alignment, Tokens, align_tokens
 from tokenizers_bridge.translation.encodings import Encodings
-from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.reading import OwnTag, Reading
 from tokenizers_bridge.translation.residual import Residuals, Spans
 from tokenizers_bridge.types import Action, Block, Fidelity, Outcome
@@ -21,8 +21,8 @@ from tokenizers_bridge.types import Action, Block, Fidelity, Outcome
 def translate_one(
     completion: Completion,
     reading: Reading,
-    author: Known | None,
-    reader: Known,
+    author: TokenizerFacts | None,
+    reader: TokenizerFacts,
     encodings: Encodings,
     actions: Mapping[Fidelity, Action],
 ) -> Block:
@@ -61,7 +61,7 @@ def _aligned(ids: Ids, completion: Completion, alignment: Alignment, outcome: Ou
     )  # fmt: skip
 
 
-def _parts(reading: Reading, reader: Known, encodings: Encodings) -> list[Ids] | str:
+def _parts(reading: Reading, reader: TokenizerFacts, encodings: Encodings) -> list[Ids] | str:
     """The reader's ids for each part, or why there are none."""
     parts: list[Ids] = []
     for part in reading.said:
@@ -72,7 +72,9 @@ def _parts(reading: Reading, reader: Known, encodings: Encodings) -> list[Ids] |
     return parts
 
 
-def _edits(reading: Reading, parts: Sequence[Ids], into: Tokens, author_says: Declaration, reader: Known) -> Edits:
+def _edits(
+    reading: Reading, parts: Sequence[Ids], into: Tokens, author_says: Declaration, reader: TokenizerFacts
+) -> Edits:
     source, data = reading.source, reader.tokenizer.token_bytes(into.ids)
     kept, extra = source.data[: source.kept], len(reading.front.extra.encode())
     if not reading.front.skip and not extra and (len(reading.said) < 2 or kept == data):
@@ -93,7 +95,7 @@ def _plain(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _verdict(reading: Reading, edits: Edits, unpaired: tuple[int, int], reader: Known) -> tuple[Fidelity, str]:
+def _verdict(reading: Reading, edits: Edits, unpaired: tuple[int, int], reader: TokenizerFacts) -> tuple[Fidelity, str]:
     source = reading.source
     if not edits.declared:
         differing = b"".join(source.data[a0:a1] for a0, a1, _, _ in edits.rows.tolist())

@@ -13,7 +13,7 @@ from mutual_env.types import Completion
 from tokenizers_bridge.edits import valid_runs
 from tokenizers_bridge.protocol import Role
 from tokenizers_bridge.translation.align import Tokens
-from tokenizers_bridge.translation.facts import Known
+from tokenizers_bridge.translation.facts import TokenizerFacts
 
 Truncation: TypeAlias = Literal["trim", "carry"]
 
@@ -51,7 +51,7 @@ def source_of_text(completion: Completion) -> Source:
     return Source(_text_pieces(completion.text), data, 0, len(data), completion.finish_reason == "stop", False, None)
 
 
-def source_of_trace(completion: Completion, author: Known, truncation: Truncation) -> Source:
+def source_of_trace(completion: Completion, author: TokenizerFacts, truncation: Truncation) -> Source:
     """A completion with its sampled ids: they are what is translated; its text only has to agree with them."""
     if not np.isfinite(completion.logprobs).all():
         raise InvalidInputError(NOT_FINITE)
@@ -68,7 +68,7 @@ def source_of_trace(completion: Completion, author: Known, truncation: Truncatio
     return Source(_pieces(data, start, kept, tokens, author), data, start, kept, stopped, truncated, tokens, differs)
 
 
-def _pieces(data: bytes, start: int, kept: int, tokens: Tokens, author: Known) -> tuple[Piece, ...]:
+def _pieces(data: bytes, start: int, kept: int, tokens: Tokens, author: TokenizerFacts) -> tuple[Piece, ...]:
     """Control tokens are nothing; a text goes on across them."""
     pieces: list[Piece] = []
     at = start
@@ -91,7 +91,7 @@ def _text_pieces(text: str) -> tuple[Piece, ...]:
     return (text,) if text else ()
 
 
-def _differs(text: str, data: bytes, tokens: Tokens, author: Known) -> bool:
+def _differs(text: str, data: bytes, tokens: Tokens, author: TokenizerFacts) -> bool:
     """Whether the text is not what its ids decode to. One that no engine would make of them raises: the ids are another
     text's."""
     if _plain(text) == data:

@@ -209,9 +209,9 @@ def sapo(s: Rollouts, options: Options) -> Floats:
     has_spread = s.rewards_DAG.std(axis=2) > 0
     has_spread[:, 0] = False
     keys = np.where(has_spread, s.generator.random(s.rewards_DAG.shape)[:, :, 0], -1.0)
-    lent = np.zeros(keys.shape, dtype=np.bool_)
-    lent[np.arange(keys.shape[0]), keys.argmax(axis=1)] = True
-    chosen = by_reader(s) | (lent & has_spread)[:, :, None]
+    borrowed = np.zeros(keys.shape, dtype=np.bool_)
+    borrowed[np.arange(keys.shape[0]), keys.argmax(axis=1)] = True
+    chosen = by_reader(s) | (borrowed & has_spread)[:, :, None]
     return average(own_advantage(s), chosen)
 
 

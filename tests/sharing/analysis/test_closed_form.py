@@ -84,10 +84,11 @@ def test_the_degenerate_options_are_grpo() -> None:
             np.testing.assert_allclose(same.variance_K, plain.variance_K, atol=1e-14, err_msg=name)
 
 
-def test_a_lent_group_is_worth_as_much_as_an_own_one_between_equal_policies() -> None:
+def test_a_borrowed_group_is_worth_as_much_as_an_own_one_between_equal_policies() -> None:
     # With identical policies it does not matter who gives, and E u of a group is GRPO's. The own group counts G samples
-    # beside G of a lent one, or alone where no peer has spread: E u = E u_GRPO [P(none) + (1 - P(none)) / 2] of the own
-    # group, and half of E [u | spread] of the lent one. A group without spread gives 0, so E [u | spread] = E u / P(s).
+    # beside G of a borrowed one, or alone where no peer has spread: E u = E u_GRPO [P(none) + (1 - P(none)) / 2] of the
+    # own group, and half of E [u | spread] of the borrowed one. A group without spread gives 0, so E [u | spread] =
+    # E u / P(s).
     policy = softmax([0.3, -0.5, 0.9])
     p = float(policy[0])
     spread = 1.0 - p**4 - (1.0 - p) ** 4

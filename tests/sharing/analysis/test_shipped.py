@@ -82,8 +82,8 @@ def test_a_rescue_is_drawn_uniformly() -> None:
     taken = np.zeros(4)
     for seed in range(600):
         lessons = shipped_lessons(wrapper, arms_AG, seed=seed)
-        lent = [lesson for lesson in lessons if lesson.experience.author == "agent_1"]
-        for lesson in lent:
+        borrowed = [lesson for lesson in lessons if lesson.experience.author == "agent_1"]
+        for lesson in borrowed:
             taken[int(lesson.experience.completion.text.split("#")[1])] += 1 / 600
     np.testing.assert_allclose(taken, [1 / 3, 1 / 3, 1 / 3, 0], atol=0.09)  # 4.7 standard errors
 
