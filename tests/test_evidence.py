@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.evidence.results import Family, collect
 from benchmarks.evidence.runs import CONFIGS, family_file
 from learners.run.config import load_suite
 from learners.run.suite import run_suite
+from mutual_env.errors import StorageError
 from tests.runs.test_cli import SUITE
 
 ROOT = Path(__file__).parent.parent
@@ -105,3 +107,10 @@ def test_forked_runs_are_those_of_the_suite(tmp_path: Path, monkeypatch: pytest.
     assert found.at == (0, 2, 4)
     assert found.seeds("sgt") == ["0", "1"]
     assert found.parts == ["add"]
+    # a result file keeps the runs that were made elsewhere
+    shutil.rmtree(tmp_path / "forked" / "pair" / "sgt" / "seed_1")
+    assert Family.read(collect(tmp_path / "forked" / "pair", "pair")).arms == found.arms
+    shorter = (tmp_path / "forked" / "pair" / "suite.yaml").read_text().replace("rounds: 4", "rounds: 2")
+    (tmp_path / "forked" / "pair" / "suite.yaml").write_text(shorter)
+    with pytest.raises(StorageError, match="another setting"):
+        collect(tmp_path / "forked" / "pair", "pair")

@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--arm", action="append", default=[])
     parser.add_argument("--seed", action="append", default=[], type=int)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.what == "run":
         failed = run(family_file(args.family), args.overrides, Chosen(args.arm, args.seed))
         print(*failed, sep="\n", file=sys.stderr)

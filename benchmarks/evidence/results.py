@@ -20,6 +20,7 @@ from learners.run.suite import SUITE
 from mutual_env.errors import StorageError
 
 _DIGITS = 4
+SPENT = ("tokens", "processor")
 
 
 def result_file(family: str) -> Path:
@@ -53,24 +54,59 @@ class Family:
 
 
 def collect(folder: Path, family: str) -> Path:
-    """The finished runs of the suite in this folder, written down."""
+    """The finished runs of the suite in this folder, written down; and those of the result file that are not in the
+    folder, if they were of the same setting: runs take hours, and not all are made in one place."""
     config = load_suite(folder / SUITE)
-    runs = {arm: _finished(config, arm) for arm in config.arms}
-    runs = {arm: of for arm, of in runs.items() if of}
+    runs = {arm: of for arm in config.arms if (of := _finished(config, arm))}
     if not runs:
         raise StorageError(f"{folder} holds no finished run: `python -m benchmarks.evidence run {family}` makes them")
+    path = result_file(family)
+    kept = _kept(path, config)
     at = [round for round, _ in _some(runs).evaluations[next(iter(config.base.policies))]["accuracy"]]
+    if kept is not None and list(kept.at) != at:
+        raise StorageError(f"{path} was evaluated at rounds {list(kept.at)}, {folder} at {at}: move the file away")
+    arms = {
+        arm: {p: _together(kept, arm, p, _measured(runs.get(arm, {}), p, at)) for p in config.base.policies}
+        for arm in config.arms
+        if arm in runs or (kept is not None and arm in kept.arms)
+    }
+    _write(path, {"about": _about(config, runs, kept), "at": at, "policies": list(config.base.policies)}, arms)
+    return path
+
+
+def _write(path: Path, head: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line an arm and policy."""
     lines = [
         f"  {json.dumps(arm)}: {{\n"
-        + ",\n".join(f"   {json.dumps(p)}: {_line(of, p, at)}" for p in config.base.policies)
+        + ",\n".join(f"   {json.dumps(p)}: {json.dumps(found, separators=(',', ':'))}" for p, found in of.items())
         + "\n  }"
-        for arm, of in runs.items()
+        for arm, of in arms.items()
     ]
-    head = {"about": _about(config, runs), "at": at, "policies": list(config.base.policies)}
     parts = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
-    path = result_file(family)
     path.write_text("{\n" + ",\n".join([*parts, ' "arms": {\n' + ",\n".join(lines) + "\n }"]) + "\n}\n")
-    return path
+
+
+def _kept(path: Path, config: SuiteConfig) -> Family | None:
+    """What an earlier result file holds, if it is of this setting."""
+    if not path.is_file():
+        return None
+    kept, setting = Family.read(path), _setting(config)
+    differing = [key for key, value in setting.items() if kept.about.get(key) != value]
+    if differing or kept.policies != tuple(config.base.policies):
+        raise StorageError(f"{path} is of another setting ({', '.join(differing) or 'policies'}): move it away")
+    return kept
+
+
+def _together(kept: Family | None, arm: str, policy: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What was just measured, and before that what was kept, in the order of seeds."""
+    before = kept.arms.get(arm, {}).get(policy, {}) if kept is not None else {}
+    merged = {measure: {**before.get(measure, {}), **found.get(measure, {})} for measure in {**before, **found}}
+    return {m: {seed: merged[m][seed] for seed in sorted(merged[m], key=int)} for m in sorted(merged, key=_place)}
+
+
+def _place(measure: str) -> tuple[int, str]:
+    """What was spent comes last."""
+    return SPENT.index(measure) + 1 if measure in SPENT else 0, measure
 
 
 def _finished(config: SuiteConfig, arm: str) -> dict[int, RunResults]:
@@ -83,34 +119,45 @@ def _some(runs: Mapping[str, Mapping[int, RunResults]]) -> RunResults:
     return next(iter(next(iter(runs.values())).values()))
 
 
-def _about(config: SuiteConfig, runs: Mapping[str, Mapping[int, RunResults]]) -> dict[str, Any]:
-    """What ran where: processors, versions and commits of all runs, which should be one of each."""
-    processes = [p for of in runs.values() for run in of.values() for p in run.info["processes"]]
+def _setting(config: SuiteConfig) -> dict[str, Any]:
+    """What all runs of a result file have in common."""
     env = config.base.env
     return {
         "suite": config.name,
-        "seeds": list(config.seeds),
-        "arms_planned": list(config.arms),
         "rounds": config.base.rounds,
         "prompts": env.prompts_per_round,
         "group": env.group_size,
         "env": env.id,
-        "versions": {k: v for k, v in _some(runs).info["versions"].items() if k in ("python", "torch", "numpy")},
-        **{key: sorted({str(p.get(key, "")) for p in processes}) for key in ("processor", "instructions", "threads")},
-        "commits": sorted({str(p.get("commit", ""))[:12] for p in processes}),
     }
 
 
-def _line(runs: Mapping[int, RunResults], policy: str, at: Sequence[int]) -> str:
+def _about(config: SuiteConfig, runs: Mapping[str, Mapping[int, RunResults]], kept: Family | None) -> dict[str, Any]:
+    """What ran where: processors, versions and commits of all runs, which should be one of each."""
+    processes = [p for of in runs.values() for run in of.values() for p in run.info["processes"]]
+    before = kept.about if kept is not None else {}
+
+    def all_of(key: str) -> list[str]:
+        return sorted({*before.get(key, ()), *(str(p.get(key, "")) for p in processes)})
+
+    return {
+        **_setting(config),
+        "seeds": list(config.seeds),
+        "arms_planned": list(config.arms),
+        "versions": {k: v for k, v in _some(runs).info["versions"].items() if k in ("python", "torch", "numpy")},
+        **{key: all_of(key) for key in ("processor", "instructions", "threads")},
+        "commits": sorted({*before.get("commits", ()), *(commit[:12] for commit in all_of("commit"))}),
+    }
+
+
+def _measured(runs: Mapping[int, RunResults], policy: str, at: Sequence[int]) -> dict[str, dict[str, list[float]]]:
     """One policy under one arm, seed by seed."""
-    measures = sorted({key for run in runs.values() for key in run.evaluations.get(policy, {})})
     found: dict[str, dict[str, list[float]]] = {}
-    for measure in measures:
+    for measure in sorted({key for run in runs.values() for key in run.evaluations.get(policy, {})}):
         curves = {seed: dict(run.evaluations[policy][measure]) for seed, run in runs.items()}
         found[measure] = {str(seed): [round(curve[r], _DIGITS) for r in at] for seed, curve in curves.items()}
     for name, curve_of in (("tokens", _tokens(policy)), ("processor", lambda run: run.processor)):
         found[name] = {str(seed): _so_far(curve_of(run), at) for seed, run in runs.items()}
-    return json.dumps(found, separators=(",", ":"))
+    return found
 
 
 def _tokens(policy: str) -> Any:

@@ -1,7 +1,8 @@
 """The runs of a family's suite, one after the other, each forked from a process that has loaded the libraries once.
 
-They are the runs of `mutual-env suite`, in the same folders and of the same bytes; loading torch for each of three
-hundred short runs would take longer than the runs. What is finished is not run again.
+They are the runs of `mutual-env suite`, in the same folders and of the same bytes, without reports; loading torch and
+checking all arms of the suite again for each of three hundred short runs would take longer than the runs. What is
+finished is not run again.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from learners import cli
 from learners.numerics import begin_again, environment
-from learners.run.config import SuiteConfig, load_suite
+from learners.run.check import check
+from learners.run.config import RunConfig, SuiteConfig, arm_config, load_suite
 from learners.run.directory import WARM_STARTS, RunDirectory
 from learners.run.results import run_path
 from learners.run.suite import Chosen, keep_config
+from learners.run.training import resume, train
 from mutual_env.errors import StorageError
 
 _LIBRARIES = (
@@ -41,21 +44,20 @@ def run(file: Path, overrides: Sequence[str] = (), chosen: Chosen | None = None)
     own = {WARM_STARTS: str((root / "warm_starts").resolve()), "TOKENIZERS_PARALLELISM": "false"}
     begin_again({**environment(config.base.resources.instructions, config.base.resources.threads), **own})
     root.mkdir(parents=True, exist_ok=True)
-    kept = keep_config(root, config)
+    keep_config(root, config)
     _load_libraries()
     arms, seeds = (chosen or Chosen()).of(config)
-    return list(_failures(config, kept, [(arm, seed) for seed in seeds for arm in arms]))
+    return list(_failures(config, [(arm, seed) for seed in seeds for arm in arms]))
 
 
-def _failures(config: SuiteConfig, kept: Path, wanted: Iterable[tuple[str, int]]) -> Iterable[str]:
+def _failures(config: SuiteConfig, wanted: Iterable[tuple[str, int]]) -> Iterable[str]:
     for arm, seed in wanted:
         path = run_path(config, arm, seed)
         if _is_finished(path):
             continue
         began = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        words = ["train", str(kept), f"--arm={arm}", f"--seed={seed}", "--quiet", "--continue"]
-        code = _forked(words, path.with_name(f"{path.name}.log"))
+        code = _forked(arm_config(config, arm, seed), path.with_name(f"{path.name}.log"))
         print(f"{time.strftime('%T')} {arm} seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
         if code != 0:
             yield f"{arm} seed {seed} ended with exit code {code}: see {path}.log"
@@ -74,7 +76,7 @@ def _load_libraries() -> None:
         import_module(name)
 
 
-def _forked(words: Sequence[str], log: Path) -> int:
+def _forked(config: RunConfig, log: Path) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -84,9 +86,22 @@ def _forked(words: Sequence[str], log: Path) -> int:
             with log.open("ab") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            code = cli.main(words)
+            _one(config)
+            code = 0
+        except BaseException:  # a boundary: what ended the child is told in its log, and the others are run
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _one(config: RunConfig) -> None:
+    """A run, from its start or from where it was stopped."""
+    check(config)
+    path = Path(config.output) / config.name
+    if RunDirectory(path).info.exists():
+        resume(path, config)
+    else:
+        train(config)
