@@ -141,5 +141,11 @@ AREAS = (
         ),
         "`random fleets` have at least twice the devices of their largest gang.",
     ),
+    Area(
+        "checkpoints",
+        "Checkpoints while a run goes on",
+        (Bar("time a run stands still, of that in the foreground", "*/held_share", most=0.5),),
+        "`held`: until the run goes on; `update`: of the update beside or after it; `whole`: until both are done.",
+    ),
     Area("gpu", "On a GPU"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -75,6 +75,27 @@ class Measured(Protocol):
 
     def memory(self) -> tuple[int, int] | None:
         """Bytes held now, and the most since it was last asked; None: there is nothing to measure."""
+
+
+@runtime_checkable
+class SavesAside(Protocol):
+    """What a learner may do beside: have its state written while it goes on."""
+
+    def save_aside(self, directory: Path) -> Callable[[], None]:
+        """Copy all that `save` writes. What is returned writes the copy into the directory, or waits until it is
+        there; it is called once, from any thread, whatever the learner does meanwhile."""
+
+
+def save_aside(learner: Learner, directory: Path) -> Callable[[], None]:
+    """The same of any learner: one that cannot is saved here and now."""
+    if isinstance(learner, SavesAside):
+        return learner.save_aside(directory)
+    learner.save(directory)
+    return nothing_left
+
+
+def nothing_left() -> None:
+    """All is written."""
 
 
 def longest_sequence(learner: Learner) -> int | None:

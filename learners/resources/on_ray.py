@@ -168,6 +168,11 @@ class ActorHost:
         reply: Reply = self._get(self._actor.serve.remote(call), limit, call.method)
         return reply
 
+    @property
+    def alive(self) -> bool:
+        """Ray sees to that."""
+        return True
+
     def restart(self, limit: float) -> None:
         """Ray does it, where it can; where it has no place for as much, the actor is placed anew with less."""
         try:

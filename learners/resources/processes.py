@@ -161,6 +161,10 @@ class ProcessHost:
             timer.cancel()
         return reply
 
+    @property
+    def alive(self) -> bool:
+        return not connection.wait([self._process.sentinel], timeout=0)  # which reaps nobody, so any thread may ask
+
     def kill(self) -> None:
         """End the process here and now, as the kernel does where memory runs out."""
         self._process.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,9 +25,11 @@ from learners.resources.worker import (
     read_files,
     write_files,
 )
-from mutual_env.errors import DeadlineExceededError, WorkerLostError
+from mutual_env.errors import DeadlineExceededError, StorageError, WorkerLostError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
+
+LOOK_SECONDS = 0.02  # between two looks whether a state is written
 
 
 class WorkerDiedError(Exception):
@@ -45,6 +48,10 @@ class Host(Protocol):
 
     def call(self, call: Call, limit: float) -> Reply:
         """Raises WorkerDiedError or WorkerHungError; the worker is then gone."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker is there, as far as can be told without asking it."""
 
     def restart(self, limit: float) -> None:
         """A new worker, built by the same maker. Raises WorkerDiedError or WorkerHungError where it does not start."""
@@ -80,6 +87,8 @@ class RemoteLearner:
         self._updates: list[Sequence[Example]] = []
         self._version = 0
         self._failures = 0
+        self._starts = 0  # of workers after the first
+        self._marks = 0
         self._lost = ""
         self._memory: tuple[int, int] | None = None
         self.hello: Hello = self._ask("hello")
@@ -121,6 +130,27 @@ class RemoteLearner:
             self._ask("save", directory)
         else:
             write_files(self._ask("files"), directory)
+
+    def save_aside(self, directory: Path) -> Callable[[], None]:
+        """The worker writes it; over a network the files come at once, and are written here."""
+        if not self._host.shares_files:
+            return partial(write_files, self._ask("files"), directory)
+        self._marks += 1
+        mark = self._aside.path / f"written_{self._marks}"
+        self._ask("save_aside", directory, mark)
+        return partial(self._until_written, mark, self._starts)
+
+    def _until_written(self, mark: Path, starts: int) -> None:
+        """In another thread than that of the calls."""
+        ends = time.monotonic() + self._limit("save")
+        while not mark.exists():
+            lost = self._starts != starts or not self._host.alive
+            if (lost and not mark.exists()) or time.monotonic() > ends:
+                raise WorkerLostError(f"the worker of policy {self._policy!r} was lost while it wrote its state")
+            time.sleep(LOOK_SECONDS)
+        if said := mark.read_text():
+            raise StorageError(said)
+        mark.unlink()
 
     def load(self, directory: Path) -> None:
         self._base = directory if self._host.shares_files else read_files(directory)
@@ -207,6 +237,7 @@ class RemoteLearner:
         """A worker at the last state: a new one, unless there is one that only lacks the state."""
         try:
             if reply is None:
+                self._starts += 1
                 self._host.restart(self._limits.start(self._policy))
             state = LearnerState(self._base, tuple(self._updates), self._version)
             limit = self._limit("load") + len(self._updates) * self._limit("update")

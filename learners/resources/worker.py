@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 import copy
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, TypeAlias
 from learners.aside import Aside
 from learners.example import Example
 from learners.placement import visible
-from learners.protocol import Learner, Measured, Movable, longest_sequence
+from learners.protocol import Learner, Measured, Movable, longest_sequence, nothing_left, save_aside
 from mutual_env.types import Metrics
 from tokenizers_bridge.protocol import Tokenizer
 
@@ -112,6 +113,9 @@ class LearnerWorker:
             return Stale(self._learner.version)
         if call.method == "files":
             return Done(_saved(self._learner), self._learner.version)
+        if call.method == "save_aside":
+            self._write_aside(*call.args)
+            return Done(None, self._learner.version)
         if call.method in ("offload", "restore") and not isinstance(self._learner, Movable):
             return Done(None, self._learner.version)
         value = getattr(self._learner, call.method)(*call.args, **(call.kwargs or {}))
@@ -119,6 +123,15 @@ class LearnerWorker:
             self._answered = (call.version, value)
         memory = self._learner.memory() if isinstance(self._learner, Measured) else None
         return Done(value, self._learner.version, memory)
+
+    def _write_aside(self, directory: Path, mark: Path) -> None:
+        """The state as it is now into `directory`, while further calls are served; `mark` is there when that is done,
+        and says what went wrong."""
+        write = save_aside(self._learner, directory)
+        if write is nothing_left:
+            mark.touch()
+        else:
+            threading.Thread(target=_write, args=(write, mark), daemon=True).start()
 
     def _recover(self, state: LearnerState) -> Reply:
         self._answered = None
@@ -131,6 +144,17 @@ class LearnerWorker:
         for examples in state.updates:
             self._learner.update(examples)
         return Done(None, self._learner.version)
+
+
+def _write(write: Callable[[], None], mark: Path) -> None:
+    said = ""
+    try:
+        write()
+    except Exception as error:  # a boundary: it is raised again on the other side
+        said = str(error) or type(error).__name__
+    aside = mark.with_suffix(".new")
+    aside.write_text(said)
+    aside.rename(mark)
 
 
 def _hello(learner: Learner) -> Hello:

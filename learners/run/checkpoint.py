@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,28 +50,47 @@ class Checkpoints:
 
     def save(self, round: int, state: Mapping[str, JSON], parts: Mapping[str, Callable[[Path], None]]) -> Path:
         """`parts` maps a name to the function that writes that part into an empty directory."""
-        final = self.directory / f"{_PREFIX}{round:08d}"
-        aside = self.directory / f"{_ASIDE}{final.name}"
-        try:
+        self.begin(round, parts)
+        return self.finish(round, state)
+
+    def begin(self, round: int, parts: Mapping[str, Callable[[Path], None]]) -> None:
+        """Write the parts into a folder aside."""
+        aside = self._aside(round)
+        with self._gone_if_not_whole(round):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             aside.mkdir()
             for name, write in parts.items():
                 (aside / name).mkdir(parents=True)
                 write(aside / name)
+
+    def finish(self, round: int, state: Mapping[str, JSON], last: Sequence[Callable[[], object]] = ()) -> Path:
+        """Make what was begun a checkpoint, once `last` has done what was still to do. From any thread."""
+        final, aside = self.directory / f"{_PREFIX}{round:08d}", self._aside(round)
+        with self._gone_if_not_whole(round):
+            for step in last:
+                step()
             (aside / STATE).write_text(json.dumps({"schema": SCHEMA, "round": round, "state": state}))
             sealed.seal(aside, MANIFEST)
             if final.exists():  # only a refused one can be in the way: a run goes on from the last whole checkpoint
                 shutil.rmtree(final)
             sealed.give_name(aside, final)
-        except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise StorageError(
-                f"checkpoint {final} could not be written ({error}): free space or change `output`; "
-                "earlier checkpoints are intact"
-            ) from error
         self._prune()
         return final
+
+    @contextmanager
+    def _gone_if_not_whole(self, round: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            shutil.rmtree(self._aside(round), ignore_errors=True)
+            raise StorageError(
+                f"checkpoint {self.directory / f'{_PREFIX}{round:08d}'} could not be written ({error}): free space or "
+                "change `output`; earlier checkpoints are intact"
+            ) from error
+
+    def _aside(self, round: int) -> Path:
+        return self.directory / f"{_ASIDE}{_PREFIX}{round:08d}"
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The last whole checkpoint, and a sentence for each later one that was refused. All refused is an error."""

@@ -78,10 +78,12 @@ class EvaluationConfig:
 
 @dataclass
 class CheckpointConfig:
-    """A checkpoint every so many rounds (0: only at the end), the last `keep` of them kept."""
+    """A checkpoint every so many rounds (0: only at the end), the last `keep` of them kept. `background`: it is written
+    while the run goes on, from a copy of the policies' states in memory."""
 
     every: int = 10
     keep: int = 2
+    background: bool = True
 
 
 @dataclass

@@ -114,13 +114,15 @@ class JsonLines:
             raise _unwritable(self._file.name, error) from error
 
     def position(self) -> int:
-        """How long the file is, once that much of it is on the disk."""
+        """How long the file is."""
+        return self._file.tell()
+
+    def sync(self) -> None:
+        """All that was appended is on the disk when this returns."""
         try:
-            self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise _unwritable(self._file.name, error) from error
-        return self._file.tell()
 
     def cut(self, position: int) -> None:
         """Forget what was written after `position`: a resumed run writes it again."""

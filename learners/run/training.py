@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from learners.run.longer import before_the_last_evaluation, check_longer, is_lon
 from learners.run.loop import accuracies, evaluate
 from learners.run.places import Places, read_places
 from learners.run.recording import Allowance, Recorder, evaluation_line
+from learners.run.saving import Saver, Took
 from learners.run.trackers import TrackedRun, Tracker, Trackers
 from mutual_env.errors import ConfigError, StorageError, WorkerLostError
 from mutual_env.metrics import HELD_OUT
@@ -163,6 +164,11 @@ class Files:
         paths = (directory.metrics, directory.timings, directory.samples, directory.lessons, directory.evaluations)
         return cls(*(stack.enter_context(closing(JsonLines(path))) for path in paths))
 
+    def sync(self) -> None:
+        """What they hold by now is on the disk."""
+        for name in self.__slots__:
+            getattr(self, name).sync()
+
     def positions(self) -> dict[str, int]:
         return {name: getattr(self, name).position() for name in self.__slots__}
 
@@ -188,6 +194,7 @@ class _Run:
         self.changed: dict[str, list[JSON]] = {}
         self._config, self._places, self._lock = config, places, lock
         self._checkpoints = directory.checkpoints(config.checkpoint.keep)
+        self._saver = Saver(self._checkpoints, background=config.checkpoint.background, took=self._saved)
         self._files = files
         record, sizes = config.record, (config.rounds, len(config.policies), config.env.group_size)
         self._recorder = Recorder(Allowance.of(record.megabytes, *sizes))
@@ -253,6 +260,9 @@ class _Run:
                 self._evaluate()
             if self._due(self._config.checkpoint.every):
                 self._save()
+        if not self._saver.wait():  # a run ends with a checkpoint: its workers are there again
+            self._save()
+            self._saver.wait()
 
     def _advance(self, last: int) -> None:
         """Rounds until so many are done. In asynchronous mode all policies meet there: what was sampled is learnt."""
@@ -293,6 +303,7 @@ class _Run:
             self._parts = self._parts.without(lost)
 
     def close(self) -> None:
+        self._saver.close()
         self._parts.close()
 
     def _next_stop(self) -> int:
@@ -342,7 +353,10 @@ class _Run:
         self._told.entered("saving")
         sharing = [loop.env.state_dict() for loop in self._parts.loops]
         state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
-        saves = {name: learner.save for name, learner in self._parts.learners.items()}
+        others: dict[str, Callable[[Path], None]] = {}
         if isinstance(exchange := self._parts.exchange, Resumable):
-            saves[EXCHANGE] = partial(exchange.save, authors=list(self._config.policies), rounds=self.done)
-        self._checkpoints.save(self.done, state, saves)
+            others[EXCHANGE] = partial(exchange.save, authors=list(self._config.policies), rounds=self.done)
+        self._saver.save(self.done, state, self._parts.learners, others, [self._files.sync, self._lock.check])
+
+    def _saved(self, took: Took) -> None:
+        self._files.timings.append({"type": "checkpoint", **asdict(took)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -179,8 +180,14 @@ class TorchLearner:
             write_model(self._model, directory)
 
     def save(self, directory: Path) -> None:
+        self._saved(copy=False).write(directory)
+
+    def save_aside(self, directory: Path) -> Callable[[], None]:
+        return partial(self._saved(copy=True).write, directory)
+
+    def _saved(self, *, copy: bool) -> storage.Saved:
         self._require_version()
-        storage.save(directory, self._model, self._optimizer, self._version, self._tokenizer.fingerprint)
+        return storage.saved(self._model, self._optimizer, self._version, self._tokenizer.fingerprint, copy=copy)
 
     def load(self, directory: Path) -> None:
         self._conversations.clear()

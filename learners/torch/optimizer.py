@@ -93,15 +93,15 @@ class Optimizer:
         self.zero_grad()
         return norm
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Moments, step counts and masters, by name."""
+    def tensors(self, *, copy: bool = False) -> dict[str, torch.Tensor]:
+        """Moments, step counts and masters, by name, in the machine's memory. `copy`: also what is there already."""
         tensors: dict[str, torch.Tensor] = {}
         for name, master in self._masters.items():
             state = self._adam.state.get(master)
             if state:
-                tensors.update({f"{key}.{name}": state[key].cpu() for key in (*MOMENTS, "step")})
+                tensors.update({f"{key}.{name}": state[key].to("cpu", copy=copy) for key in (*MOMENTS, "step")})
             if master is not self._parameters[name]:
-                tensors[f"master.{name}"] = master.detach().cpu()
+                tensors[f"master.{name}"] = master.detach().to("cpu", copy=copy)
         return tensors
 
     def load(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -26,16 +28,34 @@ class State(TypedDict):
     tokenizer: str
 
 
-def save(directory: Path, model: LanguageModel, optimizer: Optimizer, version: int, tokenizer: str) -> None:
-    weights = {name: p.detach().cpu().contiguous() for name, p in model.trainable().items()}
+@dataclass(frozen=True, slots=True, eq=False)
+class Saved:
+    """All that a checkpoint holds, in the machine's memory."""
+
+    weights: Mapping[str, torch.Tensor]
+    moments: Mapping[str, torch.Tensor]
+    state: State
+
+    def write(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            save_file(dict(self.weights), directory / "weights.safetensors")
+            save_file(dict(self.moments), directory / "optimizer.safetensors")
+            (directory / "state.json").write_text(json.dumps(self.state))
+        except (OSError, SafetensorError) as error:
+            sentence = f"{directory} could not be written ({error}): free some space or save elsewhere"
+            raise StorageError(sentence) from error
+
+
+def saved(model: LanguageModel, optimizer: Optimizer, version: int, tokenizer: str, *, copy: bool) -> Saved:
+    """`copy`: of its own, however the policy goes on; else what lies in the machine's memory already is not copied."""
+    weights = {name: p.detach().to("cpu", copy=copy).contiguous() for name, p in model.trainable().items()}
     state = State(format=FORMAT, version=version, optimizer_steps=optimizer.steps, tokenizer=tokenizer)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file(weights, directory / "weights.safetensors")
-        save_file(optimizer.tensors(), directory / "optimizer.safetensors")
-        (directory / "state.json").write_text(json.dumps(state))
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{directory} could not be written ({error}): free some space or save elsewhere") from error
+    return Saved(weights, optimizer.tensors(copy=True) if copy else optimizer.tensors(), state)
+
+
+def save(directory: Path, model: LanguageModel, optimizer: Optimizer, version: int, tokenizer: str) -> None:
+    saved(model, optimizer, version, tokenizer, copy=False).write(directory)
 
 
 def load(directory: Path, model: LanguageModel, optimizer: Optimizer, tokenizer: str) -> int:

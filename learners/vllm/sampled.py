@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from learners.example import Example
-from learners.protocol import Learner, Movable, longest_sequence
+from learners.protocol import Learner, Movable, longest_sequence, save_aside
 from learners.sampling import Sample, Sampling, asked_for
 from learners.vllm.engine import EngineDiedError, Revivable, SamplingEngine, Sleeps, Weights
 from mutual_env.errors import InvalidInputError
@@ -124,6 +124,9 @@ class VllmSampled:
 
     def save(self, directory: Path) -> None:
         self._learner.save(directory)
+
+    def save_aside(self, directory: Path) -> Callable[[], None]:
+        return save_aside(self._learner, directory)
 
     def load(self, directory: Path) -> None:
         self._learner.load(directory)
