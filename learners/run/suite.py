@@ -16,12 +16,13 @@ from learners.numerics import environment
 from learners.placement import showing
 from learners.resources import Supply
 from learners.run import lock
-from learners.run.config import SuiteConfig, arm_config, load_suite, to_yaml
+from learners.run.config import RunConfig, SuiteConfig, arm_config, load_suite, to_yaml
 from learners.run.directory import WARM_STARTS, RunDirectory
 from learners.run.growth import check_growth
 from learners.run.lock import locked
-from learners.run.results import SuiteResults, read_run, read_suite, run_path
+from learners.run.results import SuiteResults, read_suite, run_path
 from learners.run.slots import Slots
+from learners.run.tail import reached
 from learners.sealed import write_whole
 from mutual_env.errors import StorageError, UnknownNameError
 
@@ -33,12 +34,15 @@ SUITE = "suite.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One run of the suite, as far as its files tell."""
+    """One run of the suite, as far as its files tell: waiting, starting, running, finished or failed; rounds done of
+    how many; tokens a second of the last one (0: not known)."""
 
     arm: str
     seed: int
     state: str
     rounds: int
+    total: int
+    pace: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,15 @@ class _Member:
     seed: int
     path: Path
     rounds: int
+    samples: int = 0
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
     failure: str = ""
+
+    @classmethod
+    def of(cls, suite: SuiteConfig, arm: str, seed: int, asked: RunConfig) -> _Member:
+        samples = asked.env.prompts_per_round * asked.env.group_size
+        return cls(arm, seed, run_path(suite, arm, seed), asked.rounds, samples)
 
     @property
     def log(self) -> Path:
@@ -89,9 +99,12 @@ class _Member:
 
     def progress(self) -> Progress:
         state = "failed" if self.failure else "running" if self.process else "waiting"
-        if RunDirectory(self.path).info.is_file():
-            return Progress(self.arm, self.seed, "finished" if self.finished else state, _last_round(self.path))
-        return Progress(self.arm, self.seed, "starting" if self.process else state, 0)
+        if not RunDirectory(self.path).info.is_file():
+            return Progress(self.arm, self.seed, "starting" if self.process else state, 0, self.rounds)
+        if self.process is None and self.finished:
+            return Progress(self.arm, self.seed, "finished", self.rounds, self.rounds)
+        now = reached(self.path, self.samples)
+        return Progress(self.arm, self.seed, state, now.rounds, self.rounds, now.pace)
 
 
 def run_suite(
@@ -107,8 +120,8 @@ def run_suite(
     another time."""
     root = Path(config.output) / config.name
     arms, seeds = (only or Chosen()).of(config)
-    rounds = {arm: arm_config(config, arm, seeds[0]).rounds for arm in arms}
-    members = [_Member(arm, seed, run_path(config, arm, seed), rounds[arm]) for seed in seeds for arm in arms]
+    asked = {arm: arm_config(config, arm, seeds[0]) for arm in arms}
+    members = [_Member.of(config, arm, seed, asked[arm]) for seed in seeds for arm in arms]
     with locked(root, make=True):
         if replace and (root / SUITE).is_file():
             _clear(root)
@@ -223,10 +236,3 @@ def _stop(members: Sequence[_Member]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(timeout=STOP_SECONDS)
-
-
-def _last_round(path: Path) -> int:
-    try:
-        return read_run(path).rounds
-    except (OSError, ValueError):  # written to at this very moment: the next look will do
-        return 0

@@ -1,0 +1,53 @@
+"""How far a run in another process has come, from the ends of its files: asked several times a second, they are never
+read whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from learners.run.directory import RunDirectory
+
+TAIL_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Rounds done, and the tokens a second of the last one, all policies together (0: not known)."""
+
+    rounds: int = 0
+    pace: float = 0.0
+
+
+def reached(run: Path, samples: int) -> Reached:
+    """`samples` are a policy's in a round."""
+    directory = RunDirectory(run)
+    tokens: dict[int, float] = {}
+    rounds = 0
+    for line in _last_lines(directory.metrics):
+        if "metrics" in line:
+            rounds = max(rounds, line["round"] + 1)
+            tokens[line["round"]] = tokens.get(line["round"], 0.0) + (line["metrics"].get("length/tokens") or 0.0)
+        else:
+            rounds = max(rounds, line["round"])
+    for line in _last_lines(directory.timings):
+        if line["type"] == "round" and line["seconds"]:
+            return Reached(rounds, tokens.get(line["round"], 0.0) * samples / line["seconds"])
+    return Reached(rounds)
+
+
+def _last_lines(path: Path) -> Iterator[Any]:
+    """The whole lines among a file's last bytes, the last first."""
+    try:
+        with path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+            file.seek(start)
+            lines = file.read().split(b"\n")
+        for line in reversed(lines[1 if start else 0 : -1]):
+            yield json.loads(line)
+    except (OSError, ValueError):  # not there yet, or cut back by a resumed run at this very moment
+        return
