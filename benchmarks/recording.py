@@ -1,38 +1,57 @@
 """What a run pays for being readable: samples, lessons and evaluations kept, a person or a log told, trackers told.
 
-    python -m benchmarks.recording [--repeats 5]                    writes docs/figures/data/recording.json
+    python -m benchmarks.recording [--repeats 3]                    writes docs/figures/data/recording.json
     python -m benchmarks.recording --trackers tensorboard wandb ... adds those, in an environment that has them
 
-The same run, of one seed, is made without any of it and with, in turn; rounds do the same work, so each round's least
-processor time over the repeats is compared with that of the same round without, whatever else the machine does. A
-round's figure includes writing its lines. `arithmetic` is the cheapest round there is, of tables; `quickstart` the
-quickstart's.
+Processor time, in two ways. `share`: what is spent in the calls that record and tell, of all that the run spends, which
+holds on a machine that others use. `times_without`: the same run with and without, in turn; rounds of one seed do the
+same work, so each round's least over the repeats is compared with the same round's without. `arithmetic` is the
+cheapest round there is, of tables; `quickstart` the quickstart's.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks.figures import DATA, machine, write
-from learners.report.progress import RunProgress
-from learners.run import training
+from learners.report import progress
+from learners.run import trackers, training
 from learners.run.config import RunConfig, arm_config, changed, load_run, load_suite
 from learners.run.directory import WARM_STARTS
-from learners.run.lines import read_lines
+from learners.run.lines import JsonLines, read_lines
 from learners.run.recording import Recorder
 from learners.run.shipped import shipped
 
-Listening = Callable[[RunConfig, ExitStack], list[Any]]
+RECORDS = ((Recorder, "noticed"), (JsonLines, "append_finite"), (training, "evaluation_line"))
+TELLS = (
+    (progress.RunProgress, "measured"),
+    (progress.RunProgress, "entered"),
+    (progress._Screen, "refresh"),
+    (trackers._Dispensable, "_tell"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A run, with or without all that is measured."""
+
+    config: RunConfig
+    silent: bool = False
+    terminal: bool = False
 
 
 class Silent(Recorder):
@@ -45,74 +64,87 @@ class Silent(Recorder):
         return None
 
 
-def told(terminal: bool) -> Listening:
-    """A log, or a terminal whose other end nobody reads."""
-
-    def listeners(config: RunConfig, stack: ExitStack) -> list[Any]:
-        console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-        return [stack.enter_context(RunProgress(config, quiet=False, console=console))]
-
-    return listeners
-
-
-def rounds_of(config: RunConfig, listening: Listening | None) -> list[float]:
-    """Processor seconds of each round."""
-    with tempfile.TemporaryDirectory() as output, ExitStack() as stack:
-        here = changed(config, [f"output={output}"])
-        with recorder(Recorder if listening is not None else Silent):
-            result = training.train(here, listeners=[] if listening is None else listening(here, stack))
-        lines = read_lines(result.directory / "timings.jsonl")
-        return [line["processor"] for line in lines if line["type"] == "round"]
-
-
 @contextmanager
-def recorder(kind: type[Recorder]) -> Iterator[None]:
-    kept, training.Recorder = training.Recorder, kind
+def replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
+    kept = getattr(owner, name)
+    setattr(owner, name, by)
     try:
         yield
     finally:
-        training.Recorder = kept
+        setattr(owner, name, kept)
 
 
-def compared(config: RunConfig, ways: dict[str, tuple[RunConfig, Listening]], repeats: int) -> dict[str, Any]:
-    """Each way's rounds, as times of the same rounds without any of it."""
+def timed(call: Callable[..., Any], kind: str, spent: Counter[str]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return call(*args, **options)
+        finally:
+            spent[kind] += time.thread_time() - began  # type: ignore[assignment]
+
+    return wrapped
+
+
+def run(way: Way) -> tuple[Any, dict[str, float]]:
+    """Processor seconds of each round, and the shares of all processor seconds."""
+    spent: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as output, ExitStack() as stack:
+        here = changed(way.config, [f"output={output}"])
+        if way.silent:
+            stack.enter_context(replaced(training, "Recorder", Silent))
+        for kind, calls in (("recording", RECORDS), ("telling", TELLS)):
+            for owner, name in calls:
+                stack.enter_context(replaced(owner, name, timed(getattr(owner, name), kind, spent)))
+        console = Console(file=io.StringIO(), force_terminal=way.terminal, width=100)
+        began = time.process_time()
+        with progress.RunProgress(here, quiet=way.silent, console=console) as shown:
+            directory = training.train(here, listeners=[] if way.silent else [shown]).directory
+        whole = time.process_time() - began
+        rounds = [line["processor"] for line in read_lines(directory / "timings.jsonl") if line["type"] == "round"]
+    return np.array(rounds), {kind: seconds / whole for kind, seconds in spent.items()}
+
+
+def compared(config: RunConfig, ways: Mapping[str, Way], repeats: int) -> dict[str, Any]:
+    """Each way's shares, the median over repeats; its rounds, as times of the same rounds without any of it."""
+    every = {"without": Way(config, silent=True), **ways}
     least: dict[str, Any] = {}
+    shares: dict[str, list[float]] = {}
     for repeat in range(repeats):
-        order = ["without", *ways] if repeat % 2 else [*reversed(ways), "without"]
-        for way in order:
-            its_config, listening = ways.get(way, (config, None))
-            rounds = np.array(rounds_of(its_config, listening))
-            least[way] = rounds if way not in least else np.minimum(least[way], rounds)
-    without = least.pop("without")
-    times = {way: float(rounds.sum() / without.sum()) for way, rounds in least.items()}
+        for name in list(every) if repeat % 2 else list(reversed(every)):
+            rounds, of = run(every[name])
+            least[name] = np.minimum(least.get(name, rounds), rounds)
+            if name in ways:
+                shares.setdefault(name, []).append(sum(of.values()))
+    without = least["without"]
     return {
         "milliseconds_a_round": float(without.mean() * 1e3),
         "rounds": len(without),
         "repeats": repeats,
-        **{f"times_without/{way}": value for way, value in times.items()},
+        "share": {name: float(np.median(found)) for name, found in shares.items()},
+        "times_without": {name: float(least[name].sum() / without.sum()) for name in ways},
     }
 
 
 def arithmetic(rounds: int) -> RunConfig:
-    return load_run(shipped()["arithmetic"], [f"rounds={rounds}", "evaluation.every=0", "checkpoint.every=0"])
+    return load_run(shipped()["arithmetic"], [f"rounds={rounds}"])
 
 
 def quickstart(rounds: int) -> RunConfig:
-    suite = load_suite(shipped()["quickstart"], [f"base.rounds={rounds}", "base.evaluation.every=0"])
-    return arm_config(suite, "sgt", 0)
+    return arm_config(load_suite(shipped()["quickstart"], [f"base.rounds={rounds}"]), "sgt", 0)
 
 
-def everything(config: RunConfig) -> dict[str, tuple[RunConfig, Listening]]:
-    return {"recorded, a log": (config, told(terminal=False)), "recorded, a terminal": (config, told(terminal=True))}
+def told(config: RunConfig) -> dict[str, Way]:
+    return {"log": Way(config), "terminal": Way(config, terminal=True)}
 
 
-def tracked(config: RunConfig, trackers: Sequence[str]) -> dict[str, tuple[RunConfig, Listening]]:
-    return {name: (changed(config, [f"trackers=[{name}]"]), told(terminal=False)) for name in trackers}
+def tracked(config: RunConfig, names: Sequence[str]) -> dict[str, Way]:
+    return {name: Way(changed(config, [f"trackers=[{name}]"])) for name in names}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recording", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trackers", nargs="+", default=[])
     args = parser.parse_args()
     path = DATA / "recording.json"
@@ -123,10 +155,8 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as kept:
             os.environ[WARM_STARTS] = kept
-            figures |= {
-                name: compared(config, everything(config), args.repeats)
-                for name, config in (("arithmetic", arithmetic(60)), ("quickstart", quickstart(12)))
-            }
+            for config in (arithmetic(60), quickstart(20)):
+                figures[config.name.split("/")[0]] = compared(config, told(config), args.repeats)
         figures["machine"] = machine()
     write("recording", figures)
 
