@@ -21,9 +21,11 @@ class Tokenizer(Protocol):
 
     `fingerprint` is a hash of the full definition: equal fingerprints mean equal tokenizers, in every process.
     A tokenizer that changes text when it encodes (a prefix space, a Unicode form) says so in an attribute
-    `declaration`, a `Declaration`; one that does not need not have it. Two more attributes are asked for and need not
-    be there: `stop_ids`, where several tokens end a completion, and `encode_continuations`, where a text is encoded
-    otherwise in the middle of a row than at the beginning of a document. `check_tokenizer` tests all of this.
+    `declaration`, a `Declaration`; one that does not need not have it. Three more attributes are asked for and need
+    not be there: `stop_ids`, where several tokens end a completion; `encode_continuations`, where a text is encoded
+    otherwise in the middle of a row than at the beginning of a document; and `verbatim`, true where encoding only cuts
+    a text into pieces, so that ids whose byte lengths add up to the text's need not be compared with it.
+    `check_tokenizer` tests all of this.
     """
 
     @property

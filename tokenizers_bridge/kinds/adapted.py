@@ -98,7 +98,7 @@ class AdaptedTokenizer:
 
     `encoder` encodes a text from its beginning, `continuation` one that goes on in the middle of a row; None: there is
     no difference. Neither has to know what is a control token: what comes out with one is encoded again, spelled out.
-    `stop_ids` are all ids that end a completion, `stop_id` first.
+    `stop_ids` are all ids that end a completion, `stop_id` first. `verbatim`: see there.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class AdaptedTokenizer:
         definition: Iterable[str | bytes],
         continuation: Encoder | None = None,
         stop_ids: Sequence[int] = (),
+        verbatim: bool = False,
     ) -> None:
         if stop_id not in vocabulary.specials:
             raise InvalidInputError(f"{name}: stop_id {stop_id} is not a control token: name one of its special tokens")
@@ -128,6 +129,7 @@ class AdaptedTokenizer:
         self._goes_on = replace(self._begins, encoder=goes_on)
         self._prompt_format = prompt_format
         self._stop_ids = stop_ids
+        self._verbatim = verbatim
         self._declaration = declaration
         roles = [f"{i}:{role}" for i, role in sorted(vocabulary.specials.items())]
         stops = [f"stop:{i}" for i in self._stop_ids]
@@ -160,6 +162,12 @@ class AdaptedTokenizer:
     @property
     def declaration(self) -> Declaration:
         return self._declaration
+
+    @property
+    def verbatim(self) -> bool:
+        """Encoding cuts a text into pieces that it does not change, though it may leave one out: ids whose byte lengths
+        add up to the text's spell it, and need not be compared with it."""
+        return self._verbatim
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         return self._begins(texts)

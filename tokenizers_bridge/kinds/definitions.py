@@ -22,6 +22,8 @@ from tokenizers_bridge.kinds.vocabulary import SPACE
 
 Definition: TypeAlias = Mapping[str, Any]
 _Parts: TypeAlias = list[Mapping[str, Any]]
+# Splitters that cut a text, and change nothing in it.
+_CUTTERS = {"ByteLevel", "Split", "Digits", "Punctuation"}
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 # Decoders that are understood, with all arguments that they are known to take.
 _DECODERS = {
@@ -64,11 +66,12 @@ class HuggingFaceForm:
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How pieces spell bytes: through the byte-level alphabet, or with ▁ for a space and, with `byte_pieces`, <0xXX>
-    for a byte."""
+    for a byte. `verbatim`: encoding changes nothing and puts nothing in front."""
 
     byte_level: bool
     prefix_space: bool
     byte_pieces: bool
+    verbatim: bool
 
     @classmethod
     def of(cls, definition: Definition, name: str) -> Kind:
@@ -87,7 +90,9 @@ class Kind:
             or any(_prepends(p) for p in [*splitters, *decoders.values()] if p["type"] == "Metaspace")
             or any(n["type"] == "Prepend" for n in normalizers)
         )
-        return cls("ByteLevel" in decoders, prefix, "ByteFallback" in decoders or bool(model.get("byte_fallback")))
+        by_pieces = "ByteFallback" in decoders or bool(model.get("byte_fallback"))
+        cuts = not normalizers and {p["type"] for p in splitters} <= _CUTTERS
+        return cls("ByteLevel" in decoders, prefix, by_pieces, "ByteLevel" in decoders and cuts and not prefix)
 
     def piece_bytes(self, piece: str) -> bytes:
         if self.byte_level:

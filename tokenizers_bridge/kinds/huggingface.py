@@ -41,9 +41,8 @@ def from_huggingface(
     `template` renders the prompts, else `chat`. A completion ends with `stop`, where it is not given with the token
     with which the template ends a turn, else with the end of the text; `also_stops` are ids that end one too."""
     definition = json.loads(backend.to_str())
-    kind = Kind.of(definition, name)
+    kind, named, shown = Kind.of(definition, name), special_texts or {}, name or "tokenizer"
     chatting = None if template is None else _Chatting.of(template, definition, kind)
-    named, shown = special_texts or {}, name or "tokenizer"
     tokens = _Tokens.of(definition, named, chatting, stop, shown)
     stops = tokens.stops(named, chatting, stop, also_stops, shown)
     begins = HuggingFaceEncoder(encoding_copy(definition, tokens.controls, tokens.plain_tags, begins=True))
@@ -66,6 +65,7 @@ def from_huggingface(
         stop_ids=stops,
         declaration=replace(declaration, boundary=boundary),
         definition=("huggingface", begins.tokenizer.to_str()),
+        verbatim=kind.verbatim,
     )
 
 

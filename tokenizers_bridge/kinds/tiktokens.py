@@ -194,6 +194,7 @@ def _adapted(
         stop_ids=[specials[text] for text in stops],
         declaration=replace(declaration, control_texts=controls, tags=tags),
         definition=definition,
+        verbatim=encoder.form is None,
     )
 
 

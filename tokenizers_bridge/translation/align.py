@@ -93,7 +93,7 @@ class Alignment:
             raise MisalignedError.of("chunk_sums values", f"the {side}'s tokens", expected, values.size)
         if not values.size:
             return np.zeros(ends.size)
-        return np.add.reduceat(values, ends - counts)
+        return _sums(values, ends, counts)
 
     def _tensor_sums(self, values: Any, side: Side) -> Any:
         chunks = self.chunk_ids(side)
@@ -110,7 +110,9 @@ class Alignment:
         sums = self.chunk_sums(logprobs, "author")
         counts = self.reader_counts
         if own is None:
-            return (sums / np.maximum(counts, 1)).repeat(counts), self.exact_tokens
+            several = (counts > 1).nonzero()[0]
+            sums[several] /= counts[several]
+            return sums.repeat(counts), self.exact_tokens
         totals = self.chunk_sums(own, "reader")
         if not np.all(np.isfinite(totals)):
             raise InvalidInputError("own log-probabilities must be finite: spread evenly instead (own=None)")
@@ -283,6 +285,21 @@ def _one_sided(author: Tokens, reader: Tokens, edits: Edits) -> Alignment:
     some = int(author.ids.size + reader.ids.size > 0)
     ends_a, ends_r = np.full(some, author.ids.size), np.full(some, reader.ids.size)
     return Alignment.of(ends_a, ends_r, np.zeros(some, np.bool_), edits, (author.controls.size, reader.controls.size))
+
+
+def _sums(values: Floats, ends: Ints, counts: Ints) -> Floats:
+    """`np.add.reduceat` to the bit. It takes ten times as long as a copy, and most chunks are one token or two."""
+    more = (counts > 2).nonzero()[0]
+    if 4 * more.size > counts.size:
+        return np.add.reduceat(values, ends - counts)
+    sums = values.take(ends - 1)
+    two = (counts == 2).nonzero()[0]
+    sums[two] = values[ends[two] - 2] + sums[two]
+    if more.size:
+        last = ends[more]
+        borders = np.stack([last - counts[more], last], axis=1).ravel()
+        sums[more] = np.add.reduceat(values, borders[: -1 if borders[-1] == values.size else None])[::2]
+    return sums
 
 
 def _counts(ends: Ints) -> Ints:

@@ -28,11 +28,12 @@ from tokenizers_bridge.types import Action, Block, Fidelity, Ints, Mask, Outcome
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
     """Token sequences behind one another, none of them empty: row i is ids[at[i] : at[i + 1]] and spells widths[i]
-    bytes. `lengths` are the bytes of each token."""
+    bytes. `lengths` are the bytes of each token, `ends` the bytes up to its end."""
 
     ids: Ids
     at: Ints
     lengths: Ints
+    ends: Ints
     widths: Ints
 
     @classmethod
@@ -42,7 +43,8 @@ class Side:
         at = np.zeros(sizes.size + 1, np.int64)
         sizes.cumsum(out=at[1:])
         lengths = tokenizer.byte_lengths(ids)
-        return cls(ids, at, lengths, np.add.reduceat(lengths, at[:-1]))
+        ends = lengths.cumsum()
+        return cls(ids, at, lengths, ends, np.diff(ends[at[1:] - 1], prepend=0))
 
     def only_stops(self, stopped: Mask, stops: Ints) -> Mask:
         """Which rows have a stop token at their end and no other control token; or none where they did not stop."""
@@ -138,19 +140,17 @@ def meant(source: Authored, author: TokenizerFacts, reader: TokenizerFacts, lead
         skip, extra = skip + np.array(cut), np.array([len(front.extra.encode()) for front in fronts])
         texts = [front.text(text) for front, text in zip(fronts, texts, strict=True)]
         encoded = [text.encode() for text in texts]
-    return Meant(texts, encoded, skip, extra, _leading_space(encoded, extra))
+    return Meant(texts, encoded, skip, extra, _leading_space(texts, extra))
 
 
-def _leading_space(encoded: list[bytes], extra: Ints) -> Ints:
+def _leading_space(texts: list[str], extra: Ints) -> Ints:
     """Bytes of white space at the beginning of each, where nothing was put in front."""
-    size = np.zeros(len(encoded), np.int64)
-    first = np.frombuffer(b"".join([text[:1] or b"A" for text in encoded]), np.uint8)
-    # White space of one byte, and what is spelled in more than one and may be: the control characters beside.
-    for i in ((first <= 32) | (first >= 0x80)).nonzero()[0].tolist():
-        if not extra[i]:
-            text = encoded[i].decode()
-            size[i] = len(text[: len(text) - len(text.lstrip())].encode())
-    return size
+    stripped = np.array([len(text) - len(text.lstrip()) for text in texts], np.int64)
+    stripped[extra > 0] = 0
+    for i in stripped.nonzero()[0].tolist():
+        if not texts[i].isascii():
+            stripped[i] = len(texts[i][: stripped[i]].encode())
+    return stripped
 
 
 def translated(
@@ -243,7 +243,7 @@ def _reader_side(
         same = both & (source.lead == 1) & (told.skip == 1) & (prefix == 1) & (told.extra == 0)
         fits &= same | ~both
         edits = FrontEdits(np.where(same, 0, edits.author), np.where(same, 0, edits.reader))
-    if fits.all():
+    if fits.all() and not reader.verbatim:
         fits[side.misspelled_rows(reader, _behind_spaces(told.encoded, prefix))] = False
     return side, edits, fits
 
@@ -259,7 +259,7 @@ def _ended(rows: list[Ids], stopped: Mask, stop: Ids) -> list[Ids]:
 
 
 def _block(source: Authored, told: Meant, side: Side, edits: FrontEdits, actions: Mapping[Fidelity, Action]) -> Block:
-    alignment, chunk_at = _align(source.side, side, edits)
+    alignment, chunk_at = _align(source.side, side, source.stopped, edits)
     logprobs, exact = alignment.carry(source.logprobs)
     spans = Spans(source.side.at, side.at, chunk_at)
     residuals = Residuals.of(alignment, source.logprobs, spans)
@@ -276,14 +276,14 @@ def _block(source: Authored, told: Meant, side: Side, edits: FrontEdits, actions
     )  # fmt: skip
 
 
-def _align(author: Side, reader: Side, edits: FrontEdits) -> tuple[Alignment, Ints]:
+def _align(author: Side, reader: Side, stopped: Mask, edits: FrontEdits) -> tuple[Alignment, Ints]:
     """Borders of all rows, and where the chunks of each start.
 
     Both sides share one coordinate: a byte is a step, a stop token is one, and so is the start of a row. What only one
     side has at the beginning of a row is no step: a token that is nothing but that ends at the start of its row, where
     the other side's never do.
     """
-    at_a, at_r = _places(author, edits.author), _places(reader, edits.reader)
+    at_a, at_r = _places(author, edits.author, stopped), _places(reader, edits.reader, stopped)
     ends_a, ends_r = _shared(at_a, at_r), _shared(at_r, at_a)
     chunk_at = np.zeros(edits.author.size + 1, np.int64)
     chunk_at[1:] = ends_r.searchsorted(reader.at[1:]) + 1
@@ -302,15 +302,19 @@ def _as_edits(author: Side, reader: Side, edits: FrontEdits) -> Edits:
     return Edits(np.stack([start_a, ends[0], start_r, ends[1]], axis=1), declared=True)
 
 
-def _places(side: Side, front: Ints) -> Ints:
+def _places(side: Side, front: Ints, stopped: Mask) -> Ints:
     """Where each token ends."""
-    steps = np.maximum(side.lengths, 1)
-    steps[side.at[:-1]] += 1
-    places: Ints = steps.cumsum()
+    sizes = np.diff(side.at)
+    # The bytes, and a step for each row that began and that stopped: a stop token is a row's last, and has no bytes.
+    steps = np.arange(1, sizes.size + 1) + (stopped.cumsum() - stopped)
     if front.any():
-        sizes = np.diff(side.at)
-        within = side.lengths.cumsum() - (side.widths.cumsum() - side.widths).repeat(sizes)
-        places -= np.minimum(within, front.repeat(sizes)) + (front.cumsum() - front).repeat(sizes)
+        within = side.ends - (side.widths.cumsum() - side.widths).repeat(sizes)
+        places: Ints = side.ends + (steps - (front.cumsum() - front)).repeat(sizes)
+        places -= np.minimum(within, front.repeat(sizes))
+    else:
+        places = steps.repeat(sizes)
+        places += side.ends
+    places[side.at[1:] - 1] += stopped
     return places
 
 

@@ -26,8 +26,8 @@ class TokenizerFacts:
     `control_shapes` are what the spellings of its control tokens look like, `odd_spellings` finds those that look like
     none of them; `stops` are the ids of every role that ends a completion, `byte_ids` those that stand for a single
     byte. `tags` are its tags by spelling, `think_tags` the one of each role of a thought. `differs`: a text is encoded
-    otherwise where it goes on than where it begins; `misspelled` is the tokenizer's own where it has that ability
-    (`Spelling`).
+    otherwise where it goes on than where it begins; `verbatim`: it changes nothing in a text (`Tokenizer`);
+    `misspelled` is the tokenizer's own where it has that ability (`Spelling`).
     """
 
     tokenizer: Tokenizer
@@ -42,6 +42,7 @@ class TokenizerFacts:
     tag_roles: Mapping[int, Role]
     think_tags: Mapping[Role, str]
     differs: bool
+    verbatim: bool
     misspelled: Callable[[Ids, Ints, bytes], Ints]
 
     @classmethod
@@ -61,7 +62,7 @@ class TokenizerFacts:
             tokenizer, tokenizer.fingerprint,
             replace(says, prefix_space=says.prefix_space and not says.boundary.continues),
             spelled, shapes, re.compile("|".join(map(re.escape, odd))) if odd else None,
-            stops, byte_ids, tags, says.tags, thinks, says.prefix_space, able,
+            stops, byte_ids, tags, says.tags, thinks, says.prefix_space, getattr(tokenizer, "verbatim", False), able,
         )  # fmt: skip
 
     @property
