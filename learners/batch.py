@@ -13,6 +13,7 @@ from learners.conversed import Piece, credit_of, earlier_in_tokens_of, with_turn
 from learners.corrections import Draft, Drop, Scores, Taught, correct, needs_old, teacher_of
 from learners.example import Example
 from learners.protocol import Learner, longest_sequence
+from learners.teacher_reward import rewarded
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, UnknownNameError
 from mutual_env.types import Floats, Ids, Lesson, Metrics
 from tokenizers_bridge.bridge import TokenizerBridge
@@ -60,16 +61,18 @@ def build_batch(
     made = _made(lessons, learner, bridge)
     drafts = [draft for draft, _ in made if isinstance(draft, Draft)]
     scores = _scores(drafts, learner, bridge, teachers or {})
-    known = iter(scores)
+    drafts, of_teachers = rewarded(drafts, scores)
+    known = iter(zip(drafts, scores, strict=True))
     outcomes = tuple(
-        _outcome(lesson, draft, next(known) if isinstance(draft, Draft) else None, translation)
+        _outcome(lesson, next(known) if isinstance(draft, Draft) else draft, translation)
         for lesson, (draft, translation) in zip(lessons, made, strict=True)
     )
     examples = tuple(outcome.example for outcome in outcomes if outcome.example is not None)
     kept = [(o.draft, o.scores) for o in outcomes if o.example is not None and o.draft is not None and o.scores]
     dropped = Counter(outcome.dropped for outcome in outcomes if outcome.dropped)
     translations = [translation for _, translation in made if translation is not None]
-    return Batch(examples, batch_metrics(lessons, examples, kept, drafts, scores, translations, dropped), outcomes)
+    metrics = batch_metrics(lessons, examples, kept, drafts, scores, translations, dropped)
+    return Batch(examples, {**metrics, **of_teachers}, outcomes)
 
 
 def _made(
@@ -102,9 +105,10 @@ def _borrowed(
     return Drop("too_long") if _is_too_long(draft.prompt_ids, draft.response_ids, longest) else draft
 
 
-def _outcome(lesson: Lesson, draft: Draft | Drop, scores: Scores | None, translation: Translation | None) -> Outcome:
-    if isinstance(draft, Drop) or scores is None:
-        return Outcome(lesson, None, draft.reason if isinstance(draft, Drop) else "", translation=translation)
+def _outcome(lesson: Lesson, made: tuple[Draft, Scores] | Drop, translation: Translation | None) -> Outcome:
+    if isinstance(made, Drop):
+        return Outcome(lesson, None, made.reason, translation=translation)
+    draft, scores = made
     found = _corrected(draft, scores)
     if isinstance(found, Drop):
         return Outcome(lesson, None, found.reason, draft, scores, translation)

@@ -22,6 +22,7 @@ from mutual_env.types import (
     OldPolicy,
     TeacherDivergence,
     TeacherMixture,
+    TeacherReward,
 )
 from tokenizers_bridge.types import Translation
 
@@ -40,7 +41,8 @@ class Draft:
     `author_logprobs` (T) are the author's on the reader's tokens, comparable where `exact` (T) is True, and there as
     sums over `chunks` (T; -1 outside); None: the author left no trace. `author_mean` is the mean over the author's own
     tokens. `written` (T) is False where the world answered, in an episode of several turns; None: all was written.
-    `credit` (T) is what each token is worth, where the lesson has spans; None: the lesson's advantage.
+    `credit` (T) is what each token is worth, where the lesson has spans or a teacher gave some; None: the lesson's
+    advantage.
     """
 
     lesson: Lesson
@@ -122,7 +124,7 @@ def needs_old(draft: Draft) -> bool:
             return draft.author_logprobs is not None
         case TeacherMixture(alpha=alpha):
             return alpha != 1.0
-        case OldPolicy() | AuthorMean() | TeacherDivergence():
+        case OldPolicy() | AuthorMean() | TeacherDivergence() | TeacherReward():
             return False
         case other:
             assert_never(other)
@@ -135,6 +137,8 @@ def teacher_of(draft: Draft) -> str | None:
             return name if alpha != 1.0 else None
         case TeacherDivergence(teacher=name, coefficient=coefficient):
             return name if coefficient != 0.0 else None
+        case TeacherReward(teacher=name, alpha=alpha):
+            return name if alpha != 0.0 else None
         case OldPolicy() | AuthorPolicy() | AuthorWeight() | AuthorMean() | CompatibilityGate():
             return None
         case other:
@@ -148,7 +152,7 @@ def correct(draft: Draft, scores: Scores) -> Example | Drop:
     if draft.is_borrowed and _log_ratio(draft, scores) > PLAUSIBLE_LOG_RATIO:
         return Drop("implausible_logprobs")
     match draft.lesson.correction:
-        case OldPolicy():
+        case OldPolicy() | TeacherReward():  # what a teacher's reward makes of the credit stands in the draft
             return _as_sampled(draft, _example(draft))
         case AuthorPolicy():
             return _author_policy(draft)

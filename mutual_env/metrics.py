@@ -77,7 +77,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             Metric("share/unverified", "Claims of peers that were taken without verification."),
             Metric("share/failed", "Rescues: prompts on which all own samples are wrong."),
             Metric("share/rescued", "Rescues: failed prompts for which there was a verified success to imitate."),
-            Metric("share/weight_factor", "SGT with a target share: what λ is multiplied by this round."),
+            Metric("share/weight_factor", "With a target share: what λ is multiplied by this round."),
             Metric("share/rescued_from_memory", "Memory: rescues by a success of an earlier round."),
             Metric(
                 "share/rescued_by_own", "Memory: rescues, replayed ones too, by an own success of an earlier round."
@@ -140,6 +140,7 @@ CHAPTERS: tuple[Chapter, ...] = (
             ),
             Metric("batch/gate_mean", "Mean weight that open compatibility gates gave."),
             Metric("batch/gate_kept", "Share of compatibility gates that were open."),
+            Metric("batch/teacher_reward", "TOP-D: mean over chunks of log(α ρ + 1 - α), ρ being π_teacher / π."),
             Metric("batch/teacher_aligned_share", "Share of tokens on which the teacher's log-probability is known."),
             Metric("bridge/token_share", "Share of the reader's tokens whose author's probability is not exact."),
             Metric("bridge/mass_share", "Share of the author's log-probability that lies on such tokens."),

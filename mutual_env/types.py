@@ -11,7 +11,7 @@
     Lesson        what one reader learns from one experience, and how strongly       (sharing)
       LossSpec    the term it adds: PolicyGradient, CrossEntropy, or any loss of `learners.losses` by its name
       Correction  what stands in for the author's absence: OldPolicy, AuthorPolicy, AuthorWeight, AuthorMean,
-                  CompatibilityGate, TeacherMixture, TeacherDivergence
+                  CompatibilityGate, TeacherMixture, TeacherDivergence, TeacherReward
     Translation   a peer's completion in the reader's tokens                         (tokenizers_bridge.types)
     Example       token ids, mask, advantages, anchors: all that a learner sees      (learners.batch)
 
@@ -274,8 +274,29 @@ class TeacherDivergence:
     coefficient: float
 
 
+@dataclass(frozen=True, slots=True)
+class TeacherReward:
+    """The anchor is the reader's old policy; a teacher's opinion of each aligned chunk is added to its credit (TOP-D).
+
+    A chunk's reward is log(alpha ρ + 1 - alpha), ρ the teacher's ratio to the policy that sampled it; its return is its
+    reward plus the mean of the later chunks' of its sample. Returns are centred and scaled (`std`, as of strategies)
+    among all chunks of the samples of one task that ask for the same.
+    """
+
+    teacher: str
+    alpha: float
+    std: bool | Literal["population", "sample"] = True
+
+
 Correction: TypeAlias = (
-    OldPolicy | AuthorPolicy | AuthorWeight | AuthorMean | CompatibilityGate | TeacherMixture | TeacherDivergence
+    OldPolicy
+    | AuthorPolicy
+    | AuthorWeight
+    | AuthorMean
+    | CompatibilityGate
+    | TeacherMixture
+    | TeacherDivergence
+    | TeacherReward
 )
 
 

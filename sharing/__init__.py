@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # when it runs, `__getattr__` finds them where the registry s
     from sharing.strategies.prp import PeerRolloutPooling
     from sharing.strategies.sapo import Sapo
     from sharing.strategies.sgt import SuccessGatedTransfer
+    from sharing.strategies.topd import TrustRegionPolicyDistillation
     from sharing.strategies.trrd import TrustRegionRatioDistillation
     from sharing.strategies.xgrpo import CrossPolicyAdvantageSharing
 
@@ -71,6 +72,7 @@ __all__ = [
     "Stored",
     "Success",
     "SuccessGatedTransfer",
+    "TrustRegionPolicyDistillation",
     "TrustRegionRatioDistillation",
     "export",
     "make",

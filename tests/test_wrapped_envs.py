@@ -18,8 +18,8 @@ from mutual_env.testing import check_wrapper, fuzz_actions
 TEACHER = {"teacher": "policy_2"}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "independent": {}, "prp": {}, "xgrpo": {}, "sgt": {}, "graft": {}, "hacpo": {}, "ftis": {}, "luffy": {}, "sapo": {},
-    "trrd": TEACHER, "kdrl": TEACHER, "offline": TEACHER, "memory": {}, "corl": {}, "placebo": {}, "auto": {},
-    "frozen": {"agents": ["policy_1"]},
+    "trrd": TEACHER, "kdrl": TEACHER, "topd": TEACHER, "offline": TEACHER, "memory": {}, "corl": {}, "placebo": {},
+    "auto": {}, "frozen": {"agents": ["policy_1"]},
 }  # fmt: skip
 
 

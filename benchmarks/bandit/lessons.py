@@ -11,6 +11,7 @@ from typing import assert_never
 import numpy as np
 
 from learners.losses import Arrays, loss_of
+from learners.teacher_reward import returns_of, rewards_of
 from mutual_env.types import (
     AuthorMean,
     AuthorPolicy,
@@ -22,7 +23,9 @@ from mutual_env.types import (
     OldPolicy,
     TeacherDivergence,
     TeacherMixture,
+    TeacherReward,
 )
+from sharing.advantages import group_advantages
 from sharing.analysis.bandit import Context
 
 
@@ -41,18 +44,46 @@ def lesson_update(
     """
     sums = {True: np.zeros(context.reader_K.size), False: np.zeros(context.reader_K.size)}
     counts = {True: 0, False: 0}
-    for lesson in lessons:
+    gained = _gained(lessons, context, agents, arm_of, is_aligned)
+    scores_KK, slopes = context.scores_KK, dict[tuple[object, ...], float | None]()
+    for index, lesson in enumerate(lessons):
         arm, author = arm_of(lesson.experience), agents[lesson.experience.author]
-        slope = _slope(lesson, context, agents, arm, author, is_aligned(lesson.experience))
+        aligned, extra = is_aligned(lesson.experience), gained.get(index, 0.0)
+        alike = (lesson.loss, lesson.correction, lesson.weight, lesson.advantage, arm, author, aligned, extra)
+        if alike not in slopes:  # groups hold the same arm several times
+            slopes[alike] = _slope(lesson, context, agents, arm, author, aligned, extra)
+        slope = slopes[alike]
         if slope is not None:
             kind = loss_of(lesson.loss).needs.denominator == "own"
-            sums[kind] += slope * context.scores_KK[arm]
+            sums[kind] += slope * scores_KK[arm]
             counts[kind] += 1
     return sums[True] / max(counts[True], 1) + sums[False] / max(counts[False], 1)
 
 
+def _gained(
+    lessons: Sequence[Lesson],
+    context: Context,
+    agents: Mapping[str, int],
+    arm_of: Callable[[Experience], int],
+    is_aligned: Callable[[Experience], bool],
+) -> dict[int, float]:
+    """What a teacher's reward adds to the advantage of a response: its mean over the chunks that carry the choice."""
+    carries = np.arange(context.units + context.tokens - context.places) < context.units
+    found: dict[int, Floats] = {}
+    scale: bool | str = True
+    for index, lesson in enumerate(lessons):
+        if isinstance(lesson.correction, TeacherReward) and is_aligned(lesson.experience):
+            policies_A, scale = context.policies_AK[:, arm_of(lesson.experience)], lesson.correction.std
+            log_ratio = np.log(policies_A[agents[lesson.correction.teacher]] / policies_A[0]) / context.units
+            found[index] = returns_of(rewards_of(log_ratio * carries, lesson.correction.alpha))
+    advantages = iter(group_advantages([r for returns in found.values() for r in returns.tolist()], std=scale))  # type: ignore[arg-type]
+    return {
+        index: float(np.mean([next(advantages) for _ in returns][: context.units])) for index, returns in found.items()
+    }
+
+
 def _slope(
-    lesson: Lesson, context: Context, agents: Mapping[str, int], arm: int, author: int, aligned: bool
+    lesson: Lesson, context: Context, agents: Mapping[str, int], arm: int, author: int, aligned: bool, gained: float
 ) -> float | None:
     """-d loss / d log π of one response, in units of its whole score; None: dropped or masked."""
     whole_A = np.log(context.policies_AK[:, arm])
@@ -83,10 +114,10 @@ def _slope(
             anchor = alpha * old + (1.0 - alpha) * teacher
         case TeacherDivergence(teacher=name, coefficient=coefficient) if aligned:
             pull = coefficient * (math.exp(float(log_A[agents[name]]) - old) - 1.0)
-        case OldPolicy() | TeacherMixture() | TeacherDivergence():
+        case OldPolicy() | TeacherMixture() | TeacherDivergence() | TeacherReward():
             pass  # against the old policy; of what is not aligned a teacher has no opinion
         case other:
             assert_never(other)
-    at = Arrays(np.array([old]), np.array([anchor]), np.array([lesson.advantage]))
+    at = Arrays(np.array([old]), np.array([anchor]), np.array([lesson.advantage + gained]))
     _, slope = loss_of(lesson.loss).slope(at)
     return pull - weight * float(slope[0])

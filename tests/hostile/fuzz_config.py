@@ -66,6 +66,7 @@ STRATEGIES = (
     "sapo",
     "trrd",
     "kdrl",
+    "topd",
     "offline",
 )
 STRATEGIES += ("memory", "corl", "placebo", "frozen", "sggt", "")

@@ -30,6 +30,7 @@ PROMPTS = 4
 OPTIONS: dict[str, dict[str, Any]] = {
     "trrd": {"teacher": "tutor"},
     "kdrl": {"teacher": "tutor"},
+    "topd": {"teacher": "tutor"},
     "offline": {"teacher": "mallory"},
     "frozen": {"agents": ["mallory"]},
 }

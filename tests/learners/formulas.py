@@ -25,6 +25,7 @@ from mutual_env.types import (
     Lesson,
     TeacherDivergence,
     TeacherMixture,
+    TeacherReward,
 )
 from tokenizers_bridge import TokenizerBridge, align
 
@@ -45,6 +46,7 @@ class Text:
     teacher: Vector | None = None
     teacher_chunk: Vector | None = None
     old: Vector = field(default_factory=lambda: torch.zeros(0))
+    gained: Vector | None = None
 
     @property
     def loss(self) -> str:
@@ -76,6 +78,7 @@ class Formulas:
         texts = [text for lesson in lessons if (text := self.text(lesson)) is not None]
         for text in texts:
             text.old = self.logprobs(text).detach()
+        reward_by_teacher(texts)
         kept = [text for text in texts if is_kept(text)]
         for m, step in enumerate(cut(kept, minibatches)):
             total = torch.zeros((), dtype=torch.float64)
@@ -194,8 +197,30 @@ def loss(text: Text, now: Vector, m: int, cap: float) -> Vector:
     return total
 
 
+def reward_by_teacher(texts: Sequence[Text]) -> None:
+    """R_c = r_c + mean of the later r, r = log(alpha ρ + 1 - alpha), against all chunks of what was written on a prompt
+    under the same teacher."""
+    asking = [t for t in texts if isinstance(t.lesson.correction, TeacherReward)]
+    for prompt in {tuple(t.prompt) for t in asking}:
+        group = [t for t in asking if tuple(t.prompt) == prompt]
+        returns = []
+        for text in group:
+            assert text.teacher is not None
+            assert text.teacher_chunk is not None
+            assert isinstance(text.lesson.correction, TeacherReward)
+            alpha = text.lesson.correction.alpha
+            r = (alpha * (text.teacher - sums(text.author, text.teacher_chunk)).exp() + 1 - alpha).log()
+            returns.append(torch.stack([r[c] + (r[c + 1 :].mean() if c + 1 < len(r) else 0.0) for c in range(len(r))]))
+        every, std = torch.cat(returns), group[0].lesson.correction.std  # type: ignore[union-attr]
+        scale = every.std(correction=1 if std == "sample" else 0) + 1e-6 if std else 1.0
+        for text, found in zip(group, returns, strict=True):
+            text.gained = ((found - every.mean()) / scale)[text.teacher_chunk]
+
+
 def credit(text: Text, unit: Vector) -> Vector:
     a = torch.full((int(unit.max()) + 1,), float(text.lesson.advantage), dtype=torch.float64)
+    if text.gained is not None:
+        return a + text.gained
     if isinstance(text.lesson.correction, AuthorWeight):
         ratio = (sums(text.old, text.chunk) - text.author).exp().clamp(max=text.lesson.correction.ratio_cap)
         return a * ratio[text.chunk]

@@ -38,6 +38,7 @@ WROTE = {
 TOLD: Mapping[str, dict[str, Any]] = {
     "trrd": {"teacher": PEER},
     "kdrl": {"teacher": PEER, "coefficient": 0.5},
+    "topd": {"teacher": PEER},
     "offline": {"teacher": PEER},
     "frozen": {"agents": [PEER]},
 }
@@ -49,6 +50,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("ftis", {"normalise": "union", "max_kl": 2.0}),
     ("graft", {"stored": True, "floor": 0.2}),
     ("graft", {"stored": True, "pooled": True, "peers_at": "first", "floor": 0.2}),
+    ("topd", {"teacher": THIRD, "alpha": 0.7, "verified": 0.5, "std": "sample"}),
+    ("topd", {"alpha": 1.0, "std": False, "aggregation": "sequence_mean"}),
     ("trrd", {"teacher": THIRD, "alpha": 0.0, "log_ratio_limit": 0.3, "aggregation": "sequence_mean"}),
 ]
 EVERY = [(name, {}) for name in sorted({registry.canonical(n) for n in registry.names()})] + VARIANTS

@@ -35,7 +35,12 @@ def strategies(**more: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Every strategy by its registered name, with what it must be told; but for Co-RL, which takes of a peer its texts
     alone, and whose vote agrees with no answer below."""
     taught = {name: {"teacher": PEER} for name in ("trrd", "kdrl", "offline")}
-    told = {"graft": {"stored": True}, "sapo": {"local": 1, "external": 1}, "frozen": {"agents": [PEER]}}
+    told = {
+        "topd": {"teacher": PEER, "verified": 1.0},
+        "graft": {"stored": True},
+        "sapo": {"local": 1, "external": 1},
+        "frozen": {"agents": [PEER]},
+    }
     return {**{name: {} for name in OWN if name != "corl"}, **taught, **told, **more}
 
 
@@ -149,6 +154,7 @@ def assert_same_update(reader: Learner, other: Tokenizer, strategy: str, options
         assert (foreign.metrics["batch/spread_variance"] > 1e-4) == cut
         assert alike.metrics["batch/spread_variance"] == 0.0
     assert foreign.metrics.get("batch/gate_mean", 1.0) == pytest.approx(1.0, abs=1e-6)
+    assert foreign.metrics.get("batch/teacher_reward", 0.0) == 0.0
     first, second = gradients(reader, foreign.examples), gradients(reader, alike.examples)
     assert first.keys() == second.keys()
     largest = max(float(g.norm()) for g in second.values())

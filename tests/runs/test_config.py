@@ -235,7 +235,7 @@ def test_options_given_as_a_whole_on_the_command_line_replace_those_of_the_file(
 def test_the_comparisons_that_the_recipe_of_rlad_names_are_configurations() -> None:
     path = Path(__file__).parents[2] / "configs" / "recipes" / "rlad-kk-qwen3-0.6b.yaml"
     lines = re.findall(r"sharing\.strategy=(\w+) '(sharing\.options=[^']*)'", path.read_text())
-    assert [strategy for strategy, _ in lines] == ["independent", "kdrl"]
+    assert [strategy for strategy, _ in lines] == ["independent", "kdrl", "topd"]
     for strategy, options in lines:
         check(load_run(path, [f"sharing.strategy={strategy}", options]), here=False)
     assert load_run(path).sharing.options["log_ratio_limit"] == 1.0

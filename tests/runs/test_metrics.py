@@ -36,6 +36,7 @@ CASES = {
     "sapo": [],
     "trrd": TEACHER,
     "kdrl": TEACHER,
+    "topd": TEACHER,
     "offline": ["sharing.options={teacher: bob, publish: [rollout]}"],
     "memory": [],
     "auto": [],

@@ -32,6 +32,7 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sapo": ({"local": 100, "external": 0}, {"ratio": "none"}),
     "trrd": ({"teacher": "policy_0"}, {}),
     "kdrl": ({"teacher": "policy_0"}, {}),
+    "topd": ({"teacher": "policy_0"}, {}),
 }
 
 
@@ -71,6 +72,7 @@ def test_switched_off_is_grpo(answers: Answers) -> None:
     assert lessons("sgt", answers, weight=0.0) == grpo
     assert lessons("trrd", answers, teacher="policy_1", alpha=1.0) == grpo
     assert lessons("kdrl", answers, teacher="policy_1", coefficient=0.0) == grpo
+    assert lessons("topd", answers, teacher="policy_1", alpha=0.0, verified=1.0) == grpo
 
 
 _rewards = st.lists(st.sampled_from([0.0, 1.0, 0.1, 0.25, 0.7]), min_size=1, max_size=8)
@@ -111,7 +113,7 @@ def test_ftis_gives_the_credit_of_prp_under_the_same_normalisation(normalise: st
 
 def test_a_teacher_learns_as_if_there_were_no_teacher() -> None:
     answers = {key: [[GOOD, BAD, BAD], [BAD, BAD, BAD]] for key in AGENTS}
-    for name in ("trrd", "kdrl"):
+    for name in ("trrd", "kdrl", "topd"):
         assert lessons(name, answers, teacher="policy_1")["policy_1"] == lessons("grpo", answers)["policy_1"]
 
 
@@ -138,6 +140,7 @@ class _Watched(InMemoryExchange):
         ("grpo", {}, 0, 0),
         ("trrd", {"teacher": "policy_1"}, 0, 0),
         ("kdrl", {"teacher": "policy_1"}, 0, 0),
+        ("topd", {"teacher": "policy_1"}, 0, 0),
         ("sgt", {}, 18, 0),  # nobody failed: 3 agents, 2 prompts, 3 successes are published and none is read
         ("xgrpo", {"eta": 0.0}, 6, 0),
     ],

@@ -21,7 +21,7 @@ from tokenizers_bridge import TokenizerBridge, WordTokenizer
 
 _SPAWN = multiprocessing.get_context("fork")
 ROUNDS = 5
-SHARING = [name for name in sharing.registry.OWN if name not in ("independent", "trrd", "kdrl", "frozen")]
+SHARING = [name for name in sharing.registry.OWN if name not in ("independent", "trrd", "kdrl", "topd", "frozen")]
 ANSWERS = {"policy_0": [[BAD, BAD], [GOOD, BAD]], "policy_1": [[GOOD, BAD], [BAD, "yes, b"]]}
 
 

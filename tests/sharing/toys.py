@@ -14,6 +14,7 @@ GOOD, BAD = "yes", "no"
 REQUIRED: dict[str, dict[str, Any]] = {
     "trrd": {"teacher": "policy_1"},
     "kdrl": {"teacher": "policy_1"},
+    "topd": {"teacher": "policy_1"},
     "offline": {"teacher": "policy_1"},
     "frozen": {"agents": ["policy_1"]},
 }

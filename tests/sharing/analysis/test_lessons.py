@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks.bandit.shipped import SHIPPED, arm_of, shipped, shipped_lessons, update_of
-from learners.corrections import Draft, Drop, Scores, Taught, correct
+from learners.corrections import Draft, Scores, Taught, correct
 from learners.example import Example
 from learners.losses import example_loss, scales
+from learners.teacher_reward import rewarded
 from mutual_env.seeding import generator
-from mutual_env.types import Floats, Lesson, TeacherDivergence, TeacherMixture
+from mutual_env.types import Floats, Lesson, TeacherDivergence, TeacherMixture, TeacherReward
 from sharing.analysis.bandit import Bools, Context, contexts
 from tests.sharing.analysis.simulation import draw
 
@@ -30,7 +31,9 @@ def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(
 def learnt(lessons: tuple[Lesson, ...], context: Context, aligned_AG: Bools) -> Floats:
     """-∇ of one optimizer step's loss, times T: a response counts as one, and a token that carries the choice has its
     part of the score."""
-    made = [example_of(lesson, context, aligned_AG) for lesson in lessons]
+    drafts, scores = zip(*(draft_of(lesson, context, aligned_AG) for lesson in lessons), strict=True)
+    credited, _ = rewarded(drafts, scores)
+    made = [correct(draft, known) for draft, known in zip(credited, scores, strict=True)]
     kept = [(lesson, example) for lesson, example in zip(lessons, made, strict=True) if isinstance(example, Example)]
     total = np.zeros(context.reader_K.size)
     for (lesson, example), scale in zip(kept, scales([example for _, example in kept]), strict=True):
@@ -47,8 +50,8 @@ def spread(log_probability: float, context: Context) -> Floats:
     return np.where(np.arange(context.tokens) < context.places, log_probability / context.places, 0.0)
 
 
-def example_of(lesson: Lesson, context: Context, aligned_AG: Bools) -> Example | Drop:
-    """The lesson through the learners' correction, an unaligned copy having no exact token."""
+def draft_of(lesson: Lesson, context: Context, aligned_AG: Bools) -> tuple[Draft, Scores]:
+    """The lesson as the learners correct it, an unaligned copy having no exact token."""
     row = int(lesson.experience.author.removeprefix("agent_"))
     aligned = bool(aligned_AG[row, int(lesson.experience.completion.text.split("#")[1])])
     log_AT = [spread(whole, context) for whole in np.log(context.policies_AK[:, arm_of(lesson.experience)])]
@@ -58,7 +61,7 @@ def example_of(lesson: Lesson, context: Context, aligned_AG: Bools) -> Example |
     numbers = np.where(ids < context.places, ids // context.chunk, ids)
     chunks = np.where(exact, numbers, -1) if row else ids
     draft = Draft(lesson, prompt, ids, author, float(author.mean()), exact, chunks, is_borrowed=row != 0)
-    taught = isinstance(lesson.correction, TeacherMixture | TeacherDivergence)
+    taught = isinstance(lesson.correction, TeacherMixture | TeacherDivergence | TeacherReward)
     teacher = log_AT[1] if aligned else np.full(context.tokens, np.nan)
     known = Taught(teacher, np.where(aligned, numbers, -1)) if taught else None
-    return correct(draft, Scores(log_AT[0], known))
+    return draft, Scores(log_AT[0], known)
