@@ -76,6 +76,7 @@ class TabularLearner:
         self._options = UpdateOptions(**{"constant_length": max_new_tokens, **options})
         self._initial = _initial_logits(tokenizer, alphabet, aversion)
         self._table: Table = {}
+        self._reference: Table = {}
         self._version = 0
 
     @classmethod
@@ -114,6 +115,8 @@ class TabularLearner:
         check_examples(examples, self._tokenizer.vocab_size)
         metrics = update(examples, self, self._options)
         self._version += 1
+        if self._options.resets_after(self._version):
+            self._reference = dict(self._table)  # a step puts new rows in the place of old ones
         return metrics
 
     @property
@@ -125,10 +128,9 @@ class TabularLearner:
         """log π of every response token, now."""
         return [self._logprobs(e.prompt_ids, e.response_ids) for e in examples]
 
-    def initial(self, examples: Sequence[Example]) -> list[Floats]:
-        """The same before any update."""
-        untaught: Table = {}
-        return [self._logprobs(e.prompt_ids, e.response_ids, untaught) for e in examples]
+    def reference(self, examples: Sequence[Example]) -> list[Floats]:
+        """The same before any update, or at the last reset."""
+        return [self._logprobs(e.prompt_ids, e.response_ids, self._reference) for e in examples]
 
     def step(self, step: Step) -> Stepped:
         """One step of gradient descent."""
@@ -157,16 +159,19 @@ class TabularLearner:
         return Stepped(total, norm, tuple(seen))
 
     def save(self, directory: Path) -> None:
-        table = np.array(list(self._table.values()), dtype=np.float64).reshape(len(self._table), self._initial.size)
         state = {
             "format": FORMAT,
             "version": self._version,
             "tokenizer": self._tokenizer.fingerprint,
             "keys": [list(key) for key in self._table],
         }
+        if self._options.reference_reset:
+            state["reference"] = [list(key) for key in self._reference]
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            np.save(directory / "table.npy", table, allow_pickle=False)
+            np.save(directory / "table.npy", self._rows(self._table), allow_pickle=False)
+            if self._options.reference_reset:
+                np.save(directory / "reference.npy", self._rows(self._reference), allow_pickle=False)
             (directory / "state.json").write_text(json.dumps(state))
         except OSError as error:
             sentence = f"{directory} could not be written ({error}): free some space or save elsewhere"
@@ -176,6 +181,8 @@ class TabularLearner:
         try:
             state = json.loads((directory / "state.json").read_text())
             table = np.load(directory / "table.npy", allow_pickle=False)
+            resets = bool(self._options.reference_reset) and "reference" in state
+            reference = np.load(directory / "reference.npy", allow_pickle=False) if resets else None
         except (OSError, ValueError, EOFError) as error:
             raise StorageError(f"{directory} holds no whole tabular checkpoint: {error}") from error
         if state.get("format") != FORMAT:
@@ -183,10 +190,19 @@ class TabularLearner:
         own = self._tokenizer.fingerprint
         if state["tokenizer"] != own:
             raise IdentityMismatchError(f"{directory} was saved with tokenizer {state['tokenizer']}, learner has {own}")
-        if table.shape != (len(state["keys"]), self._initial.size):
-            raise StorageError(f"{directory}/table.npy has shape {table.shape}, state.json speaks of another table")
-        self._table = {tuple(key): row.copy() for key, row in zip(state["keys"], table, strict=True)}
+        self._require_fit(directory / "table.npy", table, state["keys"])
+        if reference is not None:
+            self._require_fit(directory / "reference.npy", reference, state["reference"])
+            self._reference = _table_of(state["reference"], reference)
+        self._table = _table_of(state["keys"], table)
         self._version = int(state["version"])
+
+    def _rows(self, table: Table) -> Floats:
+        return np.array(list(table.values()), dtype=np.float64).reshape(len(table), self._initial.size)
+
+    def _require_fit(self, file: Path, rows: Floats, keys: Sequence[Sequence[int]]) -> None:
+        if rows.shape != (len(keys), self._initial.size):
+            raise StorageError(f"{file} has shape {rows.shape}, state.json speaks of another table")
 
     def close(self) -> None:
         """Nothing is held."""
@@ -242,6 +258,10 @@ class TabularLearner:
             row = -np.exp(_log_softmax(self._logits(key) / self._temperature))
             row[example.response_ids[t]] += 1.0
             gradients[key] = gradients.get(key, 0.0) + slope[t] / self._temperature * row
+
+
+def _table_of(keys: Sequence[Sequence[int]], rows: Floats) -> Table:
+    return {tuple(key): row.copy() for key, row in zip(keys, rows, strict=True)}
 
 
 def _toy_tokenizer(merges: Sequence[Sequence[str]]) -> Tokenizer:

@@ -32,7 +32,8 @@ class UpdateOptions:
     order of prompts or samples in each epoch); see `learners.minibatches`.
     Terms: `aggregation` (where a strategy does not say), with "constant" over sequences of `constant_length` tokens;
     `kl_coefficient` to the policy that training began with, and `entropy_coefficient`, a bonus for the entropy of the
-    distribution that each token was drawn from; both on own samples.
+    distribution that each token was drawn from; both on own samples. `reference_reset`: after every so many updates the
+    policy as it then is takes the place of the one that training began with (0: never).
     `behaviour` and `behaviour_cap`: how own samples are weighed that another version, engine or precision of the policy
     wrote (see `Behaviour`).
     """
@@ -44,6 +45,7 @@ class UpdateOptions:
     aggregation: Aggregation = "token_mean"
     constant_length: int = 0
     kl_coefficient: float = 0.0
+    reference_reset: int = 0
     entropy_coefficient: float = 0.0
     behaviour: Mode = "token"
     behaviour_cap: float = 2.0
@@ -56,9 +58,18 @@ class UpdateOptions:
         for name, values in (("minibatches_by", get_args(By)), ("aggregation", get_args(Aggregation))):
             if getattr(self, name) not in values:
                 raise InvalidInputError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
-        for name in ("kl_coefficient", "entropy_coefficient", "constant_length"):
+        for name in ("kl_coefficient", "entropy_coefficient", "constant_length", "reference_reset"):
             if getattr(self, name) < 0:
                 raise InvalidInputError(f"{name} must not be negative, got {getattr(self, name)!r}")
+        if self.reference_reset and not self.kl_coefficient:
+            raise InvalidInputError(
+                f"reference_reset={self.reference_reset} resets what a KL term pulls to, and there is no such term: "
+                "give a kl_coefficient above 0"
+            )
+
+    def resets_after(self, updates: int) -> bool:
+        """Whether the reference is now to become the policy, after so many updates in all."""
+        return self.reference_reset > 0 and updates % self.reference_reset == 0
 
     @property
     def regularised(self) -> bool:
@@ -81,8 +92,8 @@ class Backend(Protocol):
     def current(self, examples: Sequence[Example]) -> list[Floats]:
         """log π of every response token, now."""
 
-    def initial(self, examples: Sequence[Example]) -> list[Floats]:
-        """The same under the policy that training began with; asked only with a `kl_coefficient`."""
+    def reference(self, examples: Sequence[Example]) -> list[Floats]:
+        """The same under the policy that is pulled to; asked only with a `kl_coefficient`."""
 
     def step(self, step: Step) -> Stepped:
         """One optimizer step. A loss or gradient that is not finite raises, and touches no weight."""
@@ -96,7 +107,7 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
     )
     starts = _known(backend.current, _later_starts(plan, options))
     asking = [e for e in examples if options.kl_coefficient != 0.0 and is_own(e) and e.mask.any()]
-    references = _known(backend.initial, asking)
+    references = _known(backend.reference, asking)
     taken: list[tuple[Step, Stepped]] = []
     for index, members in enumerate(plan):
         step = _step(members, index, starts if index else {}, references, options)

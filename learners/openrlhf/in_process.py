@@ -9,10 +9,10 @@ import torch
 from learners.example import Example
 from learners.openrlhf.make_actor import make_actor
 from learners.openrlhf.trainer import ActorTrainer
-from learners.torch.initial import InitialPolicy
 from learners.torch.model import LanguageModel
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
+from learners.torch.reference import ReferencePolicy
 from learners.torch.trainer import memory_errors
 from mutual_env.types import Floats, Ids, Metrics
 
@@ -43,9 +43,8 @@ class InProcessTrainer:
     def __init__(self, model: LanguageModel, optimizer: Optimizer, options: TorchOptions, name: str) -> None:
         self._name = name
         self._actor = make_actor(model, options.temperature)
-        initial = InitialPolicy(self._actor, model, options.kl_coefficient)
-        self._initial = initial
-        self._trainer = ActorTrainer(self._actor, initial, OptimizerSteps(optimizer), options, model.device)
+        self.pulled_to = ReferencePolicy(self._actor, model, options)
+        self._trainer = ActorTrainer(self._actor, self.pulled_to, OptimizerSteps(optimizer), options, model.device)
 
     @property
     def max_sequence(self) -> None:
@@ -53,10 +52,10 @@ class InProcessTrainer:
         return None
 
     def offload(self) -> None:
-        self._initial.offload()
+        self.pulled_to.offload()
 
     def restore(self) -> None:
-        self._initial.restore()
+        self.pulled_to.restore()
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π of each response token, at the temperature of `act`."""

@@ -13,9 +13,9 @@ from learners.openrlhf.batch import row_batches, scoring_experience, training_ex
 from learners.openrlhf.library import Actor, Experience
 from learners.openrlhf.ranks import Alone, Ranks
 from learners.step import Part, Step, Stepped
-from learners.torch.initial import InitialPolicy
 from learners.torch.losses import Terms, terms_of, total_loss
 from learners.torch.options import TorchOptions
+from learners.torch.reference import ReferencePolicy
 from learners.update import update
 from mutual_env.errors import TrainingError
 from mutual_env.types import Floats, Ids, Metrics
@@ -43,14 +43,14 @@ class ActorTrainer:
     def __init__(
         self,
         actor: Actor,
-        initial: InitialPolicy[Actor],
+        pulled_to: ReferencePolicy[Actor],
         steps: Steps,
         options: TorchOptions,
         device: torch.device,
         ranks: Ranks | None = None,
     ) -> None:
         self._actor = actor
-        self._initial = initial
+        self._pulled_to = pulled_to
         self._steps = steps
         self._options = options
         self._device = device
@@ -73,9 +73,9 @@ class ActorTrainer:
         """log π of every response token, now."""
         return self._score(self._actor, [(e.prompt_ids, e.response_ids) for e in examples])
 
-    def initial(self, examples: Sequence[Example]) -> list[Floats]:
-        """The same under the policy that training began with."""
-        with self._initial.within(self._actor) as actor:
+    def reference(self, examples: Sequence[Example]) -> list[Floats]:
+        """The same under the policy that is pulled to."""
+        with self._pulled_to.within(self._actor) as actor:
             return self._score(actor, [(e.prompt_ids, e.response_ids) for e in examples])
 
     def step(self, step: Step) -> Stepped:

@@ -23,6 +23,7 @@ from learners.torch.model import PROBE, LanguageModel, device_of, load_pretraine
 from learners.torch.offload import offload, release, restore
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
+from learners.torch.reference import ReferencePolicy
 from learners.torch.sampler import sample_groups
 from learners.torch.trainer import Trainer, memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, TrainingError
@@ -33,6 +34,10 @@ from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
 class Trains(Protocol):
     """What scores and trains the model: `Trainer`, or another library's classes in its place."""
+
+    @property
+    def pulled_to(self) -> ReferencePolicy[Any]:
+        """The policy that its KL term pulls to."""
 
     @property
     def max_sequence(self) -> int | None:
@@ -163,6 +168,8 @@ class TorchLearner:
                 f"longer those of version {self._version}: go on from the last checkpoint (mutual-env train --resume)"
             ) from error
         self._version += 1
+        if self._options.resets_after(self._version):
+            self._trainer.pulled_to.renew()
         return metrics
 
     def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -187,13 +194,16 @@ class TorchLearner:
 
     def _saved(self, *, copy: bool) -> storage.Saved:
         self._require_version()
-        return storage.saved(self._model, self._optimizer, self._version, self._tokenizer.fingerprint, copy=copy)
+        pulled_to, fingerprint = self._trainer.pulled_to, self._tokenizer.fingerprint
+        kept = pulled_to.tensors() if pulled_to.is_renewed else None
+        return storage.saved(self._model, self._optimizer, self._version, fingerprint, kept, copy=copy)
 
     def load(self, directory: Path) -> None:
         self._conversations.clear()
         self.restore()
         self._loads += 1
-        self._version = storage.load(directory, self._model, self._optimizer, self._tokenizer.fingerprint)
+        pulled_to, fingerprint = self._trainer.pulled_to, self._tokenizer.fingerprint
+        self._version = storage.load(directory, self._model, self._optimizer, fingerprint, pulled_to)
         self._torn = False
 
     def offload(self) -> None:

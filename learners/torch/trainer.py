@@ -12,13 +12,13 @@ from learners.example import Example
 from learners.step import Step, Stepped
 from learners.torch.attention import layouts
 from learners.torch.head import backward_through_head, chunk_size, target_logprobs
-from learners.torch.initial import InitialPolicy
 from learners.torch.losses import Terms, terms_of
 from learners.torch.master import has_master
 from learners.torch.model import LanguageModel
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.packing import Cost, Item, MicroBatch, micro_batches
+from learners.torch.reference import ReferencePolicy
 from learners.update import update
 from mutual_env.errors import TrainingError
 from mutual_env.types import Floats, Ids, Metrics
@@ -36,7 +36,7 @@ class Trainer:
         self._chunk = chunk_size(model.head, options.logits_chunk_mib)
         self._cost = _cost(model) if options.share_prompts else None
         self._embedding = None if model.lora else _with_sparse_gradient(model)
-        self._initial = InitialPolicy(model, model, options.kl_coefficient)
+        self.pulled_to = ReferencePolicy(model, model, options)
 
     @property
     def learning_rate(self) -> float:
@@ -48,10 +48,10 @@ class Trainer:
         return self._options.micro_batch_tokens + 1  # a sequence's last token is predicted, never fed
 
     def offload(self) -> None:
-        self._initial.offload()
+        self.pulled_to.offload()
 
     def restore(self) -> None:
-        self._initial.restore()
+        self.pulled_to.restore()
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π of each response token, at the temperature that is sampled at."""
@@ -68,9 +68,9 @@ class Trainer:
         """log π of every response token, now."""
         return self._score(self._model, _items(examples))
 
-    def initial(self, examples: Sequence[Example]) -> list[Floats]:
-        """The same under the policy that training began with."""
-        with self._initial.within(self._model) as model:
+    def reference(self, examples: Sequence[Example]) -> list[Floats]:
+        """The same under the policy that is pulled to."""
+        with self.pulled_to.within(self._model) as model:
             return self._score(model, _items(examples))
 
     def step(self, step: Step) -> Stepped:

@@ -119,6 +119,21 @@ def test_a_row_that_is_no_record_stops_no_reader_and_no_writer(
     assert sorted(s.id for s in published.records) == sorted(ids)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_round_of_which_nothing_could_be_read_is_warned_of_and_one_that_taught_somebody_is_not(
+    path: Path, exchange: SQLiteExchange
+) -> None:
+    env = sharing.make("sgt", ScriptedEnv(["me"], prompts=1, fixed=True), exchange=exchange, peers=["stranger"])
+    play(env, {"me": [["no", "no"]]})  # nobody has written anything: there is nothing to be warned of
+    vandalise(path, {"task_id": "t0.0", "body": b"garbage"})
+    with pytest.warns(UserWarning, match=r"learns nothing from its peers: all 1 records .* \(unreadable 1\)"):
+        info = play(env, {"me": [["no", "no"]]})["me"]
+    assert info["metrics"]["share/refused/unreadable"] == info["metrics"]["share/refused"] == 1.0
+    exchange.publish([success("t0.0", "stranger", index=1)])
+    fresh = sharing.make("sgt", ScriptedEnv(["me"], prompts=1, fixed=True), exchange=exchange, peers=["stranger"])
+    assert play(fresh, {"me": [["no", "no"]]})["me"]["metrics"]["share/rescued"] == 1.0
+
+
 @pytest.mark.filterwarnings("ignore:.*rows are no records and were left out")
 @pytest.mark.parametrize(("changes", "outcome"), VANDALISM.values(), ids=VANDALISM)
 def test_a_row_that_is_no_record_is_left_out_of_a_scan(

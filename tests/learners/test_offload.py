@@ -91,7 +91,7 @@ def held_by(one: TorchLearner) -> list[torch.UntypedStorage]:
     optimizer, trainer = one._optimizer, one._trainer
     tensors = [*one._model.parameters(), *optimizer._masters.values()]
     tensors += [value for state in optimizer._adam.state.values() for value in state.values()]
-    frozen = trainer._initial._frozen  # type: ignore[attr-defined]
+    frozen = trainer.pulled_to._frozen  # type: ignore[attr-defined]
     tensors += list(frozen.parameters()) if frozen is not None else []
     return [tensor.untyped_storage() for tensor in tensors]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -324,6 +325,23 @@ def test_a_round_in_which_every_peer_was_turned_away_is_warned_of_once() -> None
         play(env, OWN, round=0)
     play(env, OWN, round=1)  # no warning again
     told("sgt", [success("t0.0", text="no"), success("t0.0", index=1)])  # nor where one of two was let in
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_readers_who_turned_everything_away_are_warned_of_together_and_one_who_did_not_is_enough() -> None:
+    # Success claims without an answer, and nothing else, on a prompt that both readers failed.
+    for answer, warned in (("no, but trust me", True), (GOOD, False)):
+        exchange = InMemoryExchange()
+        exchange.publish([success("t0.0", text="no, really"), success("t0.0", author="second", text=answer)])
+        readers = ScriptedEnv(["policy_0", "policy_1"], prompts=1, fixed=True)
+        env = sharing.make("sgt", readers, exchange=exchange, peers=["stranger", "second"])
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            play(env, {"policy_0": [[BAD, BAD]], "policy_1": [[BAD, BAD]]})
+        assert [str(w.message).split(":")[0] for w in said] == (
+            ["SuccessGatedTransfer learns nothing from its peers"] if warned else []
+        )
+        assert not warned or "all 4 records" in str(said[0].message)
 
 
 # -- records of one's own agents ---------------------------------------------------------------------------------------

@@ -12,16 +12,16 @@ import torch
 from learners.example import Example
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy, DeepspeedSteps
 from learners.openrlhf.cluster.library import BaseModelActor, offload_deepspeed_states, reload_deepspeed_states
-from learners.openrlhf.cluster.state import ClusterState
+from learners.openrlhf.cluster.state import ClusterState, writable
 from learners.openrlhf.make_actor import make_actor
 from learners.openrlhf.options import ClusterOptions
 from learners.openrlhf.ranks import ProcessGroup
 from learners.openrlhf.trainer import ActorTrainer
 from learners.sampling import Sample, Sampling
 from learners.torch import storage
-from learners.torch.initial import InitialPolicy
 from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.options import TorchOptions
+from learners.torch.reference import ReferencePolicy
 from learners.torch.sampler import sample_groups
 from learners.torch.trainer import memory_errors
 from mutual_env.errors import ConfigError
@@ -58,10 +58,10 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
         with memory_errors(spec.name):
             self._model = LanguageModel(load_pretrained(Path(spec.path)), spec.vocab_size, spec.options, spec.probe)
             actor = make_actor(self._model, spec.options.temperature)
-            initial = InitialPolicy(actor, self._model, spec.options.kl_coefficient, self.strategy.prepare)
+            self._pulled_to = ReferencePolicy(actor, self._model, spec.options, self.strategy.prepare, writable)
             self._steps = DeepspeedSteps(strategy, actor, spec.options)
         self.actor = self._steps.actor
-        self._trainer = ActorTrainer(self.actor, initial, self._steps, spec.options, device, self._ranks)
+        self._trainer = ActorTrainer(self.actor, self._pulled_to, self._steps, spec.options, device, self._ranks)
         return self._model.head.size
 
     def where(self) -> tuple[str, tuple[str, ...]]:
@@ -99,6 +99,9 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
         with memory_errors(self._spec.name):
             return self._trainer.update(examples)
 
+    def renew_reference(self) -> None:
+        self._pulled_to.renew()
+
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight on the CPU, adapters merged in; from the first rank, the others return nothing."""
         with ClusterState(self._model, self._steps).gathered():
@@ -109,12 +112,13 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
     def save(self, directory: str, version: int) -> None:
         """The torch learner's own format: a checkpoint of one loads into the other."""
         state = ClusterState(self._model, self._steps).read()
+        kept = self._pulled_to.tensors() if self._pulled_to.is_renewed else None
         if self.strategy.is_rank_0():
-            storage.save(Path(directory), state, state, version, self._spec.tokenizer)  # type: ignore[arg-type]
+            storage.save(Path(directory), state, state, version, self._spec.tokenizer, kept)  # type: ignore[arg-type]
         torch.distributed.barrier()
 
     def load(self, directory: str) -> int:
         """Returns the version."""
         state = ClusterState(self._model, self._steps)
         target = state.writer()
-        return storage.load(Path(directory), target, target, self._spec.tokenizer)  # type: ignore[arg-type]
+        return storage.load(Path(directory), target, target, self._spec.tokenizer, self._pulled_to)  # type: ignore[arg-type]

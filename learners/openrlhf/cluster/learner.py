@@ -111,6 +111,8 @@ class RayOpenRlhfLearner:
         check_examples(examples, self._head_size)
         metrics: Metrics = self._first("update", list(examples))
         self._version += 1
+        if self._options.resets_after(self._version):
+            self._all("renew_reference")
         return metrics
 
     def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
