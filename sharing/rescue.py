@@ -20,6 +20,7 @@ from mutual_env.types import (
     Group,
     Lesson,
     Message,
+    Metrics,
     Prompt,
     Task,
     Verdict,
@@ -77,7 +78,7 @@ class Imitation:
 
 @dataclass(slots=True)
 class ShareController:
-    """Holds a target share of the gradient, for each reader by itself.
+    """Holds a target share of the gradient, for each reader by itself. Without a target λ stays as it was given.
 
     A share s of pulls that are in proportion to λ has odds s / (1 - s) in proportion to λ. So after an update with the
     measured share s, λ is multiplied by (odds of the target / odds of s)^(1/2): half of the way, in logarithms, because
@@ -85,20 +86,35 @@ class ShareController:
     gradient, or the rescues had none, says nothing.
     """
 
-    target: float
+    target: float | None
     factors: dict[str, float]
 
     @classmethod
-    def of(cls, target: float) -> ShareController:
-        if not 0.0 < target < 1.0:
+    def of(cls, target: float | None) -> ShareController:
+        if target is not None and not 0.0 < target < 1.0:
             raise ConfigError(f"target_share must lie between 0 and 1, got {target}: it is a share of the gradient")
         return cls(target, {})
 
     def factor(self, reader: str) -> float:
         return self.factors.get(reader, 1.0)
 
+    def learnt(self, reader: str, metrics: Metrics) -> None:
+        """What an update says of it."""
+        if SHARE in metrics:
+            self.measured(reader, metrics[SHARE])
+
+    def metrics(self, reader: str) -> Metrics:
+        return {} if self.target is None else {"weight_factor": self.factor(reader)}
+
+    def state(self) -> dict[str, JSON]:
+        return {} if self.target is None else {"factors": dict(self.factors)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if self.target is not None:
+            self.factors = {reader: float(factor) for reader, factor in state["factors"].items()}
+
     def measured(self, reader: str, share: float) -> None:
-        if 0.0 < share < 1.0:
+        if self.target is not None and 0.0 < share < 1.0:
             step = math.sqrt(self.target / (1.0 - self.target) * (1.0 - share) / share)
             self.factors[reader] = min(max(self.factor(reader) * step, 1.0 / _FARTHEST), _FARTHEST)
 
@@ -158,4 +174,5 @@ def from_json(kept: Mapping[str, Any]) -> Experience:
     )
 
 
+SHARE = "batch/imitation_gradient_share"
 _FARTHEST = 2.0**10

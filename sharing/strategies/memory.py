@@ -12,7 +12,7 @@ from mutual_env.seeding import generator
 from mutual_env.types import JSON, Experience, Group, Lesson, Metrics
 from sharing.edges import PerEdge
 from sharing.records import Kind
-from sharing.rescue import Imitation, as_json, drawn_one, failed, from_json
+from sharing.rescue import Imitation, ShareController, as_json, drawn_one, failed, from_json
 from sharing.situation import Common, Credit, Shared, Situation
 from sharing.wrapper import SharingWrapper
 
@@ -28,6 +28,8 @@ class RescueMemory(SharingWrapper):
     many rescues of tasks that are not in this round: rescued before and not solved unaided since, in the same order.
     `capacity` bounds how many tasks are kept: those solved unaided after a rescue go first, then those untouched
     longest.
+
+    `target_share` adapts λ as SGT's does: what is rescued and replayed together is to be this share of the gradient.
 
     The retention of a rescue is whether the task, when it comes up again, is solved by a sample of the reader's own.
     Tasks that never come up again and no replay: SGT. λ = 0: exactly the lessons below.
@@ -51,6 +53,7 @@ class RescueMemory(SharingWrapper):
         capacity: int = 4096,
         budget: int | None = None,
         replay: int = 0,
+        target_share: float | None = None,
         **common: Unpack[Common],
     ) -> None:
         if min(per_task, capacity) < 1 or min(replay, 0 if budget is None else budget) < 0:
@@ -60,6 +63,7 @@ class RescueMemory(SharingWrapper):
             )
         if not (half_life > 0 and own_weight > 0):
             raise ConfigError(f"half_life and own_weight must be above 0, got {half_life} and {own_weight}")
+        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible, per_rescue=per_rescue)
         self.kinds = self._imitation.kinds
         super().__init__(env, **common)
@@ -92,15 +96,21 @@ class RescueMemory(SharingWrapper):
             "replayed": float(len(replayed)),
             "remembered": float(len(shelf.kept)),
             **retention,
+            **self._controller.metrics(situation.reader),
         }
         return Shared((*situation.lessons, *rescues, *replayed), metrics)
 
+    def learnt(self, reader: str, metrics: Metrics) -> None:
+        super().learnt(reader, metrics)
+        self._controller.learnt(reader, metrics)
+
     def state_dict(self) -> dict[str, JSON]:
         shelves: JSON = {reader: shelf.as_json() for reader, shelf in sorted(self._shelves.items())}
-        return {**super().state_dict(), "shelves": shelves}
+        return {**super().state_dict(), **self._controller.state(), "shelves": shelves}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._controller.restore(state)
         self._shelves = {reader: Shelf.from_json(kept) for reader, kept in state["shelves"].items()}
 
     def _offered(self, situation: Situation, shelf: Shelf, task_id: str) -> list[Experience]:
@@ -120,7 +130,7 @@ class RescueMemory(SharingWrapper):
         ]
         total = sum(chances)
         picked = offered[int(draw.choice(len(offered), p=[chance / total for chance in chances]))]
-        return self._imitation.lesson(situation.reader, picked)
+        return self._imitation.lesson(situation.reader, picked, self._controller.factor(situation.reader))
 
     def _replayed(self, situation: Situation, shelf: Shelf) -> list[Lesson]:
         here = {group[0].task.id for group in situation.groups if group}

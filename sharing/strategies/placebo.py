@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
 from mutual_env.errors import ConfigError
-from mutual_env.types import JSON, Experience, Group
+from mutual_env.types import JSON, Experience, Group, Metrics
 from sharing.edges import PerEdge
 from sharing.records import Kind
-from sharing.rescue import Imitation, as_json, drawn_one, failed, from_json
+from sharing.rescue import Imitation, ShareController, as_json, drawn_one, failed, from_json
 from sharing.situation import Common, Credit, Shared, Situation
 from sharing.wrapper import SharingWrapper
 
@@ -22,7 +22,8 @@ class PlaceboRescue(SharingWrapper):
     a prompt and round is kept). What SGT does and this does not is due to the rescue being of the prompt that failed,
     or due to its coming from somebody else.
 
-    A placebo that cannot be given is counted. λ = 0, no peers, nothing failed: exactly the lessons below.
+    `target_share` adapts λ as SGT's does. A placebo that cannot be given is counted. λ = 0, no peers, nothing failed:
+    exactly the lessons below.
     """
 
     kinds: tuple[Kind, ...] = ("success",)
@@ -37,6 +38,7 @@ class PlaceboRescue(SharingWrapper):
         source: Literal["prompt", "own"] = "prompt",
         capacity: int = 256,
         per_rescue: bool = False,
+        target_share: float | None = None,
         **common: Unpack[Common],
     ) -> None:
         super().__init__(env, **common)
@@ -44,6 +46,7 @@ class PlaceboRescue(SharingWrapper):
             raise ConfigError(f"source must be 'prompt' or 'own', got {source!r}")
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, got {capacity}")
+        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=False, per_rescue=per_rescue)
         self._from_own = source == "own"
         self._capacity = capacity
@@ -67,21 +70,28 @@ class PlaceboRescue(SharingWrapper):
             offered = self._elsewhere(situation, offers, task_id)
             if offered:
                 chosen = drawn_one(offered, situation, "placebo", task_id)
-                placebos.append(self._imitation.lesson(situation.reader, chosen))
+                factor = self._controller.factor(situation.reader)
+                placebos.append(self._imitation.lesson(situation.reader, chosen, factor))
         self._keep(situation)
         metrics = {
             "failed": float(sum(map(failed, situation.groups))),
             "placebos": float(len(placebos)),
             "placebos_missing": float(len(rescued) - len(placebos)),
+            **self._controller.metrics(situation.reader),
         }
         return Shared((*situation.lessons, *placebos), metrics)
 
+    def learnt(self, reader: str, metrics: Metrics) -> None:
+        super().learnt(reader, metrics)
+        self._controller.learnt(reader, metrics)
+
     def state_dict(self) -> dict[str, JSON]:
         own: JSON = {reader: [as_json(e) for e in kept] for reader, kept in sorted(self._own.items())}
-        return {**super().state_dict(), "own": own}
+        return {**super().state_dict(), **self._controller.state(), "own": own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._controller.restore(state)
         self._own = {reader: tuple(from_json(e) for e in kept) for reader, kept in state["own"].items()}
 
     def _elsewhere(self, situation: Situation, offers: Mapping[str, Group], task_id: str) -> list[Experience]:

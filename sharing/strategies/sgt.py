@@ -46,7 +46,7 @@ class SuccessGatedTransfer(SharingWrapper):
         target_share: float | None = None,
         **common: Unpack[Common],
     ) -> None:
-        self._controller = None if target_share is None else ShareController.of(target_share)
+        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible, per_rescue=per_rescue)
         self.kinds = self._imitation.kinds
         super().__init__(env, **common)
@@ -57,27 +57,22 @@ class SuccessGatedTransfer(SharingWrapper):
     def share(self, situation: Situation) -> Shared:
         failures = [group[0].task.id for group in situation.groups if failed(group)]
         offers = {task_id: self._imitation.offered(situation, task_id) for task_id in failures}
-        factor = 1.0 if self._controller is None else self._controller.factor(situation.reader)
+        factor = self._controller.factor(situation.reader)
         rescues = tuple(
             self._imitation.lesson(situation.reader, drawn_one(offered, situation, "sgt", task_id), factor)
             for task_id, offered in offers.items()
             if offered
         )
         metrics = {"failed": float(len(failures)), "rescued": float(len(rescues))}
-        if self._controller is not None:
-            metrics["weight_factor"] = factor
-        return Shared(situation.lessons + rescues, metrics)
+        return Shared(situation.lessons + rescues, {**metrics, **self._controller.metrics(situation.reader)})
 
     def learnt(self, reader: str, metrics: Metrics) -> None:
         super().learnt(reader, metrics)
-        if self._controller is not None and "batch/imitation_gradient_share" in metrics:
-            self._controller.measured(reader, metrics["batch/imitation_gradient_share"])
+        self._controller.learnt(reader, metrics)
 
     def state_dict(self) -> dict[str, JSON]:
-        state = super().state_dict()
-        return state if self._controller is None else {**state, "factors": dict(self._controller.factors)}
+        return {**super().state_dict(), **self._controller.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        if self._controller is not None:
-            self._controller.factors = {reader: float(factor) for reader, factor in state["factors"].items()}
+        self._controller.restore(state)

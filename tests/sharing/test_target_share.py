@@ -85,6 +85,36 @@ def test_rescues_come_to_hold_the_target_whatever_weight_they_began_with() -> No
         assert share == pytest.approx(0.2, rel=1e-4)
 
 
+def test_a_memory_holds_its_share_too_and_goes_on_from_its_state() -> None:
+    # The same pulls as SGT's above, whether the rescue is the peer's of this round or an earlier one: λ = .125.
+    def made() -> Any:
+        return sharing.make("memory", ScriptedEnv(["a", "b"], fixed=True), weight=5.0, target_share=0.2)
+
+    env = made()
+    assert one_round(env, 0)[0] == 5.0
+    for number in range(1, 24):
+        one_round(env, number)
+    resumed = made()
+    resumed.load_state_dict(json.loads(json.dumps(env.state_dict())))
+    for each in (env, resumed):
+        weight, share = one_round(each, 24)
+        assert weight == pytest.approx(0.125, rel=1e-4)
+        assert share == pytest.approx(0.2, rel=1e-4)
+    assert play(env, ANSWERS, round=25)["a"]["metrics"]["share/weight_factor"] == pytest.approx(0.025, rel=1e-4)
+
+
+def test_the_placebo_of_a_rescue_holds_the_same_share() -> None:
+    # a fails on the second prompt, where b solves; the placebo is b's success on the first.
+    answers = {**ANSWERS, "b": [[wrote("yes"), wrote(BAD)], [wrote("yes"), wrote(BAD)]]}
+    env = sharing.make("placebo", ScriptedEnv(["a", "b"], fixed=True), weight=5.0, target_share=0.2)
+    for number in range(25):
+        info = play(env, answers, round=number)["a"]
+        learner = reader()
+        metrics = learner.update(build_batch(info["lessons"], learner, TokenizerBridge([learner.tokenizer])).examples)
+        env.learnt("a", {**info["metrics"], **metrics})
+    assert metrics["batch/imitation_gradient_share"] == pytest.approx(0.2, rel=1e-4)
+
+
 def test_a_loop_that_says_nothing_leaves_the_weight_as_it_was_given() -> None:
     env = sharing.make("sgt", ScriptedEnv(["a", "b"], fixed=True), target_share=0.2)
     assert [one_round(env, n, told=False)[0] for n in range(3)] == [0.1] * 3
