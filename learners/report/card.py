@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from learners.run.config import PolicyConfig
+from learners.run.config import PolicyConfig, layers
 from learners.run.results import RunResults
 from learners.run.subject import Subject
 
@@ -36,10 +36,11 @@ def _header(base: str, *, adapter: bool) -> str:
 def _origin(subject: Subject, policy: str, base: str) -> str:
     config = subject.config
     others = ", ".join(name for name in config.policies if name != policy) or "nobody"
+    strategy = " over ".join(layer.strategy for _, layer in layers(config.sharing))
     teachers = f", with {', '.join(config.teachers)} as teachers" if config.teachers else ""
     return (
         f"Trained from {base or 'a model built from scratch'} for {subject.round} rounds by mutual reinforcement "
-        f"learning (strategy `{config.sharing.strategy}`) on `{config.env.id}`, together with {others}{teachers}. Seed "
+        f"learning (strategy `{strategy}`) on `{config.env.id}`, together with {others}{teachers}. Seed "
         f"{config.seed}. The licence of the model that it was trained from applies.\n"
     )
 

@@ -12,7 +12,7 @@ from learners import registry
 from learners.resources import Supply
 from learners.run import trackers
 from learners.run.build import learner_options
-from learners.run.config import PolicyConfig, RunConfig
+from learners.run.config import PolicyConfig, RunConfig, layers
 from learners.run.envs import Envs
 from learners.run.loop import TaskEnv
 from learners.run.places import Places, read_places
@@ -73,14 +73,14 @@ def _check_isolation(level: str | None, *, here: bool) -> None:
 
 def _check_names(config: RunConfig) -> None:
     """Policies that the strategy's options name."""
-    options, everybody = config.sharing.options, (*config.policies, *config.teachers)
-    teacher = options.get("teacher")
-    if isinstance(teacher, str) and teacher not in everybody:
-        raise UnknownNameError.of("sharing.options.teacher", teacher, everybody)
-    frozen = options.get("agents")
-    for name in frozen if isinstance(frozen, (list, tuple)) else ():
-        if name not in config.policies:
-            raise UnknownNameError.of("policy in sharing.options.agents", name, config.policies)
+    everybody = (*config.policies, *config.teachers)
+    for where, layer in layers(config.sharing):
+        teacher, frozen = layer.options.get("teacher"), layer.options.get("agents")
+        if isinstance(teacher, str) and teacher not in everybody:
+            raise UnknownNameError.of(f"{where}.options.teacher", teacher, everybody)
+        for name in frozen if isinstance(frozen, (list, tuple)) else ():
+            if name not in config.policies:
+                raise UnknownNameError.of(f"policy in {where}.options.agents", name, config.policies)
 
 
 def _check_envs(config: RunConfig, places: Places) -> None:

@@ -46,15 +46,25 @@ class EnvConfig:
 
 
 @dataclass
+class LayerConfig:
+    """A strategy that another one stands on."""
+
+    strategy: str = "independent"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class SharingConfig:
     """What the policies exchange. `exchange`: sqlite (durable, in the run directory), memory, ray (an actor that other
     processes of the cluster find too, over the same file), or that of another package; `exchange_options` are its own.
+    `below`: the strategies that `strategy` stands on, the nearest first, each with its options.
     """
 
     strategy: str = "independent"
     exchange: str = "sqlite"
     exchange_options: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    below: list[LayerConfig] = field(default_factory=list)
 
 
 @dataclass
@@ -164,6 +174,12 @@ class SuiteConfig:
     totals: list[str] = field(default_factory=list)
     base: RunConfig = field(default_factory=RunConfig)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def layers(sharing: SharingConfig) -> list[tuple[str, LayerConfig]]:
+    """The strategies of a stack, the outermost first, each with the key at which it stands."""
+    below = [(f"sharing.below.{at}", layer) for at, layer in enumerate(sharing.below)]
+    return [("sharing", LayerConfig(sharing.strategy, sharing.options)), *below]
 
 
 def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

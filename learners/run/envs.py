@@ -8,7 +8,7 @@ from typing import Any
 
 import mutual_env
 import sharing
-from learners.run.config import EnvConfig, EvaluationConfig, RunConfig, SharingConfig
+from learners.run.config import EnvConfig, EvaluationConfig, RunConfig, SharingConfig, layers
 from learners.run.loop import SharedEnv, TaskEnv
 from mutual_env.errors import ConfigError
 from mutual_env.interaction import Speaker
@@ -52,14 +52,18 @@ class Envs:
 
     def shared(self, names: Sequence[str], exchange: Exchange, pool: VerifierPool | None = None) -> SharedEnv:
         """The env that the loop of these policies trains in."""
+        stack = layers(self.sharing)
         for name, remedy in (("exchange", "set sharing.exchange"), ("verify", "set env.options.verifier")):
-            if name in self.sharing.options:
-                raise ConfigError(f"sharing.options.{name} is not for a configuration to say: {remedy}")
+            for where, layer in stack:
+                if name in layer.options:
+                    raise ConfigError(f"{where}.options.{name} is not for a configuration to say: {remedy}")
         env: Any = self._make(agents=list(names), **_given(pool))
         if self.env.refills or self.env.spare_prompts:
             env = Waves(env, refills=self.env.refills, spare_prompts=self.env.spare_prompts)
-        options = self._options_apart() if self.apart else self.sharing.options
-        made: SharedEnv = sharing.make(self.sharing.strategy, env, exchange=exchange, **options)
+        for _, layer in reversed(stack):
+            options = self._options_apart(layer.options) if self.apart else layer.options
+            env = sharing.make(layer.strategy, env, exchange=exchange, **options)
+        made: SharedEnv = env
         return made
 
     def held_out(self, names: Sequence[str], pool: VerifierPool | None = None) -> TaskEnv | None:
@@ -93,14 +97,14 @@ class Envs:
         made: TaskEnv = mutual_env.make(env.id, **settings)
         return made
 
-    def _options_apart(self) -> dict[str, Any]:
-        """The strategy's options where a policy has an env of its own: its peers are in others, and meet it in the
+    def _options_apart(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A strategy's options where a policy has an env of its own: its peers are in others, and meet it in the
         exchange.
 
         The delay of the rounds is all the staleness that the strategy accepts, so records are read in the round they
         belong to. What `peers` and `limits` say is said of the run's policies, which an env of one does not know.
         """
-        options = {**self.sharing.options, "max_staleness": 0}
+        options = {**given, "max_staleness": 0}
         if isinstance(options.get("peers"), int):
             options["peers"] = sharing.ring(self.policies, options["peers"])
         options.setdefault("limits", {"max_group": max(sharing.Limits().max_group, self.env.group_size)})

@@ -27,7 +27,7 @@ from learners.resources.demand import even_share
 from learners.resources.estimate import Estimate
 from learners.resources.limits import Limits
 from learners.resources.plan import parse_devices
-from learners.run.config import PolicyConfig, ResourcesConfig, RunConfig, SharingConfig
+from learners.run.config import PolicyConfig, ResourcesConfig, RunConfig, SharingConfig, layers
 from learners.run.estimates import can_use_gpus, check_assumptions, estimated, gpus_of
 from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
 from mutual_env.options import check_options, check_value
@@ -179,11 +179,16 @@ def _staleness(sharing: SharingConfig, policies: Collection[str]) -> int:
             ": set sharing.options.max_staleness to how many rounds old what is learnt from may be (1 or more), or "
             "resources.mode=synchronous"
         )
-    for option in ("teacher", "reference"):
-        if options.get(option) in policies:
+    for where, layer in layers(sharing):
+        if (teacher := layer.options.get("teacher")) in policies:
             raise ConfigError(
-                f"sharing.options.{option}={options[option]} is a policy in training, whose weights at a given moment "
-                "nobody can say in asynchronous rounds: name one of `teachers`, or set resources.mode=synchronous"
+                f"{where}.options.teacher={teacher} is a policy in training, whose weights at a given moment nobody "
+                "can say in asynchronous rounds: name one of `teachers`, or set resources.mode=synchronous"
+            )
+        if layer.options.get("max_staleness", bound) != bound:
+            raise ConfigError(
+                f"{where}.options.max_staleness is another than that of sharing.options ({bound}): asynchronous rounds "
+                "have one delay, leave it out"
             )
     return bound
 
