@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class UpdateOptions:
     distribution that each token was drawn from; both on own samples. `reference_reset`: after every so many updates the
     policy as it then is takes the place of the one that training began with (0: never).
     `behaviour` and `behaviour_cap`: how own samples are weighed that another version, engine or precision of the policy
-    wrote (see `Behaviour`).
+    wrote (see `Behaviour`; YAML reads `off` as false, which means the same).
     """
 
     minibatches: int = 1
@@ -47,11 +47,13 @@ class UpdateOptions:
     kl_coefficient: float = 0.0
     reference_reset: int = 0
     entropy_coefficient: float = 0.0
-    behaviour: Mode = "token"
+    behaviour: Mode | Literal[False] = "token"
     behaviour_cap: float = 2.0
 
     def __post_init__(self) -> None:
-        Behaviour(self.behaviour, self.behaviour_cap)
+        if self.behaviour is False:
+            object.__setattr__(self, "behaviour", "off")
+        _ = self.rule  # which refuses what it cannot be
         for name in ("minibatches", "epochs"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)!r}")
@@ -66,6 +68,11 @@ class UpdateOptions:
                 f"reference_reset={self.reference_reset} resets what a KL term pulls to, and there is no such term: "
                 "give a kl_coefficient above 0"
             )
+
+    @property
+    def rule(self) -> Behaviour:
+        """How own samples are weighed."""
+        return Behaviour(self.behaviour or "off", self.behaviour_cap)
 
     def resets_after(self, updates: int) -> bool:
         """Whether the reference is now to become the policy, after so many updates in all."""
@@ -120,7 +127,7 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
         "optimizer_steps": float(len(taken)),
         "trained_tokens": float(sum(int(example.mask.sum()) for example in examples)),
         **slope_metrics(taken),
-        **measured(_gaps_of_an_epoch(taken, plan, options), Behaviour(options.behaviour, options.behaviour_cap)),
+        **measured(_gaps_of_an_epoch(taken, plan, options), options.rule),
     }
 
 
@@ -166,7 +173,7 @@ def _step(
         for at, example in enumerate(members)
         if teaches(example, regularised=options.regularised)
     ]
-    return Step(tuple(parts), index, Behaviour(options.behaviour, options.behaviour_cap))
+    return Step(tuple(parts), index, options.rule)
 
 
 def _later_starts(plan: Sequence[Sequence[Example]], options: UpdateOptions) -> list[Example]:

@@ -91,7 +91,9 @@ def test_a_delay_of_four_updates_is_measured_and_weighed(tmp_path: Path) -> None
 
 
 def test_without_the_weights_it_is_said_once_that_nothing_is_done(tmp_path: Path) -> None:
-    registry.register("plain", lambda name, tokenizer, **options: TabularLearner(tokenizer, name=name, **options))
-    (tmp_path / "run.yaml").write_text(CONFIG.replace("watched", "plain") + f"output: {tmp_path}\n")
+    plain = CONFIG.replace("watched", "tabular").replace(
+        "learning_rate: 60.0", "learning_rate: 60.0\n      behaviour: off"
+    )
+    (tmp_path / "run.yaml").write_text(plain + f"output: {tmp_path}\n")
     with pytest.warns(UserWarning, match="give the learner behaviour: token"):
-        train(load_run(tmp_path / "run.yaml", ["policies.ada.options.behaviour=off"]))
+        train(load_run(tmp_path / "run.yaml"))
