@@ -15,6 +15,7 @@ from typing import NoReturn, Protocol
 from learners.run.config import RunConfig
 from learners.run.ending import EndedBySignal, ended_by_signals
 from mutual_env.catalogue import Catalogue
+from mutual_env.display import shown
 from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvError, UnknownNameError
 
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ended_by_signals():
             code: int = args.run(args)
     except MutualEnvError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(shown(f"error: {error}"), file=sys.stderr)  # it may quote what a model or a peer wrote
         asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError, MissingExtraError))
         return 2 if asked_wrongly and not getattr(args, "running", False) else 1
     except EndedBySignal as signal:

@@ -54,11 +54,14 @@ def check(directory: Path, manifest: str, *, alone: bool = True) -> dict[str, An
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A file that is either as it was or as it is to be. A link that lies at `path` is replaced, not followed."""
+    """A file that is either as it was or as it is to be. A link that lies at `path` is replaced, not followed; half a
+    character, which no encoding has, is written out."""
     aside = path.with_name(f".{path.name}.writing")
     try:
         aside.unlink(missing_ok=True)  # of a writer that was killed
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
+        with open(
+            os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", -1, "utf-8", "backslashreplace"
+        ) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

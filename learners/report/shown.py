@@ -1,4 +1,7 @@
-"""One recorded prompt for a terminal: each policy's group side by side, the lessons with arrows, tokens on demand."""
+"""One recorded prompt for a terminal: each policy's group side by side, the lessons with arrows, tokens on demand.
+
+A recording holds what models wrote, so nothing of it reaches the terminal but through `harmless`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from learners.run.recorded import RecordedGroup, RecordedLesson, RecordedRound, Written
+from mutual_env.display import shown as harmless
+from mutual_env.display import shown_on_one_line
 
 COLOURS = ("dodger_blue2", "dark_orange3", "green4", "medium_purple3", "gold3", "deep_pink3", "dark_cyan", "grey58")
 VERDICTS = ("all verdicts", "some right", "none right", "all right", "no verdict")
@@ -30,7 +35,7 @@ class Prompt:
     def title(self) -> str:
         group = next(iter(self.groups.values()))
         text = group.prompt if isinstance(group.prompt, str) else group.prompt[-1]["content"]
-        return " ".join(text.split())
+        return shown_on_one_line(" ".join(text.split()))
 
     @property
     def samples(self) -> list[Written]:
@@ -103,43 +108,45 @@ def _asked(prompt: Prompt) -> Panel:
     messages = [{"content": group.prompt}] if isinstance(group.prompt, str) else group.prompt
     for message in messages:
         if "role" in message:
-            text.append(f"{message['role']}\n", style="dim")
-        text.append(f"{message['content']}\n")
-    text.append("answer ", style="dim").append(group.answer)
-    return Panel(text, title=prompt.task, title_align="left")
+            text.append(harmless(f"{message['role']}\n"), style="dim")
+        text.append(harmless(f"{message['content']}\n"))
+    text.append("answer ", style="dim").append(harmless(group.answer))
+    return Panel(text, title=Text(shown_on_one_line(prompt.task)), title_align="left")
 
 
 def _group(policy: str, group: RecordedGroup, prompt: Prompt, palette: Palette) -> Panel:
     right = sum(sample.correct for sample in group.samples)
     parts = [part for sample in group.samples for part in _sample(sample, policy, prompt, palette)]
     title = f"{policy}: {right} of {len(group.samples)} right"
-    return Panel(Group(*parts), title=title, title_align="left", border_style=palette.of(policy))
+    return Panel(
+        Group(*parts), title=Text(shown_on_one_line(title)), title_align="left", border_style=palette.of(policy)
+    )
 
 
 def _sample(sample: Written, policy: str, prompt: Prompt, palette: Palette) -> Iterator[Text]:
     readers = [one.reader for one in prompt.lessons if one.author == policy and one.text == sample.text]
-    yield Text(sample.text or "(nothing)", style="green" if sample.correct else "")
+    yield Text(harmless(sample.text) or "(nothing)", style="green" if sample.correct else "")
     verdict = sample.status if sample.reward is None else f"{sample.reward:g}"
     facts = [verdict, sample.status if sample.status not in ("ok", verdict) else "", sample.detail]
     facts += [f"{sample.tokens} tokens" if sample.tokens else ""]
     facts += [f"advantage {sample.advantage:g}" if sample.advantage is not None else ""]
-    line = Text("  " + " · ".join(fact for fact in facts if fact), style="dim")
+    line = Text("  " + harmless(" · ".join(fact for fact in facts if fact)), style="dim")
     for reader in dict.fromkeys(readers):
-        line.append(f" → {reader}", style=f"bold {palette.of(reader)}")
+        line.append(harmless(f" → {reader}"), style=f"bold {palette.of(reader)}")
     yield line
 
 
 def _lesson(lesson: RecordedLesson, palette: Palette, *, tokens: bool) -> RenderableType:
     text = Text()
-    text.append(lesson.author, style=f"bold {palette.of(lesson.author)}").append(" → ")
-    text.append(lesson.reader, style=f"bold {palette.of(lesson.reader)}").append(" ")
+    text.append(harmless(lesson.author), style=f"bold {palette.of(lesson.author)}").append(" → ")
+    text.append(harmless(lesson.reader), style=f"bold {palette.of(lesson.reader)}").append(" ")
     if lesson.dropped:
-        text.append(f"not taken: {lesson.dropped.replace('_', ' ')} ", style="red")
+        text.append(harmless(f"not taken: {lesson.dropped.replace('_', ' ')} "), style="red")
     facts = [f"advantage {lesson.advantage:g}", f"weight {lesson.weight:g}", f"{lesson.loss} · {lesson.correction}"]
     facts += [f"given {lesson.given:g}"] if lesson.given not in (None, lesson.weight) else []
     facts += [f"{lesson.exact:.0%} of its tokens in exact chunks"] if lesson.exact is not None else []
     facts += [f"ratio {lesson.ratio:g}"] if lesson.ratio is not None else []
-    text.append(", ".join(facts), style="dim").append(f"\n{lesson.text}")
+    text.append(harmless(", ".join(facts)), style="dim").append(harmless(f"\n{lesson.text}"))
     return Group(text, _tokens(lesson)) if tokens and lesson.pieces else text
 
 
@@ -151,7 +158,7 @@ def _tokens(lesson: RecordedLesson) -> Text:
             text.append("│", style="dim")
         strong = log is not None and abs(log) > 0.05
         style = ("green" if (log or 0) > 0 else "red") if strong else ("" if chunk >= 0 else "dim italic")
-        text.append((piece or "∎").replace("\n", "⏎"), style=style)
+        text.append(harmless((piece or "∎").replace("\n", "⏎")), style=style)
         if strong and log is not None:
             text.append(f"({math.exp(log):.2g})", style="dim")
         before = chunk

@@ -353,7 +353,7 @@ def _value(override: str, text: str) -> Any:
         content = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         assert isinstance(content, dict)
         return content["value"]
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(
             f"the value of override {override!r} is not YAML: {problem}; quote it for the shell"

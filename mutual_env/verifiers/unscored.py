@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
+from mutual_env.display import shown
 from mutual_env.errors import InvalidInputError, UnknownNameError, VerificationError
 from mutual_env.types import Verdict, VerdictStatus
 
@@ -65,7 +66,7 @@ def _refusal(verdicts: Sequence[Verdict], lost: Sequence[int], policy: UnscoredP
     tolerated = "policy 'raise' tolerates none" if policy == "raise" else f"at most {allowed} may be"
     return (
         f"{len(lost)} of {len(verdicts)} items of the round could not be scored ({counts}); {tolerated}. "
-        f"First {most}: {example}. {_REMEDIES[most]}, or raise the limit of unscored items"
+        f"First {most}: {shown(example)}. {_REMEDIES[most]}, or raise the limit of unscored items"
     )
 
 

@@ -37,6 +37,7 @@ KINDS = ("override", "yaml", "suite", "plan")
 LONGEST_SENTENCE = 2000
 LONGEST_SECONDS = 120  # of a clock: others may be busy too
 MEMORY_BYTES = 12 * 2**30
+FIRST_SIGNAL = 128
 
 RUN = """
 name: r
@@ -111,6 +112,7 @@ VALUES: tuple[Any, ...] = (
     "serial", "threads", "processes", "ray", "memory", "sqlite", "asynchronous", "native", "avx2", "1x2:80",
     "9999999999x9999999999:1", "1x0@0", "4x8", "zero", "raise", "sub", "mul", "eval", "tensorboard", "qwen",
     *STRATEGIES,
+    "half\udc80",  # a byte that is no UTF-8, as a shell hands it on
 )  # fmt: skip
 
 
@@ -214,14 +216,19 @@ def case(kind: str, seed: int) -> tuple[str, str]:
 
 def told(arguments: Sequence[str]) -> tuple[int, str]:
     """The exit code of a command, and what it printed (where it did well, on stdout; else on stderr)."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8")  # with encodings, as a terminal's have
+    err = io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), limited(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             code = command_line(list(arguments))
         except SystemExit as end:  # argparse
             code = int(end.code or 0)
-    return code, out.getvalue() if code == 0 else err.getvalue()
+    if code > FIRST_SIGNAL:  # the command was interrupted; and so is who asked for it
+        raise KeyboardInterrupt(f"exit code {code}")
+    printed = out if code == 0 else err
+    printed.seek(0)
+    return code, printed.read()
 
 
 def _small(resolved: str) -> bool:

@@ -35,7 +35,11 @@ def run(
                 return found
             if log is not None:
                 print(f"{kind} {seed}", file=log, flush=True)
-            outcome, said = case(kind, seed)
+            try:
+                outcome, said = case(kind, seed)
+            except KeyboardInterrupt:
+                print(f"interrupted at --kinds {kind!r} --first {seed}", file=sys.stderr)
+                raise
             found[f"{kind}: {outcome}"] += 1
             if outcome not in good:
                 print(f"{outcome} at --kinds {kind!r} --first {seed}: {said}", file=sys.stderr)

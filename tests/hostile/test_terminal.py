@@ -1,0 +1,112 @@
+"""What a model wrote is shown on a terminal, never obeyed: escapes, links, titles, directions, line ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from learners import cli
+from learners.run.config import load_run
+from learners.run.training import train
+from mutual_env.errors import InvalidInputError, VerificationError
+from mutual_env.types import Verdict
+from mutual_env.verifiers import settle
+from tests.hostile.answers import ODD
+from tests.hostile.fuzz_config import FIRST_SIGNAL, RUN, told
+
+SPELLS = (
+    *ODD,
+    "\x1b]8;;http://evil\x1b\\click\x1b]8;;\x1b\\",  # a link
+    "\x1bP+q544e\x1b\\",  # a question that some terminals answer as if it had been typed
+    "\x1b[?1049h",  # another screen
+    "\x1b]52;c;ZXZpbA==\x07",  # the clipboard
+    "\x07\x08\x0c\x7f\x9b2J",
+    "[bold red on white]markup[/]",
+    "[link=http://evil]x[/link]",
+    "[/]",
+)
+OBEYED = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\ufeff", "\U000e0041"} - {"\n", "\t"}
+
+
+def obeyed(said: str) -> set[str]:
+    return OBEYED & set(said)
+
+
+@pytest.fixture(scope="module")
+def spelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose models wrote one spell after the other, everywhere that words are recorded."""
+    root = tmp_path_factory.mktemp("runs")
+    (root / "run.yaml").write_text(f"{RUN}output: {root}\n")
+    directory = train(load_run(root / "run.yaml", ["rounds=1"])).directory
+    for name in ("samples.jsonl", "lessons.jsonl"):
+        path = directory / name
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        path.write_text("".join(json.dumps(_spelled(line)) + "\n" for line in lines))
+    return directory
+
+
+KEEP = {"policy", "reader", "author", "loss", "correction", "dropped", "note", "status", "finish_reason"}
+
+
+def _spelled(value: object, key: str = "") -> object:
+    if isinstance(value, dict):
+        return {k: _spelled(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_spelled(v, key) for v in value]
+    known = key in KEEP or value in ("ok", "wrong_format", "timeout", "crash", "error")
+    return value if known or not isinstance(value, str) else "".join(SPELLS) + value
+
+
+def test_a_run_is_looked_at_without_obeying_what_it_holds(spelled: Path) -> None:
+    code, said = told(["view", str(spelled), "--plain"])
+    assert code == 0, said
+    assert obeyed(said) == set()
+    words = "".join(said.replace("│", "").split())
+    assert r"\x1b[2J\x1b]0;title\x07" in words
+    assert "[boldredonwhite]markup[/]" in words
+
+
+@pytest.mark.parametrize("command", [["report"], ["eval", "--json"], ["compare", "--json"], ["train", "--resume"]])
+def test_other_commands_do_not_obey_it_either(spelled: Path, command: list[str]) -> None:
+    _, said = told([*command, str(spelled)])
+    assert obeyed(said) == set()
+
+
+def test_an_error_that_quotes_a_model_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli._COMMANDS._targets, "doctor", Quotes)
+    assert cli.main(["doctor"]) == 2
+    said = capsys.readouterr().err
+    assert obeyed(said) == set()
+    assert said.startswith(r"error: wrote \x1b[2J")
+
+
+class Quotes:
+    """A command that fails with what a model wrote."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        pass
+
+    def run(self, args: argparse.Namespace) -> int:
+        raise InvalidInputError("wrote " + "\x1b[2J" + "".join(SPELLS))
+
+
+def test_a_refusal_of_unscored_items_quotes_none_as_it_is() -> None:
+    for spell in SPELLS:
+        with pytest.raises(VerificationError) as caught:
+            settle([Verdict.unscored("error", detail=f"wrote {spell}")], "raise")
+        assert obeyed(str(caught.value)) == set()
+
+
+def test_an_interrupt_ends_the_fuzzer_and_is_no_outcome_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Quotes):
+        def run(self, args: argparse.Namespace) -> int:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._COMMANDS._targets, "doctor", Interrupted)
+    with pytest.raises(KeyboardInterrupt, match=f"exit code {FIRST_SIGNAL + 2}"):
+        told(["doctor"])
