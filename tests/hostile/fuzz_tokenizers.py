@@ -1,26 +1,25 @@
 """Damaged tokenizer files: each is read, or refused in a sentence.
 
-    python -m tests.hostile.fuzz_tokenizers --cases 2000
+    python -m tests.hostile.fuzz_tokenizers --cases 10000
 
 Sound files of every kind that `load` reads are damaged at random, byte by byte or as the JSON that they are (values of
 other types, keys gone, numbers made huge, texts swapped, templates that never end), then loaded, given texts to encode
-and a prompt to render. An error that is not this project's own, one whose sentence does not fit on a screen, and a case
-that takes half a minute are failures and print what repeats them. A crash of the process, or a limit of its memory,
-ends the run with the case named in the last line of its log.
+and a prompt to render. An error that is not this project's own (a panic of a library in Rust among them), one whose
+sentence does not fit on a screen, and a case that takes half a minute are failures and print what repeats them. A crash
+of the process, or a limit of its memory, ends the run with the case named in the last line of its log.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
+import contextlib
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from mutual_env.errors import MutualEnvError
+from tests.hostile import fuzzing
 from tokenizers_bridge import TokenizerBridge, WordTokenizer, load
 from tokenizers_bridge.protocol import Tokenizer as Loaded
 
@@ -169,52 +169,43 @@ def use(tokenizer: Loaded) -> None:
     TokenizerBridge([author, tokenizer])
 
 
-def case(kind: str, seed: str) -> str:
-    """ "read" or "refused"; anything else raises."""
-    rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="tokenizer-") as name:
+def case(kind: str, seed: int) -> tuple[str, str]:
+    """What became of it: "read", "refused" or a failure; and what there is to say about it."""
+    rng = random.Random(f"{kind} {seed}")
+    with tempfile.TemporaryDirectory(prefix="mutual-env-fuzz-") as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         path = sound(kind, rng, Path(name))
         damage(path, rng)
         source = path if kind == "sentencepiece" or (kind == "tekken.json" and rng.random() < 0.5) else path.parent
-        start, sentence = time.process_time(), 0
-        try:
-            use(load(source))
-            outcome = "read"
-        except MutualEnvError as error:
-            outcome, sentence = "refused", len(str(error))
-        assert outcome == "read" or 0 < sentence < LONGEST_SENTENCE, f"a sentence of {sentence} characters"
+        start = time.process_time()
+        outcome, said = _used(source)
         taken = time.process_time() - start
-        assert taken < LONGEST_SECONDS, f"it took {taken:.0f} s"
-        return outcome
+    return (outcome, said) if taken < LONGEST_SECONDS else ("took too long", f"{taken:.0f} s; {outcome}: {said}")
+
+
+def _used(source: Path) -> tuple[str, str]:
+    try:
+        use(load(source))
+    except MutualEnvError as error:
+        said = str(error)
+        return ("refused", said) if 0 < len(said) < LONGEST_SENTENCE else ("no sentence", said[:200])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        return "raw exception", f"{type(error).__name__}: {error}"[:300]
+    return "read", ""
+
+
+@contextlib.contextmanager
+def prepared(kinds: Sequence[str]) -> Iterator[fuzzing.Case]:
+    yield case
+
+
+GOOD = ("read", "refused")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", choices=KINDS)
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    outcomes: Counter[str] = Counter()
-    failures, start = 0, time.perf_counter()
-    for number in range(args.cases):
-        if time.perf_counter() - start > args.seconds:
-            break
-        kind = args.kind or KINDS[number % len(KINDS)]
-        seed = f"{args.seed}/{number}"
-        print(f"case {kind} {seed}", file=sys.stderr, flush=True)
-        try:
-            outcomes[f"{kind}: {case(kind, seed)}"] += 1
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            failures += 1
-            print(f"FAILED {kind} {seed}: {type(error).__name__}: {str(error)[:300]}", flush=True)
-    for outcome, count in sorted(outcomes.items()):
-        print(f"{count:7,} {outcome}")
-    return int(failures > 0)
+    return fuzzing.main("python -m tests.hostile.fuzz_tokenizers", __doc__, prepared, KINDS, GOOD, MEMORY_BYTES)
 
 
 if __name__ == "__main__":

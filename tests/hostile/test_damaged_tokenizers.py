@@ -19,9 +19,9 @@ ASKED = ({"role": "user", "content": "hi"},)
 
 
 def test_damaged_tokenizers_are_read_or_refused_in_a_sentence() -> None:
-    command = [sys.executable, "-m", "tests.hostile.fuzz_tokenizers", "--cases", "40"]
+    command = [sys.executable, "-m", "tests.hostile.fuzz_tokenizers", "--cases", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-500:]
+    assert done.returncode == 0, done.stderr[-2000:]
     assert "refused" in done.stdout
 
 
