@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
+import os
+import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -55,7 +58,25 @@ class Catalogue(Generic[T]):
         return found
 
     def _installed(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+        return _installed(self.group, _places())
+
+
+@functools.cache
+def _installed(group: str, places: tuple[tuple[str, int], ...]) -> dict[str, EntryPoint]:
+    """Reading the metadata of all that is installed takes tens of milliseconds: once, until `places` has changed."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    """Where packages may be installed, and when something last was."""
+    return tuple((place, _changed(place)) for place in sys.path)
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def load(what: str, target: str) -> Any:
