@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import time
+import unicodedata
 from fractions import Fraction
 
 import pytest
@@ -135,6 +138,22 @@ def test_bad_options_are_refused() -> None:
 def test_a_megabyte_is_read_from_its_end() -> None:
     assert make("numeric").verify(task("7"), "8 " * 500_000 + "7").correct
     assert not make("exact").verify(task("7"), "<answer>7</answer>" + " " * MAX_CHARS).correct
+
+
+def test_thousands_of_accents_cost_a_trainer_nothing() -> None:
+    text = "a" + "".join(chr(mark) for mark in (0x301, 0x316, 0x345, 0x327)) * 4000
+    began = time.process_time()
+    assert not make("exact").verify(task("seven"), text).correct
+    assert time.process_time() - began < 0.1  # NFC alone takes three times that
+
+
+def test_a_right_answer_in_its_longest_form_is_right() -> None:
+    shrink = [chr(c) for c in range(sys.maxunicode) if len(unicodedata.normalize("NFD", chr(c))) > 3]
+    composed = [c for c in shrink if unicodedata.normalize("NFC", c) == c]
+    assert composed  # such as a Greek letter with three marks
+    right = "".join(composed)
+    assert make("exact").verify(task(right), f"<answer>{unicodedata.normalize('NFD', right)}</answer>").correct
+    assert make("exact", ignore_case=True).verify(task("\u1f82"), "\u03b1\u0313\u0300\u0345").correct
 
 
 # What a base model writes after "...2+6=8\n5+1=", which asks for 6.
