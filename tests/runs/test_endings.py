@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from numpy.random import Generator
 
 from learners.aside import Aside
+from learners.run.config import load_run
 from learners.run.directory import RunDirectory
+from learners.run.training import train
 from mutual_env.seeding import generator
+from tests.runs.test_resume import whole
 
 CONFIG = """
 name: r
@@ -28,6 +34,7 @@ checkpoint: {every: 3}
 resources: {executor: EXECUTOR}
 """
 WAIT_SECONDS = 60.0
+KILLS = int(os.environ.get("MUTUAL_ENV_KILLS", "100"))
 
 
 class Place:
@@ -55,7 +62,15 @@ class Place:
         return found
 
     def left(self) -> list[str]:
-        return [path.name for path in self.temporary.iterdir() if path.name.startswith(("mutual-env-state", "new-"))]
+        """Of temporary files: folders and sockets too."""
+        return sorted(path.name for path in self.temporary.iterdir())
+
+
+def shared_memory() -> set[str]:
+    """What POSIX and System V keep of processes that are gone, by names that others on this machine do not use."""
+    posix = {path.name for path in Path("/dev/shm").glob("*mutual-env*")} if Path("/dev/shm").is_dir() else set()
+    listed = [Path("/proc/sysvipc") / kind for kind in ("shm", "sem", "msg")]
+    return posix | {f"{p.name} {line}" for p in listed if p.is_file() for line in p.read_text().splitlines()[1:]}
 
 
 @pytest.fixture
@@ -117,23 +132,47 @@ def test_a_run_that_ignores_hangups_from_the_start_goes_on_ignoring_them(place: 
 
 
 def killed_and_resumed(place: Place, times: int) -> None:
-    """Kill a run of worker processes at random moments; nothing outlives the kills, and the last resume clears up."""
+    """Kill runs of worker processes at random moments, so many that were going on; nothing outlives the kills, each
+    last resume clears up, and what was written is what a run that nobody killed has written."""
     path = run_file(place, "processes", rounds="60")
+    undisturbed = whole(train(load_run(path, ["name=undisturbed", "resources.executor=serial"])).directory)
+    kept = shared_memory()
     rng = generator("endings", times)
-    command: list[object] = ["train", path, "--quiet"]
-    for _ in range(times):
-        process = place.start(*command)
-        time.sleep(float(rng.uniform(0.8, 3.0)))
-        process.send_signal([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][int(rng.integers(3))])
-        process.wait(timeout=WAIT_SECONDS)
+    directory = place.path / "r"
+    kills = 0
+    while kills < times or directory.is_dir():
+        goes_on = (directory / "run.json").is_file()
+        process = place.start("train", *(["--resume", directory] if goes_on else [path]), "--quiet")
+        if kills < times:
+            wait_for_a_moment(process, directory / "metrics.jsonl", rng)
+            process.send_signal([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP][int(rng.integers(3))])
+        code = process.wait(timeout=WAIT_SECONDS)
         wait_until(lambda: not place.processes(), "a worker outlived its run")
-        if (place.path / "r" / "run.json").is_file():
-            assert RunDirectory(place.path / "r").status() != "running"
-            command = ["train", "--resume", place.path / "r", "--quiet"]
-    assert place.start(*command).wait(timeout=WAIT_SECONDS) == 0, (place.path / "log").read_text()[-2000:]
-    assert RunDirectory(place.path / "r").status() == "finished"
-    assert place.left() == []
-    assert sorted(p.name for p in (place.path / "r").iterdir() if p.name.startswith(".")) == [".lock"]
+        if code != 0:
+            assert kills < times, (place.path / "log").read_text()[-2000:]
+            assert not directory.is_dir() or RunDirectory(directory).status() != "running"
+            kills += 1
+            continue
+        assert RunDirectory(directory).status() == "finished"
+        assert place.left() == []
+        hidden = [path.name for path in directory.rglob(".*")]
+        assert sorted(hidden) == [".exchange", ".exchange", ".lock"]
+        assert whole(directory) == undisturbed
+        shutil.rmtree(directory)
+    assert shared_memory() <= kept
+
+
+def wait_for_a_moment(process: subprocess.Popen[bytes], metrics: Path, rng: Generator) -> None:
+    """Some while it starts or clears up after the last, some while it goes on."""
+    seconds = float(rng.uniform(0.1, 1.5))
+    if rng.random() < 0.7:
+        size = metrics.stat().st_size if metrics.is_file() else 0
+        wait_until(
+            lambda: process.poll() is not None or (metrics.is_file() and metrics.stat().st_size != size), "it stands"
+        )
+        seconds /= 3
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=seconds)
 
 
 def test_kills_at_random_moments_leave_nothing(place: Place) -> None:
@@ -141,10 +180,10 @@ def test_kills_at_random_moments_leave_nothing(place: Place) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_a_hundred_kills_at_random_moments_leave_nothing(place: Place) -> None:
     """`make soak`."""
-    killed_and_resumed(place, 100)
+    killed_and_resumed(place, KILLS)
 
 
 SUITE = """
@@ -167,7 +206,9 @@ def suite_file(place: Place, rounds: int, arms: str = "{alone: {sharing.strategy
     return path
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_whatever_ends_a_suite_ends_its_runs(place: Place, number: signal.Signals) -> None:
     members = [place.path / "s" / "alone" / f"seed_{seed}" for seed in (0, 1)]
     process = place.start("suite", suite_file(place, 1_000_000), "--quiet")

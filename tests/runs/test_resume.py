@@ -82,21 +82,27 @@ MODES = {
     "asynchronous waves": ["sharing.options={max_staleness: 1}", "resources.mode=asynchronous", "env.refills=1"],
     "asynchronous 5": ["sharing.options={max_staleness: 5}", "resources.mode=asynchronous"],
 }
-SERIAL = [(exchange, mode, "serial") for exchange, mode in itertools.product(("memory", "sqlite"), MODES)]
-OVERLAPPING = [
-    (exchange, mode, executor)
-    for exchange, mode, executor in itertools.product(("memory", "sqlite"), MODES, ("threads", "processes"))
+EXECUTORS = ("serial", "threads", "processes")
+EVERY = list(itertools.product(("memory", "sqlite"), MODES, EXECUTORS))
+QUICK = [
+    ("memory", "staleness 0", "serial"),
+    ("sqlite", "any staleness", "serial"),
+    ("memory", "asynchronous 1", "serial"),
+    ("sqlite", "asynchronous waves", "serial"),
+    ("memory", "any staleness", "threads"),
+    ("sqlite", "asynchronous 5", "processes"),
 ]
-QUICK = [("memory", "any staleness", "threads"), ("sqlite", "asynchronous 5", "processes")]
 
 
 EXPECTED: dict[str, dict[str, bytes]] = {}  # of each mode: neither exchange nor executor changes a byte
 
 
-def stopped_and_resumed_is_the_same(config_file: Path, exchange: str, mode: str, executor: str, after: int) -> None:
-    overrides = [f"sharing.exchange={exchange}", *MODES[mode], f"resources.executor={executor}"]
+def stopped_and_resumed_is_the_same(
+    config_file: Path, exchange: str, mode: str, executor: str, after: int, *more: str
+) -> None:
+    overrides = [f"sharing.exchange={exchange}", *MODES[mode], f"resources.executor={executor}", *more]
     if mode not in EXPECTED:
-        EXPECTED[mode] = whole(train(load_run(config_file, overrides)).directory)
+        EXPECTED[mode] = whole(train(load_run(config_file, MODES[mode])).directory)
     with pytest.raises(EnoughError):
         train(load_run(config_file, ["name=cut", *overrides]), listeners=[Stops(after)])
     directory = config_file.parent / "cut"
@@ -104,7 +110,7 @@ def stopped_and_resumed_is_the_same(config_file: Path, exchange: str, mode: str,
     assert whole(directory) == EXPECTED[mode]
 
 
-@pytest.mark.parametrize(("exchange", "mode", "executor"), [*SERIAL, *QUICK])
+@pytest.mark.parametrize(("exchange", "mode", "executor"), QUICK)
 def test_a_run_that_was_stopped_and_resumed_gives_the_same_bytes(
     config_file: Path, exchange: str, mode: str, executor: str
 ) -> None:
@@ -112,9 +118,9 @@ def test_a_run_that_was_stopped_and_resumed_gives_the_same_bytes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("exchange", "mode", "executor"), OVERLAPPING)
-def test_so_it_does_on_executors_that_overlap(config_file: Path, exchange: str, mode: str, executor: str) -> None:
-    """`make soak`."""
+@pytest.mark.parametrize(("exchange", "mode", "executor"), EVERY)
+def test_so_it_does_in_every_configuration(config_file: Path, exchange: str, mode: str, executor: str) -> None:
+    """`make soak`; those on a cluster are in tests/resources/test_ray_resumes.py."""
     stopped_and_resumed_is_the_same(config_file, exchange, mode, executor, 19)
 
 

@@ -163,6 +163,14 @@ def _nest(depth: str) -> Verdict:
     return _told("nested")
 
 
+def _orphan(_: str) -> Verdict:
+    """Asks not to be ended with its parent, then does nothing for an hour."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(None, use_errno=True).prctl(1, 0)
+    time.sleep(3600)
+    return _told("nobody came")
+
+
 def _stop(_: str) -> Verdict:
     os.kill(os.getpid(), signal.SIGSTOP)
     return _told("went on")
@@ -247,6 +255,7 @@ DEEDS: dict[str, Callable[[str], Verdict]] = {
     "leave_files": _leave_files,
     "write_many": _write_many,
     "nest": _nest,
+    "orphan": _orphan,
     "stop": _stop,
     "read_environment": _read_environment,
     "connect": _connect,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +70,42 @@ def test_nothing_is_left_at_any_level_when_the_pools_process_ends(
     assert done.stdout == "7.0\n", done.stderr
     assert processes(3) == []
     assert list(tmp_path.iterdir()) == []
+
+
+BOTH = """
+import os, signal, sys, threading, time
+from mutual_env.types import Task; from mutual_env.verifiers import VerifierPool
+pool = VerifierPool(1, isolation={level!r}, deadline=60.0)
+task = Task('t', '', '7')
+pool.verify('hostile:Hostile', [(task, 'number:7')])
+threading.Thread(target=pool.verify, args=('hostile:Hostile', [(task, 'orphan')]), daemon=True).start()
+time.sleep(0.5)
+os.kill(os.getpid(), signal.SIGSTOP)  # so that it sees nothing of it
+"""
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "process"])
+def test_a_worker_that_would_outlive_its_fork_server_and_its_pool_does_not(
+    tmp_path: Path, level: str, processes: Callable[[float], list[int]]
+) -> None:
+    """Both are killed at once while an item runs that has asked the kernel not to be ended with its parent."""
+    if isolation_report()["missing"][level]:
+        return
+    environment = {"PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)}
+    owner = subprocess.Popen([sys.executable, "-c", BOTH.format(level=level)], env=environment)
+    try:
+        until = time.monotonic() + 30.0
+        while Path(f"/proc/{owner.pid}/stat").read_text().split()[2] != "T" and time.monotonic() < until:
+            time.sleep(0.05)
+        every = processes(0)
+        assert every
+    finally:
+        for process in [owner.pid, *processes(0)]:
+            with contextlib.suppress(ProcessLookupError):
+                if process == owner.pid or Path(f"/proc/{process}/stat").read_text().split()[3] == str(owner.pid):
+                    os.kill(process, signal.SIGKILL)
+        owner.wait(timeout=30)
+    assert processes(3) == []
 
 
 def test_without_a_name_the_strongest_is_chosen() -> None:
