@@ -49,11 +49,12 @@ fuzz-bridge: install-dev ## a million random translations between tokenizers
 
 FUZZ ?= --cases 10000 --seconds 3600
 
-fuzz: install-dev ## damaged data sets, tokenizers, configurations and run directories: 10,000 cases or an hour of each
+fuzz: install-dev ## damaged data sets, tokenizers, configurations, runs and records: 10,000 cases or an hour of each
 	@$(BIN)/python -m tests.hostile.fuzz_data $(FUZZ)
 	@$(BIN)/python -m tests.hostile.fuzz_tokenizers $(FUZZ)
 	@$(BIN)/python -m tests.hostile.fuzz_config $(FUZZ)
 	@$(BIN)/python -m tests.hostile.fuzz_runs $(FUZZ)
+	@$(BIN)/python -m tests.hostile.fuzz_records $(FUZZ)
 	@$(BIN)/python -m tests.tokenizers_bridge.fuzz --cases 10000
 
 fuzz-data: install-dev ## ten thousand damaged data sets of every kind

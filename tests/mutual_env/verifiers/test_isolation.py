@@ -72,6 +72,13 @@ def test_nothing_is_left_at_any_level_when_the_pools_process_ends(
     assert list(tmp_path.iterdir()) == []
 
 
+def field(process: int, number: int) -> str:
+    """What Linux says of it: the state is field 2, the parent field 3. Its name may hold no space."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().split()[number]
+    return ""
+
+
 BOTH = """
 import os, signal, sys, threading, time
 from mutual_env.types import Task; from mutual_env.verifiers import VerifierPool
@@ -93,17 +100,16 @@ def test_a_worker_that_would_outlive_its_fork_server_and_its_pool_does_not(
         return
     environment = {"PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)}
     owner = subprocess.Popen([sys.executable, "-c", BOTH.format(level=level)], env=environment)
+    servers: list[int] = []
     try:
         until = time.monotonic() + 30.0
-        while Path(f"/proc/{owner.pid}/stat").read_text().split()[2] != "T" and time.monotonic() < until:
+        while field(owner.pid, 2) != "T" and time.monotonic() < until:
             time.sleep(0.05)
-        every = processes(0)
-        assert every
+        servers = [process for process in processes(0) if field(process, 3) == str(owner.pid)]
+        assert servers
     finally:
-        for process in [owner.pid, *processes(0)]:
-            with contextlib.suppress(ProcessLookupError):
-                if process == owner.pid or Path(f"/proc/{process}/stat").read_text().split()[3] == str(owner.pid):
-                    os.kill(process, signal.SIGKILL)
+        for process in [*servers, owner.pid]:
+            os.kill(process, signal.SIGKILL)
         owner.wait(timeout=30)
     assert processes(3) == []
 
