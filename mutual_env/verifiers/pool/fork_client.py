@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class ForkClient:
     """Starts, asks and ends the fork server. Calls return at once; `replies` reads what it answered."""
 
     def __init__(self, limits: Limits, level: Level) -> None:
+        _check_system()
         remove_stale(Path(tempfile.gettempdir()))
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.control, theirs = socket.socketpair()
@@ -57,17 +59,21 @@ class ForkClient:
         with theirs, self._log.open("wb") as log, _own_handle() as pool:
             given = [theirs.fileno(), pool, str(self.root), limits.network, level.name, path]
             python = [sys.executable, "-s", "-P", "-c", _BOOT, json.dumps(given)]
-            self._process = subprocess.Popen(
+            self._process = self._started(
                 level.command(python, place),
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**_ENVIRONMENT, **linked, "HOME": str(self.root), "TMPDIR": str(self.root)},
-                cwd=self.root,
                 pass_fds=[theirs.fileno(), *([pool] if pool >= 0 else [])],
-                start_new_session=True,
             )
         self._frames = Frames()
+
+    def _started(self, command: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=self.root, start_new_session=True, **how)
+        except OSError as error:
+            remove_tree(self.root)
+            raise VerificationError(f"the verifier pool cannot start a process: {error}{_hint(str(error))}") from error
 
     @property
     def pid(self) -> int:
@@ -106,7 +112,8 @@ class ForkClient:
             data = self.control.recv(1 << 16)
         if not data:
             tail = self._log.read_text(errors="replace")[-1000:].strip() if self._log.exists() else ""
-            raise VerificationError(f"the fork server of the verifier pool ended unexpectedly. {tail}".strip())
+            ended = f"the fork server of the verifier pool ended unexpectedly{_hint(tail)}. {tail}"
+            raise VerificationError(ended.strip())
         return list(self._frames.feed(data))
 
     def outer_pid(self, pid: int) -> int:
@@ -125,6 +132,18 @@ class ForkClient:
                     os.kill(pid, signal.SIGKILL)
             self._process.wait(_CLOSE_SECONDS)
         remove_tree(self.root)
+
+
+def _check_system() -> None:
+    if sys.platform == "linux" and not kernel.of_process("self", "statm"):
+        raise VerificationError(
+            "the verifier pool cannot watch its workers: there is no /proc here; mount it (mount -t proc proc /proc)"
+        )
+
+
+def _hint(said: str) -> str:
+    many = f"[Errno {errno.EAGAIN}]" in said
+    return ": this user has as many processes as it may (ulimit -u)" if many else ""
 
 
 @contextlib.contextmanager

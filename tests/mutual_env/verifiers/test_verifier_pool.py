@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,6 +264,51 @@ def test_a_pool_that_cannot_start_says_so_and_works_once_it_can(
         broken.setattr(sys, "executable", "/bin/false")
         with pytest.raises(VerificationError, match="fork server of the verifier pool ended unexpectedly"):
             verifiers.verify(HOSTILE, [(task, "number:7")])
+    assert verifiers.verify(HOSTILE, [(task, "number:7")])[0].correct
+
+
+WITHOUT = """
+import sys
+from mutual_env.types import Task; from mutual_env.verifiers import VerifierPool
+with VerifierPool(1, isolation="process") as pool:
+    print([v.reward for v in pool.verify("hostile:Hostile", [(Task("t", "", "7"), "number:7")])])
+"""
+
+
+def test_a_machine_without_proc_is_told_so_in_a_sentence(tmp_path: Path) -> None:
+    hidden = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs none /proc && exec "$@"',
+        "-",
+    ]
+    command = [*hidden, sys.executable, "-c", WITHOUT]
+    if shutil.which("unshare") is None or subprocess.run([*hidden, "true"], capture_output=True, timeout=10).returncode:
+        pytest.skip("no namespaces here in which /proc can be hidden")
+    environment = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert "VerificationError: the verifier pool cannot watch its workers: there is no /proc here" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pool_that_may_start_no_process_says_so_in_a_sentence(
+    pool: MakePool, task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(*arguments: object, **how: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    verifiers = pool(1)
+    with monkeypatch.context() as crowded:
+        crowded.setattr(subprocess, "Popen", refused)  # of root the kernel holds no number of processes
+        with pytest.raises(
+            VerificationError, match=r"cannot start a process: .*this user has as many .* \(ulimit -u\)"
+        ):
+            verifiers.verify(HOSTILE, [(task, "number:7")])
+    assert list(tmp_path.glob("mutual-env-verifiers-*")) == []
     assert verifiers.verify(HOSTILE, [(task, "number:7")])[0].correct
 
 
