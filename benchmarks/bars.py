@@ -128,6 +128,17 @@ AREAS = (
         "Chunk ratios and behaviour weights",
         (Bar("times an update without them, fastest of each", "*/times_without_fastest_of_each", most=1.03),),
     ),
+    Area(
+        "costs",
+        "What sharing costs",
+        note="A round of each strategy over one of policies that share nothing, at the same rollouts: "
+        "[evidence](evidence.md#what-it-costs) says where the seconds go.",
+    ),
+    Area(
+        "rounds",
+        "Whole rounds, end to end",
+        note="Two runs of TRL's GRPOTrainer, one for each model, against one run of the two policies.",
+    ),
     Area("vllm_sampler", "vLLM as the sampler", (), "On a CPU: it proves the path, not speed."),
     Area(
         "resources",

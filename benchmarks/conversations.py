@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.figures import machine, write
@@ -66,9 +67,15 @@ def asked(rows: int) -> list[str]:
     return [f"{i}+{i * i}=" for i in range(rows)]
 
 
+def to_the_limit(learner: TorchLearner) -> TorchLearner:
+    """Every turn of as many tokens."""
+    learner.sampling = dataclasses.replace(learner.sampling, stop_id=NO_STOP, also_stops=(), max_new_tokens=WRITTEN)
+    return learner
+
+
 def measured(keeping: TorchLearner, forgetting: TorchLearner, rows: int, repeats: int) -> dict[str, Any]:
     for learner in (keeping, forgetting):
-        learner.sampling = dataclasses.replace(learner.sampling, stop_id=NO_STOP, also_stops=(), max_new_tokens=WRITTEN)
+        to_the_limit(learner)
     prompts = asked(rows)
     kept, again, growth, second = [], [], [], []
     for _ in range(repeats):
@@ -103,6 +110,13 @@ def differences(keeping: TorchLearner, forgetting: TorchLearner, rows: int) -> d
             said = zip(contexts, pairs[0], strict=True)
             contexts = [Context(c.prompt, (*c.turns, Turn(w, replies()[turn]))) for c, w in said]
     return {"share_of_ids_changed": changed / tokens, "largest_logprob_difference": furthest, "tokens": float(tokens)}
+
+
+@pytest.mark.parametrize("kept", [512, 0], ids=["kept", "recomputed"])
+def test_turns(benchmark: Any, kept: int) -> None:
+    learner = to_the_limit(tiny(conversation_mb=kept))
+    seconds = benchmark.pedantic(in_turns, (learner, asked(FEW_ROWS)), rounds=3, warmup_rounds=1)
+    assert len(seconds) == TURNS
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.figures import machine, write
@@ -89,15 +90,27 @@ def timed(learner: Learner, examples: Sequence[Example]) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.parametrize("corrected", [False, True], ids=["plain", "corrected"])
+def test_update(benchmark: Any, corrected: bool) -> None:
+    learner = small()
+    examples = examples_of(learner, prompts=16, longest=16)[int(corrected)]
+    benchmark.pedantic(learner.update, (examples,), rounds=9, warmup_rounds=1)
+    assert learner.version > 0
+
+
+def small() -> Learner:
+    """The quickstart's model."""
+    tokenizer = CharTokenizer("0123456789+= abcdefghijklmnopqrstuvwxyz")
+    model = make_model("llama", tokenizer, width=64, layers=2, heads=4, seed=0)
+    return make_torch(model=model, tokenizer=tokenizer, name="small", device="cpu", learning_rate=1e-6)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corrections", description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer = CharTokenizer("0123456789+= abcdefghijklmnopqrstuvwxyz")
-    model = make_model("llama", tokenizer, width=64, layers=2, heads=4, seed=0)
-    small = make_torch(model=model, tokenizer=tokenizer, name="small", device="cpu", learning_rate=1e-6)
-    figures = {"small": added(small, prompts=16, longest=16, pairs=41)}
+    figures = {"small": added(small(), prompts=16, longest=16, pairs=41)}
     if (args.models / "smollm2").is_dir():
         real = make_torch(path=str(args.models / "smollm2"), name="real", device="cpu", learning_rate=1e-6)
         figures["SmolLM2-135M"] = added(real, prompts=1, longest=24, pairs=5)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from benchmarks import torch_sampler, torch_trainer
@@ -33,6 +34,11 @@ def peak_flops(dtype: torch.dtype) -> float:
         torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - start)
     return 2.0 * SIDE**3 / fastest
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_products(benchmark: Any) -> None:
+    assert benchmark.pedantic(peak_flops, (torch.bfloat16,), rounds=1) > 0.0
 
 
 def figures_of(path: Path, peak: dict[str, float]) -> dict[str, Any]:

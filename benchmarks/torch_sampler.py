@@ -2,7 +2,8 @@
 
     python -m benchmarks.torch_sampler [--models models] [--repeats 9] [--processor-time]
 
-writes docs/figures/data/torch_sampler.json. Both sample at temperature 1 from the same model and the same rendered
+writes docs/figures/data/torch_sampler.json; `pytest benchmarks/torch_sampler.py` runs both of the tiny model under
+pytest-benchmark. Both sample at temperature 1 from the same model and the same rendered
 prompts: for the tiny model the env's own arithmetic tasks (7 tokens), for SmolLM2 the word problems of reasoning-gym's
 gsm_symbolic in its chat template (80 to 180 tokens). `generate` gets all prompts in one call, padded on the left, with
 `num_return_sequences`, and the dynamic or the static cache, whichever is faster here. In the case `different_lengths`
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -191,6 +193,14 @@ def compare(
     figures["limit_tokens_per_second"] = fastest
     figures["share_of_limit"] = float(figures["to_the_limit_tokens_per_second"]) / fastest
     return figures
+
+
+@pytest.mark.parametrize("sampler", [sample, generate], ids=lambda sampler: sampler.__name__)
+def test_sampling(benchmark: Any, sampler: Callable[..., int]) -> None:
+    learner = tiny()
+    rendered = [learner.tokenizer.render_prompt(prompt) for prompt in prompts(TINY_TASKS)]
+    made = benchmark.pedantic(sampler, (learner, rendered, NO_STOP, 0), rounds=5, warmup_rounds=1)
+    assert made == PROMPTS * GROUP * NEW_TOKENS
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ The batch is TRL's default for one device: one prompt of 40 tokens with 8 sample
 memory the process held. TRL runs with its defaults beside precision and learning rate, gradient checkpointing among
 them (`--without-checkpointing` measures it without that too); ours with its defaults. The same batch with lengths
 doubled again and again shows how time and memory grow: `off_the_line` is the largest relative distance from a straight
-line through the points.
+line through the points. `pytest benchmarks/torch_trainer.py` runs a step of each under pytest-benchmark, where the
+models are.
 """
 
 from __future__ import annotations
@@ -25,14 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.figures import machine, write
+from benchmarks.torch_sampler import tiny
 from learners.example import Example
 from learners.torch.learner import make_torch
 
 GROUP, PROMPTS, PROMPT_TOKENS = 8, 1, 40
 STEPS = 1
+MODELS = Path("models")
+"""Where pytest looks for them."""
 LENGTHS = (64, 128, 256, 512)
 TRL_OPTIONS: dict[str, dict[str, bool]] = {"trl": {}, "trl_without_checkpointing": {"gradient_checkpointing": False}}
 
@@ -52,17 +57,20 @@ def batch(vocab_size: int, longest: int) -> list[tuple[np.ndarray, np.ndarray, f
 
 def ours(path: Path, longest: int) -> Callable[[], int]:
     learner = make_torch(path=str(path), name="bench", learning_rate=1e-6)
-    rows = batch(learner.tokenizer.vocab_size, longest)
-    examples = [
-        Example(p.astype(np.int32), r.astype(np.int32), np.ones(r.size, np.bool_), np.full(r.size, a))
-        for p, r, a in rows
-    ]
+    examples = _examples(learner.tokenizer.vocab_size, longest)
 
     def step() -> int:
         learner.update(examples)
-        return sum(r.size for _, r, _ in rows)
+        return sum(example.response_ids.size for example in examples)
 
     return step
+
+
+def _examples(vocab_size: int, longest: int) -> list[Example]:
+    return [
+        Example(p.astype(np.int32), r.astype(np.int32), np.ones(r.size, np.bool_), np.full(r.size, a))
+        for p, r, a in batch(vocab_size, longest)
+    ]
 
 
 def trl(path: Path, longest: int, options: Mapping[str, bool]) -> Callable[[], int]:
@@ -179,6 +187,22 @@ def growth(path: Path, processor_time: bool) -> dict[str, Any]:
             "off_the_line": float(np.max(np.abs(values / (start + slope * tokens) - 1.0))),
         }
     return figures
+
+
+@pytest.mark.parametrize("which", ["ours", "trl"])
+@pytest.mark.parametrize("path", [*MODELS.glob("*/config.json")], ids=lambda path: path.parent.name)
+def test_step(benchmark: Any, which: str, path: Path) -> None:
+    if which == "trl":
+        pytest.importorskip("trl")
+    step = trl(path.parent, 32, {}) if which == "trl" else ours(path.parent, 32)
+    assert benchmark.pedantic(step, rounds=STEPS, warmup_rounds=1) == sum(r.size for _, r, _ in batch(40_000, 32))
+
+
+def test_small_step(benchmark: Any) -> None:
+    learner = tiny(learning_rate=1e-6)
+    examples = _examples(learner.tokenizer.vocab_size, 64)
+    benchmark.pedantic(learner.update, (examples,), rounds=5, warmup_rounds=1)
+    assert learner.version > 0
 
 
 def main() -> None:

@@ -5,6 +5,7 @@
 `sync` is one whole update of every weight, after which the engine holds them and its caches are empty: our file
 transfer through memory and through the disk, beside vLLM's own reload of the model's directory (which would need a
 `save_pretrained` before it, timed apart). `sample` is 16 prompts x 8 samples x 48 tokens, all to the limit.
+`pytest -m vllm benchmarks/vllm_sampler.py` runs one of each under pytest-benchmark, where vLLM and the model are.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from benchmarks.figures import machine, write
 from learners.torch.learner import TorchLearner, make_torch
 from learners.vllm import LocalEngine, Sampling, make_transport
 
+MODEL = Path("models/smollm2")
 PROMPTS, GROUP, NEW_TOKENS = 16, 8, 48
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 1 << 30}
 
@@ -76,9 +79,33 @@ def tokens_per_second(engine: LocalEngine, vocab_size: int) -> float:
     return made / (time.perf_counter() - start)
 
 
+@pytest.fixture(scope="module")
+def synced() -> Iterator[tuple[LocalEngine, TorchLearner]]:
+    pytest.importorskip("vllm")
+    if not MODEL.is_dir():
+        pytest.skip(f"no {MODEL}: make models")
+    learner = make_torch(str(MODEL), name="bench", device="cpu")
+    assert isinstance(learner, TorchLearner)
+    engine = LocalEngine(MODEL, make_transport("file"), **ENGINE)
+    yield engine, learner
+    engine.close()
+
+
+@pytest.mark.vllm
+def test_sync(benchmark: Any, synced: tuple[LocalEngine, TorchLearner]) -> None:
+    engine, learner = synced
+    benchmark.pedantic(lambda: engine.load_weights(learner.export_weights(), 0), rounds=3, warmup_rounds=1)
+
+
+@pytest.mark.vllm
+def test_sampling(benchmark: Any, synced: tuple[LocalEngine, TorchLearner]) -> None:
+    engine, learner = synced
+    assert benchmark.pedantic(tokens_per_second, (engine, learner.tokenizer.vocab_size), rounds=1) > 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=Path("models/smollm2"))
+    parser.add_argument("--model", type=Path, default=MODEL)
     path = parser.parse_args().model
     learner = make_torch(str(path), name="bench", device="cpu")
     assert isinstance(learner, TorchLearner)

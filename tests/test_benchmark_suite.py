@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bars import AREAS, Area
 from benchmarks.parts import BASELINES, ratios, slower
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,12 @@ def test_a_run_without_the_yardstick_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"benchmarks": [{"name": "test_act", "stats": {"min": 1.0}}]}))
     with pytest.raises(SystemExit, match="has no test_yardstick"):
         ratios(path)
+
+
+@pytest.mark.parametrize("area", AREAS, ids=lambda area: area.name)
+def test_every_area_has_a_benchmark_that_pytest_runs(area: Area) -> None:
+    written = (ROOT / "benchmarks" / f"{area.name}.py").read_text()
+    assert "(benchmark: Any" in written, "give it a test that takes pytest-benchmark's fixture"
 
 
 def test_every_part_has_a_baseline() -> None:

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.evidence import results
-from benchmarks.evidence.analysis import at_equal, at_equal_rollouts, at_the_end, differences, verdicts
+from benchmarks.evidence.analysis import (
+    at_equal,
+    at_equal_rollouts,
+    at_equal_seconds,
+    at_the_end,
+    differences,
+    verdicts,
+)
 from benchmarks.evidence.hypotheses import HYPOTHESES
 from benchmarks.evidence.page import write_page
 from benchmarks.evidence.results import Family, collect
@@ -33,10 +40,10 @@ def test_the_page_and_its_figures_are_those_of_the_result_files(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_family_has_a_baseline_and_ten_seeds(file: Path) -> None:
+def test_every_family_has_a_baseline_and_its_seeds(file: Path) -> None:
     suite = load_suite(file)
     assert "grpo" in suite.arms
-    assert suite.seeds == list(range(10))
+    assert suite.seeds == list(range(5 if file.stem == "real" else 10))  # real models: as many as there is time for
     assert suite.base.resources.instructions == "avx2"
     assert suite.base.resources.threads == 1
 
@@ -76,6 +83,13 @@ def test_budgets_are_read_between_evaluations() -> None:
     # `costly` has spent GRPO's 100 tokens after 50 rounds, `grpo-2n` as many as GRPO in the end
     equal = {row.arm: row.difference for row in differences(found, at_equal(found, "tokens"))}
     assert equal == {"costly": pytest.approx(0.0), "grpo-2n": pytest.approx(0.7 / 3)}
+
+
+def test_seconds_are_those_of_rounds_measured_side_by_side() -> None:
+    found = family(grpo=[[0.0, 0.2, 0.4]] * 3, sgt=[[0.0, 0.3, 0.5], [0.0, 0.4, 0.6], [0.0, 0.5, 0.8]])
+    # a round of SGT costs two of GRPO: it is read after 50 of 100 rounds, .3 .4 .5 against .4
+    value = at_equal_seconds(found, {"grpo": 1.0, "sgt": 2.0})
+    assert [row.difference for row in differences(found, value)] == [pytest.approx(0.0)]
 
 
 def test_a_comparison_of_which_seeds_are_missing_has_no_verdict() -> None:

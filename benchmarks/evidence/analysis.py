@@ -47,13 +47,22 @@ def at_equal_rollouts(family: Family) -> Value:
 
 
 def at_equal(family: Family, spent: str) -> Value:
-    """Where an arm has spent what the baseline has in all its rounds, under the same seed; `spent`: tokens or
-    processor."""
+    """Where an arm has spent what the baseline has in all its rounds, under the same seed; `spent`: tokens."""
 
     def value(arm: str, policy: str, seed: str) -> float:
         budget = family.arms[BASELINE][policy][spent][seed][-1]
         of = family.arms[arm][policy]
         return _between(of[spent][seed], of["accuracy"][seed], budget)
+
+    return value
+
+
+def at_equal_seconds(family: Family, times: Mapping[str, float]) -> Value:
+    """Each arm after as many rounds as the baseline's seconds pay for. `times`: what a round of it costs over one of
+    the baseline's, measured side by side: clocks of runs made on different days say nothing of each other."""
+
+    def value(arm: str, policy: str, seed: str) -> float:
+        return _between(family.at, family.arms[arm][policy]["accuracy"][seed], family.at[-1] / times[arm])
 
     return value
 
@@ -128,15 +137,3 @@ def _says(hypothesis: Hypothesis, row: Difference | None, planned: Mapping[str, 
     if math.isnan(row.p_holm) or row.p_holm >= ALPHA:
         return "open"
     return "holds" if (row.difference > 0) == (hypothesis.direction == "above") else "contradicted"
-
-
-def cost(family: Family) -> dict[str, float]:
-    """Processor seconds of all rounds over the baseline's, the median over seeds that both have."""
-    some = family.policies[0]
-    found = {}
-    for arm in family.arms:
-        mine, theirs = (family.arms[a][some]["processor"] for a in (arm, BASELINE))
-        ratios = [mine[seed][-1] / theirs[seed][-1] for seed in mine if seed in theirs and theirs[seed][-1] > 0]
-        if ratios:
-            found[arm] = float(np.median(ratios))
-    return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,21 @@ from benchmarks.evidence.analysis import (
     Verdict,
     at_equal,
     at_equal_rollouts,
+    at_equal_seconds,
     at_the_end,
-    cost,
     differences,
     verdicts,
 )
 from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
 from benchmarks.evidence.results import Family, result_file
+from benchmarks.evidence.sections import plane_figure, sections, times_alone, wrapped
 from benchmarks.figures import DATA
 from learners.evaluation.comparison import Difference, holm
 from learners.evaluation.measures import scipy_stats
 
 DOCS = DATA.parent.parent
-FAMILIES = ("letters", "retries", "triple")
-WIDTH = 120
+FAMILIES = ("letters", "retries", "triple", "sums", "real")
 
 INTRODUCTION = """# Evidence
 
@@ -49,8 +49,10 @@ PROTOCOL = """## How it is measured
   Holm over all arms and policies of a family. Effect: Hedges' g of the paired differences.
 - *Equal rollouts*: the arms as they are, and GRPO with 2n and 4n rollouts after a half and a quarter of the rounds.
   *Equal compute*: each arm where it has trained on as many tokens as GRPO has in all its rounds, its own and borrowed.
-  *Equal seconds*: each arm where its process has worked as long as GRPO's. Between two evaluations the accuracy is
-  taken to move in a straight line; an arm that stops short of the budget counts with its last value.
+  *Equal seconds*: each arm after as many rounds as GRPO's processor seconds pay for, at what a round of it costs
+  (below; measured side by side, because the runs were made at different times on machines that others used). Between
+  two evaluations the accuracy is taken to move in a straight line; an arm that stops short of the budget counts with
+  its last value.
 """
 UNSEEN = """## What cannot be seen at this size
 
@@ -65,7 +67,7 @@ def text(families: Mapping[str, Family]) -> str:
     found = verdicts(families)
     parts = [INTRODUCTION, _headline(families), _expected_and_found(found), PROTOCOL]
     parts += [_family(family) for family in families.values()]
-    return "\n".join([*parts, UNSEEN])
+    return "\n".join([*parts, *sections(), UNSEEN])
 
 
 def write_page(docs: Path = DOCS) -> list[Path]:
@@ -77,6 +79,8 @@ def write_page(docs: Path = DOCS) -> list[Path]:
         if rows:
             title = f"{family.name}: held-out accuracy after the last round, minus that of GRPO"
             written[docs / "figures" / f"evidence-{family.name}.svg"] = forest(rows, family.policies, title)
+    if (plane := plane_figure()) is not None:
+        written[docs / "figures" / "evidence-plane.svg"] = plane
     for path, content in written.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
@@ -89,7 +93,7 @@ def read_families() -> dict[str, Family]:
 
 def _headline(families: Mapping[str, Family]) -> str:
     said = headline(families)
-    return "## In short\n\n" + "\n".join(_wrapped(f"- {line}", "  ") for line in said) + "\n"
+    return "## In short\n\n" + "\n".join(wrapped(f"- {line}", "  ") for line in said) + "\n"
 
 
 def headline(families: Mapping[str, Family]) -> list[str]:
@@ -112,7 +116,7 @@ def headline(families: Mapping[str, Family]) -> list[str]:
 
 
 def _expected_and_found(found: list[Verdict]) -> str:
-    head = "## What was expected, and what was found\n\n" + _wrapped(
+    head = "## What was expected, and what was found\n\n" + wrapped(
         "The expectations were written before any of these runs; the history of this file shows it. Differences are of "
         f"the overall held-out accuracy after the last round; p is corrected by Holm over this table, and {ALPHA} is "
         "the limit."
@@ -125,7 +129,7 @@ def _expected_and_found(found: list[Verdict]) -> str:
 def _expected(hypothesis: Hypothesis) -> str:
     who = " and ".join(hypothesis.policies) or "each policy"
     said = f"- **{hypothesis.name}** ({hypothesis.family}, {who}). {hypothesis.question}: `{hypothesis.arm}` "
-    return _wrapped(f"{said}{hypothesis.direction} `{hypothesis.baseline}`. {hypothesis.why}", "  ")
+    return wrapped(f"{said}{hypothesis.direction} `{hypothesis.baseline}`. {hypothesis.why}", "  ")
 
 
 def _verdict_row(verdict: Verdict) -> str:
@@ -146,13 +150,13 @@ def _family(family: Family) -> str:
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         + f"; commit {', '.join(about['commits'])}; `python -m benchmarks.evidence run {family.name}`."
     )
-    lines = [f"## {family.name.capitalize()}\n", _wrapped(setting), ""]
+    lines = [f"## {family.name.capitalize()}\n", wrapped(setting), ""]
     unfinished = [a for a in family.arms if len(family.seeds(a)) < len(about["seeds"])]
     if unfinished:
         counted = ", ".join(f"`{arm}` {len(family.seeds(arm))}" for arm in unfinished)
-        lines += [_wrapped(f"Unfinished, with so many of {len(about['seeds'])} seeds: {counted}."), ""]
+        lines += [wrapped(f"Unfinished, with so many of {len(about['seeds'])} seeds: {counted}."), ""]
     if planned:
-        lines += [_wrapped(f"Not run: {', '.join(f'`{arm}`' for arm in planned)}."), ""]
+        lines += [wrapped(f"Not run: {', '.join(f'`{arm}`' for arm in planned)}."), ""]
     if differences(family, at_the_end(family)):
         lines += [f"![Differences to GRPO](figures/evidence-{family.name}.svg)\n"]
     lines += [_arms_table(family), _budgets_table(family)]
@@ -179,27 +183,28 @@ def _mean(by_seed: Mapping[str, object]) -> str:
 
 
 def _budgets_table(family: Family) -> str:
-    budgets = {
-        "equal rollouts": at_equal_rollouts(family),
-        "equal compute": at_equal(family, "tokens"),
-        "equal seconds": at_equal(family, "processor"),
-    }
     if BASELINE not in family.arms:
         return ""
-    columns = {name: {(r.arm, r.policy): r for r in differences(family, value)} for name, value in budgets.items()}
-    seconds = cost(family)
+    times = times_alone(family.name)
+    timed = replace(family, arms={arm: of for arm, of in family.arms.items() if arm in times})
+    columns = {
+        "equal rollouts": differences(family, at_equal_rollouts(family)),
+        "equal compute": differences(family, at_equal(family, "tokens")),
+        "equal seconds": differences(timed, at_equal_seconds(timed, times)) if BASELINE in timed.arms else [],
+    }
+    cells = {name: {(row.arm, row.policy): _interval(row) for row in rows} for name, rows in columns.items()}
     lines = [
-        _wrapped(
+        wrapped(
             "Minus GRPO at equal budgets, and what a round costs both policies together, in processor seconds over "
-            "those of GRPO (the median over seeds):"
+            "those of GRPO:"
         ),
         "",
-        f"| arm | policy | {' | '.join(budgets)} | cost |",
+        f"| arm | policy | {' | '.join(columns)} | cost |",
         "|---|---|---|---|---|---:|",
     ]
-    for arm, policy in next(iter(columns.values())):
-        cells = [_interval(columns[name][arm, policy]) for name in budgets]
-        lines.append(f"| `{arm}` | {policy} | {' | '.join(cells)} | {_number(seconds.get(arm, math.nan))} |")
+    for arm, policy in cells["equal rollouts"]:
+        row = [cells[name].get((arm, policy), "–") for name in columns]
+        lines.append(f"| `{arm}` | {policy} | {' | '.join(row)} | {_number(times.get(arm, math.nan))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -217,10 +222,6 @@ def _number(value: float) -> str:
 
 def _p(value: float) -> str:
     return "–" if math.isnan(value) else "< .001" if value < 0.001 else f"{value:.3f}"
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def in_readme(families: Mapping[str, Family]) -> list[str]:

@@ -58,27 +58,33 @@ def survey(models: Mapping[str, str], families: Sequence[str], prompts: int, sam
     found: dict[str, Any] = kept.get("families", {}) if kept.get("about") == about else {}
     for name in families:
         if name not in found:
-            found[name] = _family(name, models, prompts, samples)
+            found[name] = family(name, policies_of(models), prompts, samples)
             content = {"machine": machine(("torch", "transformers")), "about": about, "families": found}
             FILE.write_text(json.dumps(content, indent=1) + "\n")
             print(name, json.dumps(found[name]["accuracy"]), flush=True)
     return found
 
 
-def _family(name: str, models: Mapping[str, str], prompts: int, samples: int) -> dict[str, Any]:
+def policies_of(models: Mapping[str, str]) -> dict[str, PolicyConfig]:
+    """Each writes one line, with no chat around it."""
+    own = {"prompt": {"chat": False}, "stop": ["\n"], "max_new_tokens": LONGEST}
+    return {model: PolicyConfig("torch", {"path": path, **own}) for model, path in models.items()}
+
+
+def family(name: str, policies: dict[str, PolicyConfig], prompts: int, samples: int) -> dict[str, Any]:
+    """What they make of one family, each and in pairs."""
     env_id, options = FAMILIES[name]
     template = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in _examples(env_id, options))
     shape = {"template": f"{template}Question: {{prompt}}\nAnswer:", "chat": False}
-    own = {"prompt": {"chat": False}, "stop": ["\n"], "max_new_tokens": LONGEST}
     config = RunConfig(
         name="survey",
         seed=SEED,
         env=EnvConfig(id=env_id, options={**options, "prompt": shape}),
-        policies={model: PolicyConfig("torch", {"path": path, **own}) for model, path in models.items()},
+        policies=policies,
         evaluation=EvaluationConfig(every=1, prompts=prompts, samples=samples),
     )
     answered = list(sample(Subject(name, config, None, Path("."))))
-    return _figures({model: [a for a in answered if a.policy == model] for model in models})
+    return _figures({model: [a for a in answered if a.policy == model] for model in policies})
 
 
 def _examples(env_id: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:

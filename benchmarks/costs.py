@@ -1,0 +1,206 @@
+"""What a round of each strategy costs over two policies alone, phase by phase, and what of it is training more rows.
+
+    python -m benchmarks.costs [--models models] [--rounds 12] [--only tiny|real]    writes docs/figures/data/costs.json
+
+The arms stand around the same policies, whose weights stay as they are (the optimizer's steps are computed, with a
+learning rate of 0), so in a round of one number all of them sample the same completions. They take turns within each
+round; what is counted is processor time on one thread, and the figures are medians of ratios to the arm that shares
+nothing, in the same round. `tiny` is the letters pair of the evidence at the weights that training begins with, `after`
+at those that runs of the evidence ended with (where there are some), `real` SmolLM2-135M and Gemma-3-270M with LoRA.
+
+A round's update trains the rows that teach something: GRPO leaves out every group without spread. `rows` and `tokens`
+are what is trained a round, and `update_ms_per_token` what updating takes for each of those tokens: where that is the
+same, an arm costs more because it trains more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.beside import arms_beside
+from benchmarks.evidence.runs import family_file
+from benchmarks.figures import DATA, machine, write
+from learners.batch import Outcome
+from learners.protocol import Learner
+from learners.run.build import make_learner
+from learners.run.config import PolicyConfig, SuiteConfig, load_suite
+from learners.run.directory import WARM_STARTS
+from learners.run.loop import Loop
+from learners.update import teaches
+from mutual_env.types import AgentInfo
+
+BASELINE = "grpo"
+AT_A_TIME = 4
+"""Arms beside the baseline: what a round of it costs is measured again with each few."""
+PHASES = {
+    "sampling": "sampling",
+    "verifying": "verifying and sharing",
+    "scoring": "translating and scoring",
+    "updating": "updating",
+}
+SEED = 0
+REAL = Path(__file__).parents[1] / "configs" / "evidence" / "real.yaml"
+
+
+@dataclass(slots=True)
+class Spent:
+    """One round of one arm: processor seconds by phase, and what was trained."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    rows: int = 0
+    tokens: int = 0
+    _phase: str = ""
+    _since: float = 0.0
+
+    def enter(self, phase: str) -> None:
+        now = time.process_time()
+        if self._phase:
+            self.seconds[PHASES[self._phase]] += now - self._since
+        self._phase, self._since = phase, now
+
+    def notice(self, learner: Learner, info: AgentInfo, outcomes: Sequence[Outcome]) -> None:
+        trained = [o.example for o in outcomes if o.example is not None and teaches(o.example)]
+        self.rows += len(trained)
+        self.tokens += sum(int(example.mask.sum()) for example in trained)
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+def measured(loop: Loop, number: int) -> Spent:
+    found = Spent()
+    replace(loop, entered=found.enter, noticed=found.notice).round(number)
+    found.enter("")
+    return found
+
+
+def compared(suite: SuiteConfig, arms: Sequence[str], rounds: int) -> dict[str, Any]:
+    with arms_beside(suite, arms, SEED) as loops:
+        return figures(in_turn(loops, rounds))
+
+
+def in_turn(loops: Mapping[str, Loop], rounds: int) -> dict[str, list[Spent]]:
+    """Every arm in turn in each round; the order turns too. A first round is not counted."""
+    arms = list(loops)
+    seen: dict[str, list[Spent]] = {arm: [] for arm in arms}
+    for number in range(rounds + 1):
+        for arm in (*arms[number % len(arms) :], *arms[: number % len(arms)]):
+            seen[arm].append(measured(loops[arm], number))
+    return {arm: of[1:] for arm, of in seen.items()}
+
+
+def after(runs: Path, rounds: int) -> dict[str, Any]:
+    """GRPO and SGT at the weights that each ended with, and GRPO at SGT's: what training makes of the costs."""
+    suite = load_suite(family_file("letters"))
+    with ExitStack() as stack:
+        loops = {}
+        for weights, arms in ((BASELINE, [BASELINE]), ("sgt", [BASELINE, "sgt"])):
+            ended = stack.enter_context(arms_beside(suite, arms, SEED, make=partial(_ended, runs / weights)))
+            loops.update({arm if arm == weights else f"{arm} at the weights of {weights}": ended[arm] for arm in arms})
+        return figures(in_turn(loops, rounds))
+
+
+def _ended(arm: Path, name: str, policy: PolicyConfig, seed: int) -> Learner:
+    learner = make_learner(name, policy, seed)
+    last = max((arm / f"seed_{seed}" / "checkpoints").glob("round_*"))
+    learner.load(last / name)
+    return learner
+
+
+def figures(seen: Mapping[str, Sequence[Spent]]) -> dict[str, Any]:
+    """Of the rounds of each arm."""
+    alone = seen[BASELINE]
+    return {
+        arm: {
+            "times_alone": statistics.median(r.total / base.total for r, base in zip(of, alone, strict=True)),
+            "seconds": statistics.median(r.total for r in of),
+            "phases": {
+                phase: statistics.median(r.seconds.get(phase, 0.0) for r in of)
+                for phase in dict.fromkeys(PHASES.values())
+            },
+            "rows": statistics.mean(r.rows for r in of),
+            "tokens": statistics.mean(r.tokens for r in of),
+            "update_ms_per_token": _per_token(of),
+            "rounds": len(of),
+        }
+        for arm, of in seen.items()
+    }
+
+
+def _per_token(of: Sequence[Spent]) -> float:
+    tokens = sum(r.tokens for r in of)
+    return 1000.0 * sum(r.seconds.get("updating", 0.0) for r in of) / tokens if tokens else 0.0
+
+
+def tiny(rounds: int) -> None:
+    """A few arms at a time, written as they come; what is known of so many rounds is not measured again."""
+    suite = load_suite(family_file("letters"))
+    while left := [arm for arm in suite.arms if kept().get("tiny", {}).get(arm, {}).get("rounds") != rounds]:
+        some = [BASELINE, *(arm for arm in left if arm != BASELINE)][: 1 + AT_A_TIME]
+        keep("tiny", {arm: of for arm, of in compared(suite, some, rounds).items() if arm in left})
+
+
+def keep(pair: str, found: Mapping[str, Any]) -> None:
+    """What was just measured beside what was."""
+    before = kept()
+    together = {**before.get(pair, {}), **found}
+    write("costs", {**before, pair: together, "machine": machine()})
+
+
+def real(models: Path, rounds: int) -> dict[str, Any]:
+    paths = [f"base.policies.{name}.options.path={models / name}" for name in ("smollm2", "gemma3")]
+    suite = load_suite(REAL, paths)
+    return compared(suite, ["grpo", "sgt", "xgrpo", "prp", "graft"], rounds)
+
+
+@pytest.mark.parametrize("arm", ["grpo", "sgt", "prp", "xgrpo", "graft"])
+def test_round(benchmark: Any, arm: str) -> None:
+    cold = [f"base.policies.{name}.options.warm_start.steps=0" for name in ("llama", "neox")]
+    with arms_beside(load_suite(family_file("letters"), cold), [arm], SEED) as loops:
+        infos = benchmark.pedantic(loops[arm].round, (0,), rounds=5, warmup_rounds=1)
+    assert {*infos} == {"llama", "neox"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.costs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--only", choices=("tiny", "real", "after"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/evidence-letters"), help="for `after`: of the evidence")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ.setdefault(WARM_STARTS, str(Path("runs/warm_starts").resolve()))
+    if args.only in (None, "tiny"):
+        tiny(args.rounds)
+    if args.only in (None, "after") and (args.runs / "sgt" / f"seed_{SEED}").is_dir():
+        keep("after", after(args.runs, args.rounds))
+    if args.only in (None, "real") and (args.models / "gemma3").is_dir():
+        keep("real", real(args.models, max(2, args.rounds // 4)))
+
+
+def kept() -> dict[str, Any]:
+    """What an earlier run found of the other pair."""
+    path = DATA / "costs.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+if __name__ == "__main__":
+    main()
