@@ -163,16 +163,16 @@ def costs(found: Mapping[str, Any]) -> str:
     for key, setting in settings.items():
         if key in found:
             parts += [wrapped(f"{setting}: {_costs_intro(found[key])}"), _costs_table(found[key])]
-            parts += [wrapped(_why(found[key]))] if "sgt" in found[key] else []
+            parts += [wrapped(_why_later(found[key]) if key == "after" else _why(found[key]))]
     return "\n\n".join(parts) + "\n"
 
 
 def _costs_intro(arms: Mapping[str, Any]) -> str:
     rounds = next(iter(arms.values()))["rounds"]
     return (
-        "processor milliseconds of a round of both policies, by phase, and the whole over a round of GRPO in which the "
-        f"same completions are sampled (medians of {rounds} rounds, all arms in turn within each; `python -m "
-        "benchmarks.costs`). Trained rows are those that teach something: GRPO leaves out every group without spread."
+        "processor milliseconds of a round of both policies, by phase, and the whole over a round of GRPO (medians of "
+        f"{rounds} rounds, all arms in turn within each, on the same tasks; `python -m benchmarks.costs`). Trained "
+        "rows are those that teach something: GRPO leaves out every group without spread."
     )
 
 
@@ -205,6 +205,18 @@ def _why(arms: Mapping[str, Any]) -> str:
         f"{_times(sgt['update_ms_per_token'], alone['update_ms_per_token'])} times the milliseconds a trained token: "
         "what it costs more is training the rescues, on prompts whose groups GRPO leaves out, and reading, translating "
         "and scoring what is borrowed."
+    )
+
+
+def _why_later(arms: Mapping[str, Any]) -> str:
+    """What training makes of that."""
+    alone, there, sgt = arms["grpo"], arms["grpo at the weights of sgt"], arms["sgt"]
+    return (
+        f"Later the difference is larger, {sgt['times_alone']:.2f}, and most of it is not SGT's: a policy that has "
+        "begun to learn the other skill has groups with spread, so that GRPO itself, at SGT's weights, trains "
+        f"{there['rows']:.0f} rows a round instead of {alone['rows']:.0f} and costs {there['times_alone']:.2f}. At the "
+        f"same weights SGT trains {_times(sgt['rows'], there['rows'])} times the rows and costs "
+        f"{_times(sgt['times_alone'], there['times_alone'])} times as much. GRPO is cheap here where it learns nothing."
     )
 
 
