@@ -23,7 +23,7 @@ from mutual_env.types import Floats, Metrics
 if TYPE_CHECKING:
     import torch
 
-Mode: TypeAlias = Literal["token", "sequence", "mask", "off"]
+Mode: TypeAlias = Literal["token", "icepop", "sequence", "mask", "off"]
 
 DEADBAND = 1e-4
 """Sampler and trainer of one policy in float32 agree to this: a smaller gap is rounding, its weight exactly 1."""
@@ -34,14 +34,16 @@ LARGE_GAP = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Which importance weights own samples get: of each token (chunk, where chunks are compared), of each sequence, the
-    sequence's as a mask (1 between 1 / cap and cap, and 0 outside), or none.
+    """Which importance weights own samples get: of each token (chunk, where chunks are compared), cut at the cap; of
+    each token as it is between `floor` and the cap, and 0 outside ("icepop"); of each sequence; the sequence's as a
+    mask (1 between `floor` and the cap, and 0 outside); or none. A `floor` of None is 1 / cap.
 
-    A loss whose ratio is a sequence's mean gets, under "token", the weight of the mean too.
+    A loss whose ratio is a sequence's mean gets, under "token" and "icepop", the weight of the mean too.
     """
 
     mode: Mode = "token"
     cap: float = 2.0
+    floor: float | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -50,6 +52,11 @@ class Behaviour:
             raise InvalidInputError(
                 f"behaviour_cap must be at least 1, got {self.cap!r}: .inf truncates nothing, and behaviour: off "
                 "weighs all by 1"
+            )
+        if self.floor is not None and not (0.0 <= self.floor <= 1.0 and self.mode in ("icepop", "mask")):
+            raise InvalidInputError(
+                f"behaviour_floor is a ratio from 0 to 1 below which behaviour: icepop or mask gives weight 0, got "
+                f"{self.floor!r} with behaviour: {self.mode}"
             )
 
     @property
@@ -67,10 +74,11 @@ class Behaviour:
             known = np.full_like(known, known.sum())
         elif whole:
             known = np.full_like(known, known.mean())
+        kept = ~self._is_outside(known)
         if self.mode == "mask":
-            return (np.abs(known) <= self._limit).astype(np.float64)
+            return kept.astype(np.float64)
         weights: Floats = np.exp(np.clip(known, -MAX_LOG_RATIO, self._limit))
-        return weights
+        return weights * kept if self.mode == "icepop" else weights
 
     def weigh(self, gaps: torch.Tensor, at: Tensors, *, whole: bool) -> torch.Tensor:
         """The same of several samples in one row."""
@@ -81,18 +89,29 @@ class Behaviour:
             known = at.sum_by_example(known)
         elif whole:
             known = at.mean_by_example(known)
+        kept = (known <= self._limit) & (known >= self._least)
         if self.mode == "mask":
-            return (known.abs() <= self._limit).to(known.dtype)
-        return known.clamp(-MAX_LOG_RATIO, self._limit).exp()
+            return kept.to(known.dtype)
+        weights = known.clamp(-MAX_LOG_RATIO, self._limit).exp()
+        return weights * kept if self.mode == "icepop" else weights
 
     def is_cut(self, known: Floats) -> npt.NDArray[np.bool_]:
-        """Where the cap changes the weight of these log-ratios; with the mode off, where it would change a token's."""
-        cut: npt.NDArray[np.bool_] = (np.abs(known) if self.mode == "mask" else known) > self._limit
-        return cut
+        """Where the cap or the floor changes the weight of these log-ratios; with the mode off, where the cap would
+        change a token's."""
+        return self._is_outside(known) if self.mode in ("icepop", "mask") else known > self._limit
+
+    def _is_outside(self, known: Floats) -> npt.NDArray[np.bool_]:
+        return (known > self._limit) | (known < self._least)
 
     @property
     def _limit(self) -> float:
         return min(math.log(self.cap), MAX_LOG_RATIO) if self.cap < math.inf else MAX_LOG_RATIO
+
+    @property
+    def _least(self) -> float:
+        if self.floor is None:
+            return -self._limit
+        return math.log(self.floor) if self.floor else -math.inf
 
 
 def _beyond_rounding(gaps: Floats) -> Floats:

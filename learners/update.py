@@ -34,8 +34,8 @@ class UpdateOptions:
     `kl_coefficient` to the policy that training began with, and `entropy_coefficient`, a bonus for the entropy of the
     distribution that each token was drawn from; both on own samples. `reference_reset`: after every so many updates the
     policy as it then is takes the place of the one that training began with (0: never).
-    `behaviour` and `behaviour_cap`: how own samples are weighed that another version, engine or precision of the policy
-    wrote (see `Behaviour`; YAML reads `off` as false, which means the same).
+    `behaviour`, `behaviour_cap` and `behaviour_floor`: how own samples are weighed that another version, engine or
+    precision of the policy wrote (see `Behaviour`; YAML reads `off` as false, which means the same).
     """
 
     minibatches: int = 1
@@ -49,6 +49,7 @@ class UpdateOptions:
     entropy_coefficient: float = 0.0
     behaviour: Mode | Literal[False] = "token"
     behaviour_cap: float = 2.0
+    behaviour_floor: float | None = None
 
     def __post_init__(self) -> None:
         if self.behaviour is False:
@@ -72,7 +73,7 @@ class UpdateOptions:
     @property
     def rule(self) -> Behaviour:
         """How own samples are weighed."""
-        return Behaviour(self.behaviour or "off", self.behaviour_cap)
+        return Behaviour(self.behaviour or "off", self.behaviour_cap, self.behaviour_floor)
 
     def resets_after(self, updates: int) -> bool:
         """Whether the reference is now to become the policy, after so many updates in all."""

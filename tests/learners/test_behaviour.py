@@ -67,6 +67,11 @@ def moved(policy: TabularLearner, examples: list[Example]) -> float:
         ({}, 0.176),
         # Of these sequences of one token, only what lies within [1/3, 3] is kept: b, with weight 1.
         ({"behaviour": "mask", "behaviour_cap": 3.0}, 0.9 * 0.36),
+        # b's ratio .4/.9 is within [1/3, 3] and kept as a weight; a's, 6, is outside.
+        ({"behaviour": "icepop", "behaviour_cap": 3.0}, 0.9 * 0.36 * 0.4 / 0.9),
+        # A floor of 1/2 leaves b out too, and a cap of 7 lets a in.
+        ({"behaviour": "icepop", "behaviour_cap": 7.0, "behaviour_floor": 0.5}, 0.1 * 6 * 0.16),
+        ({"behaviour": "mask", "behaviour_cap": 7.0, "behaviour_floor": 0.5}, 0.1 * 0.16),
     ],
 )
 def test_what_was_sampled_at_another_probability_is_weighed(options: dict[str, Any], gradient: float) -> None:
@@ -199,14 +204,18 @@ def test_the_gradient_is_that_of_the_policy_that_is_sampled_from() -> None:
 
 
 @given(
-    mode=st.sampled_from(("token", "sequence", "mask", "off")),
+    mode=st.sampled_from(("token", "icepop", "sequence", "mask", "off")),
     cap=st.sampled_from((1.0, 2.0, math.inf)),
+    floor=st.sampled_from((None, 0.0, 0.9)),
     whole=st.booleans(),
     seed=st.integers(0, 10**6),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
 )
-def test_weights_in_torch_are_those_of_numpy(mode: Mode, cap: float, whole: bool, seed: int, sizes: list[int]) -> None:
-    draw, rule = np.random.default_rng(seed), Behaviour(mode, cap)
+def test_weights_in_torch_are_those_of_numpy(
+    mode: Mode, cap: float, floor: float | None, whole: bool, seed: int, sizes: list[int]
+) -> None:
+    draw = np.random.default_rng(seed)
+    rule = Behaviour(mode, cap, floor if mode in ("icepop", "mask") else None)
     gaps: list[Floats] = []
     for size in sizes:
         gap = draw.normal(scale=draw.choice([1e-5, 0.3, 30.0]), size=size)
@@ -222,3 +231,5 @@ def test_options_that_mean_nothing_are_refused() -> None:
         TorchOptions(behaviour="tokens")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="behaviour_cap must be at least 1"):
         TabularLearner(CHARS, behaviour_cap=0.5)
+    with pytest.raises(InvalidInputError, match="behaviour_floor is a ratio from 0 to 1"):
+        TabularLearner(CHARS, behaviour_floor=0.5)
