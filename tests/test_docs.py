@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from learners.run.config import load_run
+from sharing.registry import OWN
 
 ROOT = Path(__file__).parents[1]
 EVERY = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -47,6 +48,16 @@ def test_the_glossary_says_each_word_once_in_one_sentence() -> None:
     words = [word for word, _ in entries]
     assert len(words) == len(set(words)) > 30
     assert [word for word, meaning in entries if not re.fullmatch(r"[A-Z][^.]*(?:\.\w[^.]*)*\.", meaning)] == []
+
+
+def test_every_strategy_stands_in_the_table_of_strategies_and_in_that_of_sources() -> None:
+    page = (ROOT / "docs" / "sharing.md").read_text()
+    what, sources = page.split("## Where each number comes from")
+    for name in OWN:
+        assert re.search(rf"^\| `{name}`", what, flags=re.MULTILINE), name
+        assert re.search(rf"^\|[^|]*`{name}`", sources, flags=re.MULTILINE), name
+    for name in ("PRP", "XGRPO", "SEE", "MWRA", "THL"):
+        assert re.search(rf"\*\*[^*]*\b{name}\b[^*]*are our reading", sources), name
 
 
 BLOCKS = [

@@ -104,6 +104,7 @@ def test_any_number_of_actors_learns_what_the_torch_learner_learns(
 ) -> None:
     # 40 tokens: the 15 toy sequences (at most 17 tokens each) make an odd number of micro-batches of two or three.
     options = {"minibatches": 2, "kl_coefficient": 0.02, "entropy_coefficient": 0.02, "temperature": 0.8}
+    options["reference_reset"] = 2  # what is pulled to goes into checkpoints too
     ours = torch_learner(**options)
     theirs = build(gpus_per_node=actors, zero_stage=stage, micro_batch_tokens=40, **options)
     try:
@@ -205,7 +206,7 @@ def test_a_loss_that_is_not_finite_is_refused_by_all_actors_alike(build: Callabl
 
 
 def test_adapters_train_on_the_cluster_too(build: Callable[..., Any]) -> None:
-    options = {"lora_rank": 4, "kl_coefficient": 0.02}
+    options = {"lora_rank": 4, "kl_coefficient": 0.02, "reference_reset": 2}
     ours, theirs = torch_learner(**options), build(**options)
     try:
         examples = examples_of(ours)

@@ -81,6 +81,7 @@ MODES = {
     "waves": ["env.refills=2", "env.spare_prompts=1"],
     "asynchronous waves": ["sharing.options={max_staleness: 1}", "resources.mode=asynchronous", "env.refills=1"],
     "asynchronous 5": ["sharing.options={max_staleness: 5}", "resources.mode=asynchronous"],
+    "a reset reference": [f"policies.ada.options.{key}" for key in ("kl_coefficient=0.1", "reference_reset=7")],
 }
 EXECUTORS = ("serial", "threads", "processes")
 EVERY = list(itertools.product(("memory", "sqlite"), MODES, EXECUTORS))
@@ -89,6 +90,7 @@ QUICK = [
     ("sqlite", "any staleness", "serial"),
     ("memory", "asynchronous 1", "serial"),
     ("sqlite", "asynchronous waves", "serial"),
+    ("memory", "a reset reference", "serial"),
     ("memory", "any staleness", "threads"),
     ("sqlite", "asynchronous 5", "processes"),
 ]
