@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from learners.units import Ints, Mask
+from learners.units import Ints, Mask, Units
 from mutual_env.errors import InvalidInputError, MisalignedError
 from mutual_env.types import Aggregation, Floats, Ids, LossSpec, PolicyGradient
 
@@ -47,6 +47,14 @@ class Example:
     behaviour: Floats | None = None
     own: bool = True
     aggregation: Aggregation | None = None
+    _found: list[Units] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def trained_units(self) -> Units:
+        """The units of the masked tokens, found once: every step, weight and metric of an update asks for them."""
+        if not self._found:
+            self._found.append(Units.among(self.mask, self.units))
+        return self._found[0]
 
     def __post_init__(self) -> None:
         for name in ("mask", "advantages", "anchor", "reference", "units", "reference_units", "behaviour"):

@@ -44,13 +44,20 @@ class Step:
 
     def weights(self, part: Part, logprobs: Floats) -> Floats | None:
         """What the terms of this part are multiplied by (U), with log π of its masked tokens now; None: by 1."""
-        example = part.example
-        if example.behaviour is None or self.behaviour.mode == "off":
+        gaps = own_gap(part, logprobs)
+        if gaps is None or self.behaviour.mode == "off":
             return None
-        start = logprobs if part.start is None else part.start[example.mask]
-        gaps = start - example.behaviour[example.mask]
-        whole = needs_of(example.loss).whole_sequences
-        return self.behaviour.weights(units_of_terms(example).sums(gaps), whole=whole)
+        whole = needs_of(part.example.loss).whole_sequences
+        return self.behaviour.weights(units_of_terms(part.example).sums(gaps), whole=whole)
+
+
+def own_gap(part: Part, logprobs: Floats) -> Floats | None:
+    """log π at the start of the update - log β at the masked tokens; None: nothing is to be weighed. `logprobs` are log
+    π now."""
+    if part.example.behaviour is None:
+        return None
+    mask = part.example.mask
+    return (logprobs if part.start is None else part.start[mask]) - part.example.behaviour[mask]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

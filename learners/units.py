@@ -7,6 +7,7 @@ token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,12 @@ class Units:
         sizes = np.full(starts.size, count)
         sizes[:-1] = starts[1:]
         return cls(starts, sizes - starts, single=starts.size == count)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Units]) -> Units:
+        """Of all their tokens in a row: one sum over many samples instead of one for each."""
+        sizes = np.concatenate([part.sizes for part in parts])
+        return cls(sizes.cumsum() - sizes, sizes, single=all(part.single for part in parts))
 
     def sums(self, values: Floats) -> Floats:
         """(U) of (N), in float64."""

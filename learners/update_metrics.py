@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learners.losses import arrays_of, loss_of, needs_of, units_of_terms
-from learners.step import Part, Step, Stepped
-from mutual_env.types import Floats, Metrics
+from learners.losses import Arrays, loss_of, needs_of, units_of_terms
+from learners.step import Part, Step, Stepped, own_gap
+from learners.units import Ints, Units
+from mutual_env.types import Floats, LossSpec, Metrics
 
 Taken = Sequence[tuple[Step, Stepped]]
 
@@ -19,11 +20,9 @@ def own_gaps(taken: Taken) -> list[Floats]:
     gaps = []
     for step, stepped in taken:
         for part, logprobs in zip(step.parts, stepped.logprobs, strict=True):
-            example = part.example
-            if example.behaviour is None or (part.start is None and step.minibatch > 0):
-                continue
-            start = logprobs if part.start is None else part.start[example.mask]
-            gaps.append(start - example.behaviour[example.mask])
+            gap = own_gap(part, logprobs)
+            if gap is not None and not (part.start is None and step.minibatch > 0):
+                gaps.append(gap)
     return gaps
 
 
@@ -32,14 +31,10 @@ def slope_metrics(taken: Taken) -> Metrics:
     left. `cap_share`, of the tokens whose ratio has a cap: it is passed. How much of the gradient borrowed samples are,
     and those that are imitated, where there are any: a token's coefficient on grad log π is scale · slope, taken at the
     policy that the step began with, and these are the tokens' shares of the sum of its absolute values."""
-    parts = [
-        (step, part, logprobs)
-        for step, stepped in taken
-        for part, logprobs in zip(step.parts, stepped.logprobs, strict=True)
-    ]
-    groups = {"borrowed": [not p.example.own for _, p, _ in parts], "imitation": [_is_imitated(p) for _, p, _ in parts]}
+    parts = [part for step, _ in taken for part in step.parts]
+    groups = {"borrowed": [not p.example.own for p in parts], "imitation": [_is_imitated(p) for p in parts]}
     wanted = any(any(group) for group in groups.values())
-    tallies = [_tally(*each, wanted=wanted) for each in parts]
+    tallies = [tally for step, stepped in taken for tally in _tallies(step, stepped, wanted=wanted)]
     metrics = {"clip_share": sum(t.clipped for t in tallies) / max(sum(t.tokens for t in tallies), 1)}
     capped = [t for t in tallies if t.beyond_cap is not None]
     if capped:
@@ -67,20 +62,60 @@ class _Tally:
     pull: float = 0.0
 
 
-def _tally(step: Step, part: Part, logprobs: Floats, *, wanted: bool) -> _Tally:
-    """`wanted`: the sum of slopes is, where there is nothing else to find."""
-    example = part.example
-    loss = loss_of(example.loss)
-    anchored = part.anchor is not None and loss.needs.anchor
-    if not (anchored or wanted):
-        return _Tally(logprobs.size)
-    units = units_of_terms(example)
-    anchor = logprobs if part.anchor is None else part.anchor[example.mask]
-    at = arrays_of(example, logprobs, anchor, step.minibatch, units)
-    slope = units.spread(loss.slope(at)[1])
-    clipped = int(((slope == 0.0) & (example.advantages[example.mask] != 0.0)).sum()) if anchored else 0
+def _tallies(step: Step, stepped: Stepped, *, wanted: bool) -> list[_Tally]:
+    """Of each part of a step. `wanted`: the sum of slopes is, where there is nothing else to find. Parts of one loss
+    are counted at once, but where something depends on a whole sequence."""
+    tallies = [_Tally(logprobs.size) for logprobs in stepped.logprobs]
+    alike: dict[tuple[LossSpec, bool], list[int]] = {}
+    for at, part in enumerate(step.parts):
+        anchored = part.anchor is not None and needs_of(part.example.loss).anchor
+        if anchored or wanted:
+            alike.setdefault((part.example.loss, anchored), []).append(at)
+    for (spec, anchored), indices in alike.items():
+        alone = needs_of(spec).whole_sequences or step.behaviour.of_sequences
+        for some in [[at] for at in indices] if alone else [indices]:
+            rows = [(step.parts[at], stepped.logprobs[at]) for at in some]
+            for at, tally in zip(some, _tallied(step, rows, anchored=anchored), strict=True):
+                tallies[at] = tally
+    return tallies
+
+
+def _tallied(step: Step, rows: Sequence[tuple[Part, Floats]], *, anchored: bool) -> list[_Tally]:
+    """Of these parts, which have the same loss."""
+    examples = [part.example for part, _ in rows]
+    parts, loss = [units_of_terms(example) for example in examples], loss_of(examples[0].loss)
+    units = Units.joined(parts)
+    now = np.concatenate([logprobs for _, logprobs in rows])
+    anchor = np.concatenate([lp if part.anchor is None else part.anchor[part.example.mask] for part, lp in rows])
+    credit = np.concatenate([example.advantages[example.mask] for example in examples])
+    at = Arrays(units.sums(now), units.sums(anchor), units.means(credit), step.minibatch)
+    slope, starts = loss.slope(at)[1], _starts([part.sizes.size for part in parts])
+    still = units.spread(slope == 0.0) & (credit != 0.0)
+    clipped = np.add.reduceat(still, _starts([logprobs.size for _, logprobs in rows]), dtype=np.int64)
     passed = loss.beyond_cap(at) if anchored else None
-    beyond = None if passed is None else int(units.sizes[passed].sum())
-    weights = step.weights(part, logprobs)
-    pulls = np.abs(slope if weights is None else slope * units.spread(weights))
-    return _Tally(logprobs.size, clipped, beyond, abs(part.scale) * float(pulls.sum()))
+    beyond = None if passed is None else np.add.reduceat(np.where(passed, units.sizes, 0), starts)
+    pulls = np.add.reduceat(np.abs(slope * _weights(step, rows, units)) * units.sizes, starts)
+    return [
+        _Tally(
+            logprobs.size,
+            int(clipped[i]) if anchored else 0,
+            None if beyond is None else int(beyond[i]),
+            abs(part.scale) * float(pulls[i]),
+        )
+        for i, (part, logprobs) in enumerate(rows)
+    ]
+
+
+def _weights(step: Step, rows: Sequence[tuple[Part, Floats]], units: Units) -> Floats:
+    """What the terms of these parts are multiplied by (U); of several, where no weight depends on a whole sequence."""
+    if all(part.example.behaviour is None for part, _ in rows):
+        return np.ones(units.sizes.size)
+    whole = needs_of(rows[0][0].example.loss).whole_sequences
+    gaps = [own_gap(part, now) for part, now in rows]
+    unknown = [np.full(now.size, np.nan) if gap is None else gap for gap, (_, now) in zip(gaps, rows, strict=True)]
+    return step.behaviour.weights(units.sums(np.concatenate(unknown)), whole=whole)
+
+
+def _starts(sizes: Sequence[int]) -> Ints:
+    starts: Ints = np.cumsum([0, *sizes[:-1]])
+    return starts

@@ -121,7 +121,7 @@ def arrays_of(example: Example, logprobs: Floats, anchor: Floats, minibatch: int
 
 def units_of_terms(example: Example) -> Units:
     """What its loss takes as one of its masked tokens. A loss of whole sequences takes tokens, for its means."""
-    return Units.among(example.mask, None if needs_of(example.loss).whole_sequences else example.units)
+    return Units.among(example.mask, None) if needs_of(example.loss).whole_sequences else example.trained_units
 
 
 def kl_k3(logprobs: Floats, reference: Floats) -> tuple[Floats, Floats]:

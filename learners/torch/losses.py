@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from learners.behaviour import Behaviour
-from learners.losses import MAX_LOG_RATIO, Tensors, loss_of, needs_of
+from learners.losses import MAX_LOG_RATIO, Tensors, loss_of, needs_of, units_of_terms
 from learners.step import Part, Step
 from learners.units import Ints, Mask, Units
 from mutual_env.types import Floats, LossSpec
@@ -169,20 +169,20 @@ class _Layout:
         parts = self._parts
         examples = [part.example for part in parts]
         losses = tuple(dict.fromkeys(example.loss for example in examples))
-        whole = [needs_of(example.loss).whole_sequences for example in examples]
-        units = [Units.among(e.mask, None if w else e.units) for e, w in zip(examples, whole, strict=True)]
+        units = [units_of_terms(example) for example in examples]
         counts = [each.starts.size for each in units]
+        joined, credit = Units.joined(units), np.concatenate([e.advantages[e.mask] for e in examples])
         return Terms(
             owners=self._indices(range(len(parts)), counts),
             scale=self._spread([part.scale for part in parts], counts),
-            advantages=self._tensor([u.means(e.advantages[e.mask]) for u, e in zip(units, examples, strict=True)]),
-            anchor=self._sums([part.anchor for part in parts], units),
+            advantages=self._tensor([joined.means(credit)]),
+            anchor=self._sums([part.anchor for part in parts], joined),
             pulls=tuple(self._pulls()),
             losses=losses,
             kinds=self._indices([losses.index(example.loss) for example in examples], counts),
             minibatch=step.minibatch,
-            spans=self._spans(units),
-            sampled=self._sampled(step.behaviour, units),
+            spans=self._spans(joined),
+            sampled=self._sampled(step.behaviour, joined),
             entropy=self._entropy(),
         )
 
@@ -191,7 +191,7 @@ class _Layout:
         tokens = [int(part.example.mask.sum()) for part in self._parts]
         return self._spread(scales, tokens) if any(scales) else None
 
-    def _sampled(self, rule: Behaviour, units: Sequence[Units]) -> Sampled | None:
+    def _sampled(self, rule: Behaviour, units: Units) -> Sampled | None:
         written = [part.example.behaviour for part in self._parts]
         if rule.mode == "off" or all(each is None for each in written):
             return None
@@ -213,24 +213,23 @@ class _Layout:
         return pulls
 
     def _pull(self, references: Sequence[Floats | None], strengths: Sequence[float], units: Sequence[Units]) -> Pull:
-        counts = [each.starts.size for each in units]
-        return Pull(self._sums(references, units), self._spread(strengths, counts), self._spans(units))
+        joined, counts = Units.joined(units), [each.starts.size for each in units]
+        return Pull(self._sums(references, joined), self._spread(strengths, counts), self._spans(joined))
 
-    def _sums(self, values: Sequence[Floats | None], units: Sequence[Units]) -> torch.Tensor:
+    def _sums(self, values: Sequence[Floats | None], units: Units) -> torch.Tensor:
         """Values of whole responses, summed over the units of their masked tokens; NaN where there are none."""
+        if all(each is None for each in values):
+            return self._tensor([np.full(units.sizes.size, np.nan)])
         masks: list[Mask] = [part.example.mask for part in self._parts]
-        return self._tensor(
-            [
-                np.full(u.starts.size, np.nan) if v is None else u.sums(v[m])
-                for v, m, u in zip(values, masks, units, strict=True)
-            ]
-        )
+        known = [
+            np.full(np.count_nonzero(m), np.nan) if v is None else v[m] for v, m in zip(values, masks, strict=True)
+        ]
+        return self._tensor([units.sums(np.concatenate(known))])
 
-    def _spans(self, units: Sequence[Units]) -> Spans | None:
-        if all(each.single for each in units):
+    def _spans(self, units: Units) -> Spans | None:
+        if units.single:
             return None
-        sizes = np.concatenate([each.sizes for each in units])
-        return Spans(torch.from_numpy(sizes).to(self._device), sizes.cumsum())
+        return Spans(torch.from_numpy(units.sizes).to(self._device), units.sizes.cumsum())
 
     def _spread(self, values: Sequence[float], counts: Sequence[int]) -> torch.Tensor:
         return self._tensor([np.repeat(np.asarray(values, dtype=np.float64), counts)])
