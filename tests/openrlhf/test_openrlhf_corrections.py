@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,8 @@ SAME: dict[str, tuple[Behaviour, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", SAME)
 def test_weights_are_those_of_openrlhfs_loss(name: str) -> None:
+    import_module("learners.openrlhf.library")  # imports openrlhf without what it needs for packed samples
     from openrlhf.models.loss import PolicyLoss
-
-    import learners.openrlhf.library  # noqa: F401  (openrlhf without what it needs for packed samples)
 
     ours, theirs = SAME[name]
     draw = np.random.default_rng(0)
