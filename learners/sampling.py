@@ -70,12 +70,11 @@ class Sample:
 
 
 def asked_for(
-    prompts: Sequence[Prompt | Context], n: int, seed: int, name: str, tokenizer: Tokenizer
+    prompts: Sequence[Prompt | Context], n: int, seed: int, name: str, conversing: Conversing
 ) -> tuple[list[Ids], list[tuple[int, ...]]]:
     """The prompts in a policy's tokens, and the seeds of the n samples of each. A context is its prompt with what was
     said since."""
     if n < 1:
         raise InvalidInputError(f"n must be at least 1, got {n}: a group has at least one completion")
-    conversing = Conversing(tokenizer)
-    rendered = [conversing.context(p) if isinstance(p, Context) else tokenizer.render_prompt(p) for p in prompts]
+    rendered = [conversing.context(p) if isinstance(p, Context) else conversing.prompt(p) for p in prompts]
     return rendered, sample_seeds(seed, name, prompts, n)

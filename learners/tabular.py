@@ -24,6 +24,7 @@ from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.kinds.shaped import in_shape
 from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer
 from tokenizers_bridge.protocol import Tokenizer, stop_ids_of
+from tokenizers_bridge.replies import Conversing
 
 PRINTABLE = "\n" + "".join(chr(code) for code in range(32, 127))
 FORMAT = "mutual-env tabular 1"
@@ -68,6 +69,7 @@ class TabularLearner:
             )
         self._name = name
         self._tokenizer = tokenizer = in_shape(tokenizer or _toy_tokenizer(merges), PromptShape.of(prompt))
+        self._conversing = Conversing(tokenizer)
         self._max_new_tokens = max_new_tokens
         self._context = context
         self._temperature = temperature
@@ -98,7 +100,7 @@ class TabularLearner:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
-        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
+        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._conversing)
         sizes = [self._prompt_size(prompt, ids) for prompt, ids in zip(prompts, rendered, strict=True)]
         return [
             tuple(self._sample(ids[:size], ids[size:], s) for s in seeds)

@@ -7,6 +7,9 @@ marker is the reply. What the policy has sampled is never rendered.
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, MutualEnvError
@@ -18,8 +21,12 @@ _MARKERS = ("0123456789", "marker", "a", "0")
 """What the assistant says in the template's conversation: the first that a vocabulary can write."""
 
 
+KEPT = 4096
+"""Prompts, and replies, whose ids are remembered; the first ones make room."""
+
+
 class Conversing:
-    """One policy's conversations in its own tokens. Each prompt and each reply is rendered once."""
+    """One policy's conversations in its own tokens. A prompt or a reply that comes again is not rendered again."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = self._tokenizer = tokenizer
@@ -29,12 +36,13 @@ class Conversing:
     def prompt(self, prompt: Prompt) -> Ids:
         key = repr(prompt)
         if key not in self._prompts:
+            _make_room(self._prompts)
             self._prompts[key] = self._tokenizer.render_prompt(prompt)
         return self._prompts[key]
 
     def context(self, context: Context) -> Ids:
         """The ids that the policy goes on from: its prompt, what it sampled, what was answered."""
-        parts = [self._tokenizer.render_prompt(context.prompt)]
+        parts = [self.prompt(context.prompt)]
         for turn in context.turns:
             own = self._own_ids(turn.completion)
             parts += [own, self.after(context.prompt, turn.reply, own)]
@@ -65,6 +73,7 @@ class Conversing:
         prompt of a policy without a chat template is gone on with as text."""
         key = (is_chat, reply.role, reply.text)
         if key not in self._replies:
+            _make_room(self._replies)
             if not is_chat and self._is_plain:
                 self._replies[key] = self._continuation(reply.text)
             else:
@@ -78,14 +87,14 @@ class Conversing:
         """Text in the middle of a row: nobody wrote a space in front of it."""
         return encode_continuations(self._tokenizer, [text])[0]
 
-    @property
+    @cached_property
     def _is_plain(self) -> bool:
         """Whether a text prompt is the text alone, behind a bos at most."""
         marker = self._marker
         rendered, plain = self._tokenizer.render_prompt(marker), self._tokenizer.encode_batch([marker])[0]
         return rendered.size <= plain.size + 1 and np.array_equal(rendered[rendered.size - plain.size :], plain)
 
-    @property
+    @cached_property
     def _marker(self) -> str:
         for marker in _MARKERS:
             try:
@@ -123,3 +132,8 @@ class Conversing:
         if end not in ends:
             raise InvalidInputError("the chat template joins an assistant's last word with what follows it")
         return ids[int(np.searchsorted(ends, end)) + 1 :]
+
+
+def _make_room(kept: dict[Any, Ids]) -> None:
+    if len(kept) >= KEPT:
+        del kept[next(iter(kept))]

@@ -75,6 +75,11 @@ def opened_thought(text: str) -> str:
     return "" if opens < 0 or closed else text[opens:]
 
 
+def tags() -> list[str]:
+    """The published spellings of all tags, longer ones first."""
+    return sorted(filter(is_tag, _ROLES), key=lambda text: (-len(text), text))
+
+
 def is_tag(text: str) -> bool:
     """Whether this spells a tag: content with a role."""
     return role_of(text) in CONTENT_ROLES

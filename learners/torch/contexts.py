@@ -115,10 +115,12 @@ class Continued(Prefill):
 
     def _begun(self, layer: int, fresh: torch.Tensor, *, is_key: bool) -> torch.Tensor:
         """(P, K, longest, D) with what is known in its place."""
-        begun = fresh.new_zeros(self._rows, fresh.shape[1], self._longest, fresh.shape[3])
+        begun = fresh.new_empty(self._rows, fresh.shape[1], self._longest, fresh.shape[3])
         for row, known in enumerate(self._known):
+            length = 0 if known is None else known.length
             if known is not None:
-                begun[row, :, : known.length] = (known.keys if is_key else known.values)[layer]
+                begun[row, :, :length] = (known.keys if is_key else known.values)[layer]
+            begun[row, :, length:] = 0.0  # what is not computed yet weighs nothing, and must be a number
         return begun
 
 

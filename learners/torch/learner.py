@@ -30,6 +30,7 @@ from mutual_env.errors import IdentityMismatchError, InvalidInputError, Training
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
+from tokenizers_bridge.replies import Conversing
 
 
 class Trains(Protocol):
@@ -71,6 +72,7 @@ class TorchLearner:
         self._options = options = options or TorchOptions()
         self._name = name
         self._tokenizer = tokenizer = options.prompted(tokenizer)
+        self._conversing = Conversing(tokenizer)
         with memory_errors(name):
             self._model = LanguageModel(model, tokenizer.vocab_size, options, probe_of(tokenizer))
             self._optimizer = Optimizer(self._model.trainable(), options, name)
@@ -131,7 +133,7 @@ class TorchLearner:
         """A group of n completions for each prompt."""
         self._require_version()
         self.restore()
-        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
+        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._conversing)
         check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
         self._require_room(rendered)
         self._model.require_parts()

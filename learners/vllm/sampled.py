@@ -13,6 +13,7 @@ from learners.vllm.engine import EngineDiedError, Revivable, SamplingEngine, Sle
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
+from tokenizers_bridge.replies import Conversing
 
 SLEEPING = ("weights", "kv_cache")
 """vLLM's tags for what an engine holds on its device."""
@@ -44,6 +45,7 @@ class VllmSampled:
                 "learners of language models only, such as 'torch' and 'openrlhf'"
             )
         self._learner = learner
+        self._conversing = Conversing(learner.tokenizer)
         self._exporter: ExportsWeights = learner
         self._engine = engine
         self._sampling = sampling
@@ -70,7 +72,7 @@ class VllmSampled:
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""
         self._wake_up()
-        prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self.tokenizer)
+        prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self._conversing)
         flat = [ids for ids in prompt_ids for _ in range(n)]
         samples = self._sample(flat, [s for seeds in seeds_PG for s in seeds])
         whole = [sample.up_to_end(self._sampling.endings) for sample in samples]

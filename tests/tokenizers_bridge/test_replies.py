@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from mutual_env import Completion
-from mutual_env.types import Context, Prompt, Reply, Turn
+from mutual_env.types import Context, Ids, Prompt, Reply, Turn
 from tokenizers_bridge import CharTokenizer, Tokenizer, load
+from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt
 from tokenizers_bridge.kinds.published import PUBLISHED
 from tokenizers_bridge.replies import Conversing
 
@@ -87,3 +90,39 @@ def test_a_vocabulary_without_digits_is_conversed_in() -> None:
 def test_a_tool_that_a_chat_format_has_no_words_for_speaks_as_a_user() -> None:
     talk = Conversing(load("mistral-tekken"))
     assert np.array_equal(talk.reply(Reply("42", "tool"), is_chat=True), talk.reply(Reply("42"), is_chat=True))
+
+
+def test_what_was_said_before_is_not_rendered_again() -> None:
+    class Counting(CharTokenizer):
+        rendered = 0
+
+        def render_prompt(self, prompt: Prompt) -> Ids:
+            Counting.rendered += 1
+            return super().render_prompt(prompt)
+
+    talk = Conversing(Counting("0123456789?"))
+    turn = Turn(Completion.from_text("4"), Reply("?"))
+    before = talk.context(Context("1", (turn,)))
+    once = Counting.rendered
+    again = talk.context(Context("1", (turn, turn)))
+    assert Counting.rendered == once
+    assert again.tolist() == [*before, *before[1:]]
+
+
+def test_tags_are_looked_for_once_and_not_in_the_whole_vocabulary_at_each_prompt() -> None:
+    class Vocabulary(dict[str, int]):
+        looks = 0
+
+        def __contains__(self, text: object) -> bool:
+            Vocabulary.looks += 1
+            return super().__contains__(text)
+
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("a vocabulary has a hundred thousand tokens")
+
+    chat = ChatFormat((), {"*": ("{content}",)}, ())
+    prompt = ChatFormatPrompt(chat, lambda t: [np.zeros(len(text), np.int32) for text in t], Vocabulary({"<think>": 7}))
+    looks = Vocabulary.looks
+    said: Prompt = ({"role": "assistant", "content": "so <think> it is"},)
+    assert prompt(said).tolist() == [0, 0, 0, 7, 0, 0, 0, 0, 0, 0]
+    assert Vocabulary.looks <= looks + 1  # the tag's own id

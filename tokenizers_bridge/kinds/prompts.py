@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +15,7 @@ from mutual_env.types import Ids, Message, Prompt
 from tokenizers_bridge.declaration import Boundary
 from tokenizers_bridge.kinds.adapted import Encoder, inside_spellings
 from tokenizers_bridge.kinds.templates import ChatTemplate
-from tokenizers_bridge.roles import is_tag
+from tokenizers_bridge.roles import is_tag, tags
 
 
 def messages_of(prompt: Prompt) -> list[Message]:
@@ -107,13 +107,17 @@ class ChatFormatPrompt:
     format: ChatFormat
     encoder: Encoder
     token_ids: Mapping[str, int]
+    _tags: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """What is looked for in each message is found once: `token_ids` may be a whole vocabulary."""
+        spelled = [re.escape(text) for text in tags() if text in self.token_ids]
+        object.__setattr__(self, "_tags", re.compile(f"({'|'.join(spelled)})") if spelled else None)
 
     def __call__(self, prompt: Prompt) -> Ids:
-        spelled = [re.escape(text) for text in self.token_ids if is_tag(text)]
-        tags = re.compile(f"({'|'.join(spelled)})") if spelled else None
         parts: list[Ids] = []
         text = ""
-        for piece in [*self.format.pieces(messages_of(prompt), tags), ("",)]:
+        for piece in [*self.format.pieces(messages_of(prompt), self._tags), ("",)]:
             if isinstance(piece, str):
                 text += piece
                 continue

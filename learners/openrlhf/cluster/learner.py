@@ -24,6 +24,7 @@ from learners.torch.options import TorchOptions
 from mutual_env.errors import ConfigError, DeadlineExceededError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge import Tokenizer
+from tokenizers_bridge.replies import Conversing
 
 
 class RayOpenRlhfLearner:
@@ -48,6 +49,7 @@ class RayOpenRlhfLearner:
         self._name = name
         self._options = options or TorchOptions()
         self._tokenizer = self._options.prompted(tokenizer)
+        self._conversing = Conversing(self._tokenizer)
         self._cluster = cluster or ClusterOptions()
         self._version = 0
         if not ray.is_initialized():
@@ -90,7 +92,7 @@ class RayOpenRlhfLearner:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
-        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._tokenizer)
+        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._conversing)
         check_sequences(rendered, [ids[:0] for ids in rendered], self._head_size)
         sampling = self._options.sampling(self._tokenizer)
         shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, sampling)
