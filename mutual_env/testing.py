@@ -24,7 +24,7 @@ from pettingzoo.utils import BaseParallelWrapper
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import ConformanceError, InvalidInputError, MutualEnvError
 from mutual_env.registry import make
-from mutual_env.testing_turns import check_turns
+from mutual_env.testing_turns import check_turns, ended_in
 from mutual_env.types import AgentInfo, Completion, Task
 from mutual_env.verifiers.testing import check_verifier
 
@@ -70,12 +70,11 @@ def check_wrapper(wrap: Callable[[ReasoningEnv], Env], make_env: Callable[[], Re
     _expect(type(wrapped.unwrapped) is type(plain), "`unwrapped` is the innermost env")
     _expect(str(plain) in str(wrapped) and str(wrapped) != str(plain), f"str shows the stack, got {str(wrapped)!r}")
     _expect(wrapped.reset(seed=3)[0] == plain.reset(seed=3)[0], "a wrapper leaves the prompts as they are")
-    actions = {agent: plain.action_space(agent).sample() for agent in plain.agents}
-    expected, got = plain.step(actions), wrapped.step(actions)
-    _expect(got[:4] == expected[:4], "a wrapper leaves observations, rewards, terminations and truncations as they are")
+    expected, got = ended_in(plain, wrapped)
     for agent in plain.possible_agents:
-        _expect(got[4][agent]["groups"] == expected[4][agent]["groups"], "a wrapper leaves the groups as they are")
-        _check_lessons(agent, got[4][agent])
+        _expect(got[agent][:4] == expected[agent][:4], "a wrapper leaves observations, rewards and ends as they are")
+        _expect(got[agent][4]["groups"] == expected[agent][4]["groups"], "a wrapper leaves the groups as they are")
+        _check_lessons(agent, got[agent][4])
     plain.close()
     wrapped.close()
 

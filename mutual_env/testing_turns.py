@@ -38,6 +38,27 @@ def check_turns(env: ParallelEnv[str, Any, Any], observations: Mapping[str, Any]
     _expect(False, "a step after the round's end is refused")
 
 
+def ended_in(
+    plain: ParallelEnv[str, Any, Any], wrapped: ParallelEnv[str, Any, Any]
+) -> list[dict[str, tuple[Any, ...]]]:
+    """What each agent was given when it ended, in either env: both are played with the same actions. A wrapper may keep
+    an agent until the others are done; what it is told at the end is the same."""
+    ends: list[dict[str, tuple[Any, ...]]] = [{}, {}]
+    for _ in range(MOST_TURNS):
+        actions = {agent: plain.action_space(agent).sample() for agent in plain.possible_agents}
+        for env, ended in zip((plain, wrapped), ends, strict=True):
+            live = list(env.agents)
+            if live:
+                results = env.step({agent: actions[agent] for agent in live})
+                told = {agent: tuple(result[agent] for result in results) for agent in live}
+                ended |= {agent: found for agent, found in told.items() if found[2] or found[3]}
+        if not plain.agents and not wrapped.agents:
+            break
+    for ended in ends:
+        _expect(ended.keys() == set(plain.possible_agents), f"a round ends for everybody, got {sorted(ended)}")
+    return ends
+
+
 def _check_agent(env: ParallelEnv[str, Any, Any], agent: str, result: Sequence[Any], written: list[list[str]]) -> None:
     """What one step returned to one agent."""
     observation, reward, terminated, truncated, info = result

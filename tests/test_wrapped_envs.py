@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from pettingzoo.utils.conversions import parallel_to_aec
 
 import mutual_env
 import sharing
+from mutual_env.errors import InvalidInputError
+from mutual_env.registry import source_of
+from mutual_env.tasks.source import InteractiveSource
 from mutual_env.testing import check_wrapper, fuzz_actions
+from mutual_env.types import Prompt
 
 TEACHER = {"teacher": "policy_2"}
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -21,6 +26,39 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "trrd": TEACHER, "kdrl": TEACHER, "topd": TEACHER, "offline": TEACHER, "memory": {}, "corl": {}, "placebo": {},
     "auto": {}, "frozen": {"agents": ["policy_1"]},
 }  # fmt: skip
+
+
+def said(prompts: Sequence[Prompt], seed: int) -> list[str]:
+    """Who sits in a seat."""
+    return ["yes" if seed % 2 else "no"] * len(prompts)
+
+
+LETTERS = {"family": "mutual/letters-v0", "length": 2}
+CONVERSATIONS: dict[str, dict[str, Any]] = {
+    "mutual/guess-v0": {"limit": 4}, "mutual/undercut-v0": {}, "mutual/retries-v0": LETTERS,
+    "mutual/debate-v0": LETTERS, "mutual/calculator-v0": LETTERS, "mutual/python-v0": LETTERS,
+    "mutual/judged-v0": {**LETTERS, "seats": {"judge": said}}, "mutual/user-v0": {**LETTERS, "seats": {"user": said}},
+}  # fmt: skip
+FAMILY_OF = dict(zip(STRATEGIES, itertools.cycle(CONVERSATIONS), strict=False))
+"""Quickly each strategy is tried around one of them; `-m slow` tries all pairs."""
+PAIRS = [
+    pytest.param(strategy, family, marks=[] if FAMILY_OF[strategy] == family else [pytest.mark.slow])
+    for strategy in STRATEGIES
+    for family in CONVERSATIONS
+]
+
+
+def has_turns(id: str) -> bool:
+    if id == "mutual/curriculum-v0":
+        return False  # it refuses families of several turns
+    try:
+        return isinstance(source_of(id), InteractiveSource)
+    except InvalidInputError:  # it is around another family
+        return isinstance(source_of(id, family="mutual/letters-v0"), InteractiveSource)
+
+
+def conversation(family: str) -> Any:
+    return mutual_env.make(family, agents=3, group_size=2, prompts_per_round=2, **CONVERSATIONS[family])
 
 
 def arithmetic() -> mutual_env.ReasoningEnv:
@@ -59,6 +97,24 @@ def test_a_strategy_passes_the_tests_of_pettingzoo_and_ours(name: str) -> None:
     check_wrapper(wrap)
     counts = fuzz_actions(lambda: wrap(arithmetic()), n=40)
     assert counts["refused"] > 0
+    assert counts["scored"] > 0
+
+
+def test_every_family_of_turns_is_looked_at() -> None:
+    assert {id for id in mutual_env.ids() if id.startswith("mutual/") and has_turns(id)} == CONVERSATIONS.keys()
+    assert set(FAMILY_OF.values()) == CONVERSATIONS.keys()
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_a_strategy_passes_the_tests_of_pettingzoo_and_ours_in_conversations(name: str, family: str) -> None:
+    def wrap(env: Any) -> Any:
+        return sharing.make(name, env, **STRATEGIES[name])
+
+    parallel_api_test(wrap(conversation(family)), num_cycles=8)
+    parallel_seed_test(lambda: wrap(conversation(family)))
+    check_wrapper(wrap, lambda: conversation(family))
+    counts = fuzz_actions(lambda: wrap(conversation(family)), n=20)
     assert counts["scored"] > 0
 
 
