@@ -30,9 +30,11 @@ LIVENESS_SECONDS = 1.0
 class LocalEngine:
     """`path` is a model directory; `arguments` are vLLM's own (`max_model_len`, `gpu_memory_utilization`, ...).
 
-    The prefix cache is on, so that a group shares its prompt; it is emptied when weights change. Text is never needed,
-    so vLLM loads no tokenizer. Each call has `timeout` seconds. Where a policy is told which GPUs of this process are
-    its own, its engine's processes see those alone.
+    The prefix cache is on, so that a group shares its prompt and a conversation's turn goes on from what the turn
+    before computed; it is emptied when weights change, and `enable_prefix_caching: False` turns it off. `cached_tokens`
+    counts the prompt tokens that it has spared. Text is never needed, so vLLM loads no tokenizer. Each call has
+    `timeout` seconds. Where a policy is told which GPUs of this process are its own, its engine's processes see those
+    alone.
     """
 
     def __init__(self, path: str | Path, transport: Transport, *, timeout: float = 3600.0, **arguments: Any) -> None:
@@ -54,6 +56,7 @@ class LocalEngine:
             "weight_transfer_config": WeightTransferConfig(backend=transport.backend),
             **arguments,
         }
+        self.cached_tokens = 0
         self.can_sleep = bool(arguments.get("enable_sleep_mode", False))
         self._start()
 
@@ -76,6 +79,7 @@ class LocalEngine:
         requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
         parameters = [self._parameters(**request(sampling, seed), detokenize=False) for seed in seeds]
         results = self._call("sampling", lambda: self._llm.generate(requests, parameters, use_tqdm=False))
+        self.cached_tokens += sum(result.num_cached_tokens or 0 for result in results)
         return [_sample(result.outputs[0]) for result in results]
 
     def load_weights(self, weights: Weights, version: int) -> None:

@@ -21,7 +21,7 @@ from learners.vllm.engine import Weights
 from learners.vllm.plugin import BACKEND
 from learners.vllm.server import Server, ServerEngine
 from mutual_env.errors import ConfigError, InvalidInputError, TrainingError
-from mutual_env.types import Completion, CrossEntropy, Ids
+from mutual_env.types import Completion, Context, CrossEntropy, Ids, Reply, Turn
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -356,3 +356,19 @@ def test_an_engine_that_was_killed_is_an_error_that_says_so(model_path: Path, lo
     for call in (lambda: learner.act(PROMPTS, 4, seed=1), lambda: learner.update(lesson(learner, "ok"))):
         with pytest.raises(TrainingError, match="engine process died"):
             call()
+
+
+def test_a_turn_goes_on_from_what_the_turn_before_computed(model_path: Path, local: KeptOpen) -> None:
+    engine = local.engine
+    assert isinstance(engine, LocalEngine)
+    policy = sampled(model_path, local, learning_rate=1e-3)
+    prompt = "0123456789" * 16  # more than one block of the CPU's cache, which has 128 tokens
+    [[first]] = policy.act([Context(prompt)], 1, seed=1)
+    spared = engine.cached_tokens
+    answered = Context(prompt, (Turn(first, Reply("?")),))
+    policy.act([answered], 1, seed=2)
+    assert engine.cached_tokens - spared >= 128
+    policy.update(lesson(policy, "1"))
+    spared = engine.cached_tokens
+    policy.act([answered], 1, seed=2)
+    assert engine.cached_tokens == spared  # other weights computed it
