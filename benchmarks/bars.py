@@ -112,7 +112,10 @@ AREAS = (
     Area(
         "conversations",
         "Conversations of the torch sampler",
-        (Bar("eight turns over the same tokens in one", "*/one_turn", most=1.3),),
+        (
+            Bar("eight turns over the same tokens in one", "*/one_turn", most=1.3),
+            Bar("the eighth turn over the second, beside attention's own growth", "*/growth", most=1.3),
+        ),
         "`recomputed` is the same where nothing is kept from turn to turn.",
     ),
     Area(

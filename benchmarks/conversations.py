@@ -6,8 +6,9 @@ writes docs/figures/data/conversations.json. Sixteen conversations (two for Smol
 tokens with a reply of 24 tokens between two; in one turn the replies are part of the prompt and 192 tokens are sampled.
 Stop tokens are off, so that both are the same tokens. `one_turn`: the time of the turns over that of one turn;
 `recomputed`: the same where nothing is kept from turn to turn. `last_over_second`: the eighth turn's time over the
-second's (the first has no reply). One thread, its processor time, the median of the ratios: what can be compared on a
-busy machine.
+second's (the first has no reply); `attention`: the same of the tokens at those places where all are sampled in one
+turn, which grows with the context alone; `growth` is the first over the second: what conversations add to it. One
+thread, its processor time, the median of the ratios: what can be compared on a busy machine.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 
 from benchmarks.figures import machine, write
 from benchmarks.torch_sampler import NO_STOP, loaded, tiny
+from learners.torch import sampler
 from learners.torch.learner import TorchLearner
 from mutual_env.types import Completion, Context, Reply, Turn
 
@@ -63,6 +65,27 @@ def in_one(learner: TorchLearner, prompts: Sequence[str]) -> float:
     return time.process_time() - start
 
 
+def by_place(learner: TorchLearner, prompts: Sequence[str]) -> float:
+    """The time of the tokens where the eighth turn's lie over that of those where the second's lie, in one turn."""
+    marks: list[float] = []
+    before = learner.sampling
+    learner.sampling = dataclasses.replace(before, max_new_tokens=TURNS * (WRITTEN + REPLY))
+    record = sampler._Track.record
+
+    def marked(track: sampler._Track, *given: Any) -> None:
+        record(track, *given)
+        marks.append(time.process_time())
+
+    sampler._Track.record = marked  # type: ignore[method-assign]
+    try:
+        learner.act(prompts, 1, seed=0)
+    finally:
+        sampler._Track.record = record  # type: ignore[method-assign]
+        learner.sampling = before
+    second, last = (turn * (WRITTEN + REPLY) for turn in (1, TURNS - 1))
+    return (marks[last + WRITTEN - 1] - marks[last]) / (marks[second + WRITTEN - 1] - marks[second])
+
+
 def asked(rows: int) -> list[str]:
     return [f"{i}+{i * i}=" for i in range(rows)]
 
@@ -77,18 +100,21 @@ def measured(keeping: TorchLearner, forgetting: TorchLearner, rows: int, repeats
     for learner in (keeping, forgetting):
         to_the_limit(learner)
     prompts = asked(rows)
-    kept, again, growth, second = [], [], [], []
+    kept, again, growth, second, attention = [], [], [], [], []
     for _ in range(repeats):
         one = in_one(keeping, prompts)
         turns = in_turns(keeping, prompts)
         kept.append(sum(turns) / one)
         growth.append(turns[-1] / turns[1])
         second.append(turns[1])
+        attention.append(by_place(keeping, prompts))
         again.append(sum(in_turns(forgetting, prompts)) / one)
     return {
         "one_turn": statistics.median(kept),
         "recomputed": statistics.median(again),
         "last_over_second": statistics.median(growth),
+        "attention": statistics.median(attention),
+        "growth": statistics.median(growth) / statistics.median(attention),
         "seconds_of_second_turn": statistics.median(second),
     }
 

@@ -8,8 +8,10 @@ import math
 
 import pytest
 
+from benchmarks import retries
 from benchmarks.bars import AREAS, Area, Bar
 from benchmarks.figures import DATA
+from benchmarks.tables import figures, is_current
 
 FIGURES = {"pool": {"1": {"share": 0.97}, "2": {"share": 0.79}}, "name": "x", "machine": {"cores": 2}}
 
@@ -33,5 +35,16 @@ def test_every_bar_leads_to_figures_that_a_module_writes(area: Area) -> None:
     assert importlib.util.find_spec(f"benchmarks.{area.name}") is not None
     path = DATA / f"{area.name}.json"
     if path.is_file():  # no figures of a machine that was never there
-        figures = json.loads(path.read_text())
-        assert all(bar.measured(figures) for bar in area.bars)
+        found = json.loads(path.read_text())
+        assert all(bar.measured(found) for bar in area.bars)
+
+
+def test_the_table_of_sgt_over_retries_is_what_its_file_says() -> None:
+    if (DATA / "retries.json").is_file():
+        assert is_current(retries.PAGE, retries.NAME, retries.retries_table(figures("retries")))
+
+
+def test_a_table_of_two_arms_has_means_spreads_and_paired_differences() -> None:
+    row = {"policy": "ann", "measure": "all", "before": [0.5, 0.5], "after": {"grpo": [0.5, 0.7], "sgt": [0.6, 0.7]}}
+    last = retries.retries_table({"rows": [row]}).splitlines()[-1]
+    assert last == "| ann, all | 0.500 ± 0.000 | 0.600 ± 0.141 | 0.650 ± 0.071 | 0.050 ± 0.071 | 1/2 |"
