@@ -1,6 +1,8 @@
-"""TextArena's games of one player as a task family: `pip install textarena`.
+"""TextArena's games as a task family: `pip install textarena`.
 
-    mutual_env.register("textarena/guess-v0", "mutual_env.adapters.textarena:TextArenaTasks", game="GuessTheNumber-v0")
+    name = "mutual_env.adapters.textarena:TextArenaTasks"
+    mutual_env.register("textarena/guess-v0", name, game="GuessTheNumber-v0")
+    mutual_env.register("textarena/nim-v0", name, game="Nim-v0", players=2, opponent="acme.players:careful")
 
 A game keeps its state in an object and draws from Python's global generator. Here each turn plays it again from its
 seed, in a confined worker process: the same texts get the same answers, whatever else runs, and a game that hangs ends
@@ -10,12 +12,13 @@ one conversation.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import textarena
 
+from mutual_env.catalogue import load
 from mutual_env.confined import Confined
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.interaction import Answer, Conversation, InteractionSpec, Over
@@ -25,49 +28,115 @@ from mutual_env.tasks.source import check_split, split_of, take_distinct
 from mutual_env.types import JSON, Reply, Task, Verdict
 from mutual_env.verifiers import VerifierSpec
 
-GAME, ONE_PLAYER = -1, 0
+GAME = -1
+LONGEST = 1000
+"""Moves of opponents between two of the player's own: more is taken for a game that forgets whose turn it is."""
+
+Opponent: TypeAlias = Callable[[str, int], str]
+"""From what it has heard since its last move, and the game's seed, to its move. It depends on these alone."""
 
 
 @dataclass(frozen=True)
 class Game(Confined):
-    """Plays what was written so far and says what the game says: its messages, or what it was worth, at its end. A game
-    that is won, with a reward of at least 1, is right."""
+    """Plays what was written so far and says what the game says to `player`: its messages, or what it was worth, at its
+    end. A game that is won, with a reward of at least 1, is right. The other players' moves are the opponent's."""
 
     runs_code = False
 
     game: str
     max_turns: int = 20
+    players: int = 1
+    player: int = 0
+    opponent: str = ""
 
     def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Answer]:
         return [self._answer(int(str(task.metadata["game_seed"])), c) for c in conversations]
 
     def _answer(self, seed: int, conversation: Conversation) -> Answer:
-        env, _ = begun(self.game, seed)
-        done, said = False, ""
+        table = Table(self.game, seed, self.players, self.player, self.opponent)
+        said = ""
         for text in (*(written for written, _ in conversation.earlier), conversation.text):
-            done, _ = env.step(text)
-            if done:
+            if table.is_over:
                 break
-            said = _heard(env)
-        if not done:
+            said = table.move(text)
+        if not table.is_over:
             return Reply(said)
-        rewards, _ = env.close()
-        reward = float((rewards or {}).get(ONE_PLAYER, 0.0))
+        reward = table.reward()
         return Over(Verdict.scored(reward, correct=reward >= 1.0))
 
 
+class Table:
+    """A game up to where `player` moves: `heard` is what that player reads first."""
+
+    def __init__(self, game: str, seed: int, players: int, player: int, opponent: str) -> None:
+        self._env = textarena.make(f"{game}-raw")
+        self._seed, self._player = seed, player
+        self._opponent: Opponent | None = load("opponent", opponent) if opponent else None
+        try:
+            self._env.reset(num_players=players, seed=seed)
+        except (AssertionError, ValueError) as cause:
+            raise InvalidInputError(f"{game} is no game for {counted(players)}: {cause}") from cause
+        self.is_over = False
+        self.heard = self._until_asked()
+
+    def move(self, text: str) -> str:
+        """What the player hears after its move, when it is asked again."""
+        self.is_over, _ = self._env.step(text)
+        return self._until_asked()
+
+    def reward(self) -> float:
+        """What the game came to for the player."""
+        rewards, _ = self._env.close()
+        return float((rewards or {}).get(self._player, 0.0))
+
+    def _until_asked(self) -> str:
+        """Let the others move until it is the player's turn."""
+        for _ in range(LONGEST):
+            if self.is_over:
+                return ""
+            asked, messages = self._env.get_observation()
+            said = _text(messages, asked)
+            if asked == self._player:
+                return said
+            if self._opponent is None:
+                raise InvalidInputError("a game of several players needs an opponent, a 'module:function'")
+            self.is_over, _ = self._env.step(self._opponent(said, self._seed))
+        raise InvalidInputError(f"{LONGEST} moves of opponents in a row: is {self._player} a player of this game?")
+
+
 class TextArenaTasks:
-    """`game` is one of TextArena's ids, such as "GuessTheNumber-v0", of a game for one player; each task is a game of
-    its own. `turns` bounds how often a policy writes; `split`: "train" or "eval", by a hash of the game's seed."""
+    """`game` is one of TextArena's ids, such as "GuessTheNumber-v0"; each task is a game of its own. `turns` bounds how
+    often a policy writes; `split`: "train" or "eval", by a hash of the game's seed.
+
+    In a game of several `players` the policy is the one numbered `player`, and the "module:function" `opponent` moves
+    for all others: see `Opponent`. It runs in the confined worker, where the game does: one of an installed package, or
+    of a directory that the pool's `readable` names.
+    """
 
     verifier = VerifierSpec("exact")  # never asked where the game ends by itself: what is cut was not won
 
-    def __init__(self, *, game: str, turns: int = 20, split: str = "train") -> None:
+    def __init__(
+        self,
+        *,
+        game: str,
+        turns: int = 20,
+        players: int = 1,
+        player: int = 0,
+        opponent: str = "",
+        split: str = "train",
+    ) -> None:
         known = {name.removesuffix("-raw") for name in textarena.envs.registration.ENV_REGISTRY}
         if game not in known:
             raise UnknownNameError.of("game of TextArena", game, known)
+        if not 0 <= player < whole_number("players", players, 1):
+            raise InvalidInputError(f"player must be one of the {players} players, counted from 0, got {player!r}")
+        if (players > 1) is not bool(opponent):
+            raise InvalidInputError(
+                "opponent moves for the other players: give it where there are some, and only there"
+            )
         self._game, self._split = game, check_split(split)
-        kwargs: dict[str, JSON] = {"game": game, "max_turns": whole_number("turns", turns, 1)}
+        self._places: dict[str, Any] = {"players": players, "player": player, "opponent": opponent}
+        kwargs: dict[str, JSON] = {"game": game, "max_turns": whole_number("turns", turns, 1), **self._places}
         self.interaction = InteractionSpec(f"{__name__}:Game", kwargs)
 
     def draw(self, seed: int, round: int, n: int) -> list[Task]:
@@ -79,23 +148,17 @@ class TextArenaTasks:
     def _task(self, seed: int) -> Task:
         state = random.getstate()
         try:
-            _, prompt = begun(self._game, seed)
+            table = Table(self._game, seed, **self._places)
         finally:
             random.setstate(state)  # a game draws from Python's global generator, and an env must leave it as it was
-        return Task(f"textarena/{self._game}:{seed}", prompt, "(won)", {"game_seed": seed})
+        return Task(f"textarena/{self._game}:{seed}", table.heard, "(won)", {"game_seed": seed})
 
 
-def begun(game: str, seed: int) -> tuple[Any, str]:
-    """The game at its beginning, and what its player reads."""
-    env = textarena.make(f"{game}-raw")
-    try:
-        env.reset(num_players=1, seed=seed)
-    except (AssertionError, ValueError) as cause:
-        raise InvalidInputError(f"{game} is no game for one player: {cause}") from cause
-    return env, _heard(env)
+def counted(players: int) -> str:
+    return "one player" if players == 1 else f"{players} players"
 
 
-def _heard(env: Any) -> str:
-    """What the game has said since the player last read; what the player wrote itself is left out."""
-    _, messages = env.get_observation()
-    return "\n".join(text for author, text, *_ in messages if author == GAME) + "\n"
+def _text(messages: Sequence[tuple[Any, ...]], reader: int) -> str:
+    """What was said since the reader last read; what it wrote itself is left out."""
+    said = [(author, text) for author, text, *_ in messages if author != reader]
+    return "\n".join(text if author == GAME else f"[Player {author}] {text}" for author, text in said) + "\n"
