@@ -10,7 +10,9 @@ have the same sum on the reader's tokens.
 from __future__ import annotations
 
 import argparse
+import math
 import random
+import time
 from functools import cache
 
 import numpy as np
@@ -121,23 +123,29 @@ def check(
         assert abs(total - claimed) <= 1e-6 * max(1.0, abs(claimed)), f"{claimed} became {total}"
 
 
-def run(cases: int, seed: int = 0) -> int:
-    """How many of the cases were learnt from; the others the bridge rejects."""
-    taken = 0
-    for number in range(cases):
+def run(cases: int, seed: int = 0, *, first: int = 0, seconds: float = math.inf) -> tuple[int, int]:
+    """How many cases were tried before the time was up, and how many of them were learnt from; the others the bridge
+    rejects."""
+    taken, until = 0, time.monotonic() + seconds
+    for number in range(first, first + cases):
+        if time.monotonic() > until:
+            return number - first, taken
         try:
             taken += case(random.Random(f"{seed}:{number}"))
         except AssertionError as error:
             raise AssertionError(f"case {number} of seed {seed}: {error}") from error
-    return taken
+    return cases, taken
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.learners.fuzz_turns", description=__doc__)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf)
     args = parser.parse_args()
-    print(f"{run(args.cases, args.seed)} of {args.cases} conversations were learnt from, the others rejected whole")
+    tried, taken = run(args.cases, args.seed, first=args.first, seconds=args.seconds)
+    print(f"{taken} of {tried} conversations from {args.first} on were learnt from, the others rejected whole")
 
 
 if __name__ == "__main__":
