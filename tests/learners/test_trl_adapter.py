@@ -30,6 +30,14 @@ def characters() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
 
 
+def two_steps(directory: Path, **changes: Any) -> GRPOConfig:
+    """Of four samples of four tokens each."""
+    return GRPOConfig(
+        output_dir=str(directory), use_cpu=True, bf16=False, max_steps=2, per_device_train_batch_size=4,
+        num_generations=4, max_completion_length=4, report_to=[], save_strategy="no", **changes,
+    )  # fmt: skip
+
+
 def test_trls_trainer_learns_from_our_verifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = characters()
@@ -42,10 +50,7 @@ def test_trls_trainer_learns_from_our_verifier(tmp_path: Path) -> None:
             paid.extend(tasks.reward(**given))
             return paid[-len(given["completions"]) :]
 
-        config = GRPOConfig(
-            output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=2, per_device_train_batch_size=4,
-            num_generations=4, max_completion_length=4, report_to=[], save_strategy="no",
-        )  # fmt: skip
+        config = two_steps(tmp_path)
         trainer = GRPOTrainer(
             model=model, args=config, train_dataset=Dataset.from_list(tasks.rows()), reward_funcs=reward,
             processing_class=tokenizer,
@@ -94,10 +99,7 @@ def test_trls_trainer_plays_conversations_and_learns_from_them(tmp_path: Path) -
             played.append(rollouts.rollout(prompts, trainer))
             return dict(played[-1])
 
-        config = GRPOConfig(
-            output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=2, per_device_train_batch_size=4,
-            num_generations=4, max_completion_length=4, report_to=[], save_strategy="no", learning_rate=1e-2,
-        )  # fmt: skip
+        config = two_steps(tmp_path, learning_rate=1e-2)
         before = model.lm_head.weight.detach().clone()
         GRPOTrainer(
             model=model, args=config, train_dataset=Dataset.from_list(rollouts.rows()), rollout_func=rollout,
