@@ -156,6 +156,12 @@ AREAS = (
         "`random fleets` have at least twice the devices of their largest gang.",
     ),
     Area(
+        "overlap",
+        "Synchronous rounds that overlap",
+        (),
+        "`leases overlap`: share of the time in which one policy acts while the other learns, as leases were recorded.",
+    ),
+    Area(
         "checkpoints",
         "Checkpoints while a run goes on",
         (Bar("time a run stands still, of that in the foreground", "*/held_share", most=0.5),),

@@ -86,6 +86,12 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         """What this env's verifier says of these texts, e.g. of a peer's, whatever the round."""
         return self._pool.verify(self._spec.verifier, items)
 
+    def begin_verifying(self, agent: str, action: Action) -> None:
+        """What the agent is going to give to `step`, while others still act: its verification begins now. Nothing that
+        `step` says depends on it."""
+        if agent in self.agents and self._actions[agent].defect(action) is None:
+            self._pool.begin(self._spec.verifier, self._items({agent: flat(action)}))
+
     def spare_tasks(self, n: int) -> tuple[Task, ...]:
         """n further tasks in reserve for the round that `reset` drew last. They come from a stream of their own, so
         that rounds have the same tasks with and without a reserve."""

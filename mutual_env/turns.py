@@ -60,6 +60,9 @@ class ConversationEnv(ReasoningEnv):
         """How often an agent writes in an episode, at most."""
         return self._limits.turns
 
+    def begin_verifying(self, agent: str, action: Action) -> None:
+        """What is verified is known when a conversation is over."""
+
     def step(self, actions: Mapping[str, Action]) -> Stepped:
         if isinstance(actions, Mapping):
             talk, alive = self._talk, self.agents

@@ -12,7 +12,7 @@ _ALONE = (
     "svg{background:#fcfcfa}text{fill:#1c1c1a}.c0{fill:#2a6fc9}.c1{fill:#d9622b}.c2{fill:#16915f}.c3{fill:#7a4fc0}"
     ".c4{fill:#b58400}.c5{fill:#c23a6b}.c6{fill:#0e8a9c}.c7{fill:#7d7b72}"
 )
-LETTERS = {"act": "a", "verify": "v", "score": "s", "update": "u", "sync": "y"}
+LETTERS = {"act": "a", "verify": "v", "score": "s", "update": "u", "sync": "y", "evaluate": "e"}
 
 
 def as_text(spans: Sequence[Span], width: int = 72, most_rows: int = 24) -> str:

@@ -24,6 +24,8 @@ PHASES = ("act", "verify", "score", "update", "sync")
 """In the order of a round. Between verify and score all policies meet: what is shared in a round is known only then."""
 
 COMPUTING = ("act", "score", "update")
+EVALUATE = "evaluate"
+"""Sampling that is no part of a round: it takes what `act` takes, and is recorded by its own name."""
 """Those in which a model computes."""
 
 GIB = 1024**3

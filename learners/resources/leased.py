@@ -6,13 +6,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from learners.protocol import Learner
 from learners.resources.allocate import Allocator
 from learners.resources.clock import SteadyClock
-from learners.resources.demand import Demand, Lease, Needs, Node, Patience, Refusal, Supply, even_share
+from learners.resources.demand import EVALUATE, Demand, Lease, Needs, Node, Patience, Refusal, Supply, even_share
 from learners.resources.device import Device
 from learners.resources.record import Event, Incident, UsageRecord
 from learners.resources.residents import Residents
@@ -25,12 +25,13 @@ TICK_SECONDS = 0.5  # how often a thread that waits looks up, so that nothing wa
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One call of one policy."""
+    """One call of one policy. `leased`: the phase whose needs it takes."""
 
     policy: str
     phase: str
     call: Callable[[], Any]
     limit: float  # seconds that it may run
+    leased: str
     lease: Lease | None = None
     began: float | None = None
     value: Any = None
@@ -185,12 +186,13 @@ class LeasedCalls:
                 self._allocator.withdraw(demand.policy)
 
     def _job(self, policy: str, phase: str, call: Callable[[], Any]) -> _Job:
-        return _Job(policy, phase, call, self.limits.lease(policy, phase))
+        leased = "act" if phase == EVALUATE else phase
+        return _Job(policy, phase, call, self.limits.lease(policy, leased), leased)
 
     def _ask(self, job: _Job) -> None:
-        if self._allocator.needs(job.policy, job.phase) is None:
+        if self._allocator.needs(job.policy, job.leased) is None:
             return
-        answer = self._allocator.request(job.policy, job.phase, self.clock())
+        answer = self._allocator.request(job.policy, job.leased, self.clock())
         if isinstance(answer, Refusal):
             self._refuse([answer])
 
@@ -277,13 +279,13 @@ class LeasedCalls:
             if not job.ended:
                 job.value, job.error, job.ended = value, error, True
                 if measured is not None:
-                    self._allocator.measured(job.policy, job.phase, *measured)
+                    self._allocator.measured(job.policy, job.leased, *measured)
                 self._release(job, "done" if error is None else "failed")
             self._condition.notify_all()
 
     def _wait_for_lease(self, job: _Job) -> None:
         with self._condition:
-            while self._allocator.needs(job.policy, job.phase) is not None:
+            while self._allocator.needs(job.policy, job.leased) is not None:
                 if job.policy in self._refused:
                     raise WorkerLostError(self._refused.pop(job.policy))
                 lease = self._granted.pop(job.policy, None)
@@ -298,9 +300,9 @@ class LeasedCalls:
 
     def _release(self, job: _Job, outcome: Any) -> None:
         if job.lease is not None:
-            span = job.lease.span(self.clock(), outcome)
+            span = replace(job.lease.span(self.clock(), outcome), phase=job.phase)
             self.record.add(span)
-            if outcome == "done":
+            if outcome == "done" and job.phase == job.leased:
                 self._allocator.observe(span.policy, span.phase, span.ran)
             self._allocator.release(job.lease)
             self._decide()

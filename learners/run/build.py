@@ -12,6 +12,7 @@ from typing import Any
 from learners import registry
 from learners.protocol import Learner
 from learners.resources.executor import Executor
+from learners.run.ahead import Ahead
 from learners.run.config import PolicyConfig, RunConfig
 from learners.run.envs import Envs
 from learners.run.loop import Loop, Noticed, TaskEnv
@@ -90,6 +91,7 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
             bridge=TokenizerBridge([learner.tokenizer for learner in everybody.values()]),
             teachers=teachers if places.apart else everybody,
             executor=executor,
+            ahead=Ahead() if config.resources.overlap and places.overlaps else None,
         )
         for names in envs.together()
     ]

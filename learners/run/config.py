@@ -120,6 +120,8 @@ class ResourcesConfig:
     what a policy takes: {ada: {weights: 2.0e9, offload_seconds: 3, phases: {act: {gpus: 1, seconds: 20}}}}; what it
     leaves out on GPUs is estimated from the model's size, `assumptions` being how long prompts and responses are:
     {prompt_tokens: 200, response_tokens: 2000}.
+    `overlap`: in synchronous rounds a policy that has learnt samples the next one while others still learn: the same
+    numbers, sooner.
     `instructions`: avx2, the same digits on every x86-64 that has it, or native, the widest of this processor.
     `threads`: of the numerical libraries (0: as the environment says). Both are settled as `mutual-env` begins.
     """
@@ -131,6 +133,7 @@ class ResourcesConfig:
     assumptions: dict[str, Any] = field(default_factory=dict)
     patience: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    overlap: bool = True
     instructions: str = PINNED
     threads: int = 0
 

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 
 from learners.batch import Batch, Outcome, build_batch
 from learners.protocol import Learner
+from learners.resources.demand import EVALUATE
 from learners.resources.executor import Executor, SerialExecutor
+from learners.run.ahead import Ahead
 from learners.run.rollout import Asked, Groups, Turn, play
 from mutual_env.errors import WorkerLostError
 from mutual_env.metrics import ACCURACY
 from mutual_env.seeding import derive_seed
-from mutual_env.types import JSON, AgentInfo, Metrics
+from mutual_env.types import JSON, AgentInfo, Context, Metrics
 from sharing import Sampled
 from tokenizers_bridge import TokenizerBridge
 
@@ -70,10 +72,14 @@ class Loop:
     executor: Executor = field(default_factory=SerialExecutor)
     noticed: Noticed | None = None
     entered: Callable[[str], None] | None = None
+    ahead: Ahead | None = None
 
-    def round(self, round: int) -> dict[str, AgentInfo]:
-        """Draw, sample, verify, share, learn. Returns what the env says of each policy, its update's metrics added."""
-        return self._learn(self._play(round, self.env.step)[-1])
+    def round(self, round: int, following: int | None = None) -> dict[str, AgentInfo]:
+        """Draw, sample, verify, share, learn. Returns what the env says of each policy, its update's metrics added.
+
+        `following`: the round that comes next, which is begun by those who have learnt from this one (with `ahead`).
+        """
+        return self._learn(self._play(round, self.env.step)[-1], following)
 
     def sample(self, round: int) -> Sampled:
         """The first half of a round whose peers may be elsewhere and later: draw, sample, verify, publish."""
@@ -86,20 +92,30 @@ class Loop:
 
     def _play(self, round: int, step: Callable[[dict[str, Any]], Any]) -> Any:
         """All turns of a round (one, as a rule); what the last step returned."""
-        observations, _ = self.env.reset(seed=self.seed, options={"round": round})
-        first = Turn(observations, 0, self.group_size, derive_seed(self.seed, "act", round))
+        begun = None if self.ahead is None else self.ahead.take(round, self.learners)
+        first, answers = (self._first(round), None) if begun is None else begun
+
+        def act(asked: Mapping[str, Asked]) -> Mapping[str, Groups]:
+            nonlocal answers
+            there, answers = answers, None
+            return self._act(round, asked) if there is None else there
 
         def verify(actions: dict[str, Any]) -> Any:
             self._enter("verifying")
             return step(actions)
 
-        for result in play(self.env, verify, first, list(self.learners), partial(self._act, round)):
+        for result in play(self.env, verify, first, list(self.learners), act):
             last = result
         return last
 
+    def _first(self, round: int) -> Turn:
+        """What a round begins with."""
+        observations, _ = self.env.reset(seed=self.seed, options={"round": round})
+        return Turn(observations, 0, self.group_size, derive_seed(self.seed, "act", round))
+
     def _act(self, round: int, asked: Mapping[str, Asked]) -> Mapping[str, Groups]:
         self._enter("sampling")
-        calls = {name: partial(self.learners[name].act, what, n, seed=s) for name, (what, n, s) in asked.items()}
+        calls = {name: partial(_answer, self.env, name, self.learners[name], a) for name, a in asked.items()}
         answers = self.executor.map("act", calls)
         if len(answers) < len(asked):
             lost = ", ".join(sorted(set(asked) - set(answers)))
@@ -108,21 +124,26 @@ class Loop:
             )
         return answers
 
-    def _learn(self, infos: dict[str, AgentInfo]) -> dict[str, AgentInfo]:
+    def _learn(self, infos: dict[str, AgentInfo], following: int | None = None) -> dict[str, AgentInfo]:
         # All batches before any update: a teacher may itself be a policy in training, and is read as it was this round.
         self._enter("scoring")
         with self.bridge.round():
             batches = self.executor.map("score", {name: partial(self._batch, name, infos[name]) for name in infos})
         self._enter("updating")
-        metrics = self.executor.map(
-            "update", {name: partial(self.learners[name].update, batch.examples) for name, batch in batches.items()}
-        )
+        metrics = self._update(batches, following)
         for name, values in metrics.items():
             infos[name]["metrics"] = {**infos[name]["metrics"], **batches[name].metrics, **values}
             self.env.learnt(name, infos[name]["metrics"])
             if self.noticed is not None:
                 self.noticed(self.learners[name], infos[name], batches[name].outcomes)
         return infos
+
+    def _update(self, batches: Mapping[str, Batch], following: int | None) -> Mapping[str, Metrics]:
+        calls = {name: partial(self.learners[name].update, batch.examples) for name, batch in batches.items()}
+        if self.ahead is None or following is None or len(calls) < max(2, len(self.learners)):
+            return self.executor.map("update", calls)
+        act = partial(self._act, following)
+        return self.ahead.learn_and_go_on(self.executor, calls, following, self._first(following), act)
 
     def _enter(self, phase: str) -> None:
         if self.entered is not None:
@@ -132,13 +153,29 @@ class Loop:
         return build_batch(info.get("lessons", ()), self.learners[name], self.bridge, self.teachers)
 
 
-def evaluate(env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int) -> dict[str, AgentInfo]:
-    """What each policy makes of the env's tasks, verified."""
+def _answer(env: TaskEnv, name: str, learner: Learner, asked: Asked) -> Groups:
+    """What a policy says in the first turn is verified from now on, while others still think."""
+    what, n, seed = asked
+    groups = learner.act(what, n, seed=seed)
+    begin = getattr(getattr(env, "unwrapped", None), "begin_verifying", None)
+    if begin is not None and not any(isinstance(one, Context) and one.turns for one in what):
+        begin(name, groups)
+    return groups
+
+
+def evaluate(
+    env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int, executor: Executor | None = None
+) -> dict[str, AgentInfo]:
+    """What each policy makes of the env's tasks, verified. With an executor they sample as in a round."""
     observations, _ = env.reset(seed=seed, options={"round": 0})
     first = Turn(observations, 0, samples, derive_seed(seed, "evaluate"))
 
     def act(asked: Mapping[str, Asked]) -> Mapping[str, Groups]:
-        return {name: learners[name].act(what, n, seed=s) for name, (what, n, s) in asked.items()}
+        calls = {name: partial(_answer, env, name, learners[name], asking) for name, asking in asked.items()}
+        answers = {n: call() for n, call in calls.items()} if executor is None else executor.map(EVALUATE, calls)
+        if len(answers) < len(asked):
+            raise WorkerLostError(f"{', '.join(sorted(set(asked) - set(answers)))} could not be evaluated")
+        return answers
 
     infos: dict[str, AgentInfo] = {}
     for stepped in play(env, env.step, first, list(learners), act):

@@ -69,6 +69,11 @@ class Places:
         return self.staleness > 0
 
     @property
+    def overlaps(self) -> bool:
+        """Whether synchronous rounds may overlap: policies compute side by side."""
+        return not self.apart and self.executor != "serial"
+
+    @property
     def stall_limit(self) -> float:
         """Seconds after which a half round cannot be going on any more: its two leases, waited for and held to the
         last."""

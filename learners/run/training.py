@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from learners.numerics import in_force
 from learners.resources import Rounds
@@ -33,6 +34,8 @@ from mutual_env.types import JSON, AgentInfo
 from mutual_env.verifiers import isolation_report
 from mutual_env.verifiers.pool.isolation import choose
 from sharing.exchange.protocol import Resumable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,15 +285,21 @@ class _Run:
             yield from rounds_at_own_pace(self._parts.loops, rounds, first=self.done, limit=limit)
         else:
             for number in range(self.done, last):
-                yield RoundResult(self._round(number), {})
+                yield RoundResult(self._of_all(partial(self._round, number)), {})
 
-    def _round(self, number: int) -> dict[str, AgentInfo]:
-        """One round of everybody who is left. A policy whose worker is lost for good is parked; the others go on."""
+    def _round(self, number: int, parts: Parts) -> dict[str, AgentInfo]:
+        """What comes next is begun by who is done, unless an evaluation or the end comes first."""
+        done, every = number + 1, self._config.evaluation.every
+        evaluated = parts.held_out is not None and done % every == 0
+        return parts.loops[0].round(number, None if evaluated or done >= self._config.rounds else done)
+
+    def _of_all(self, call: Callable[[Parts], T]) -> T:
+        """With everybody who is left. A policy whose worker is lost for good is parked; the others go on."""
         while True:
             executor = self._parts.executor
             self._go_on_without(executor.parked)
             try:
-                return self._parts.loops[0].round(number)
+                return call(self._parts)
             except WorkerLostError:
                 if not set(executor.parked) & set(self._parts.learners):
                     raise
@@ -337,13 +346,18 @@ class _Run:
         if self._parts.held_out is None:
             return
         self._told.entered("evaluating")
-        infos = evaluate(self._parts.held_out, self._parts.learners, self._config.seed, evaluation.samples)
+        infos = self._of_all(self._evaluated)
         found = {name: accuracies(info, evaluation.part) for name, info in infos.items()}
         for name, metrics in found.items():
             where = {"round": self.done, "policy": name}
             self._files.metrics.append({**where, "evaluation": metrics})
             self._files.evaluations.append_finite({**where, **evaluation_line(infos[name], evaluation.part)})
         self._told.measured(self.done, {name: {f"{HELD_OUT}{k}": v for k, v in m.items()} for name, m in found.items()})
+
+    def _evaluated(self, parts: Parts) -> dict[str, AgentInfo]:
+        assert parts.held_out is not None
+        samples = self._config.evaluation.samples
+        return evaluate(parts.held_out, parts.learners, self._config.seed, samples, parts.executor)
 
     def _parked(self) -> list[str]:
         return sorted(set(self._config.policies) - set(self._parts.learners))

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -95,6 +95,7 @@ class VerifierPool:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._memory = Memory(self._remember)
+        self._begun = Begun()
         self._verifiers: dict[VerifierSpec, Verifier] = {}
         self._supervisors: list[Supervisor] = []  # none before the first item, one after
         self._finalizer = weakref.finalize(self, _stop, self._supervisors, self._pid)
@@ -111,30 +112,36 @@ class VerifierPool:
 
     def verify(self, spec: VerifierSpec | str, items: Sequence[tuple[Task, str]]) -> list[Verdict]:
         """The verdicts, in the order of the items. Whatever an item does, it gets a verdict: see `Verdict.status`."""
-        if self._pid != os.getpid():
-            self._begin()
-        if self._closed:
-            raise InvalidInputError("this VerifierPool is closed: make another one")
-        spec = as_spec(spec)
-        verifier = self._verifiers.get(spec) or self._verifiers.setdefault(spec, make(spec))
+        spec, verifier = self._verifier(spec)
         self.counters.items += len(items)
         if isinstance(verifier, ProgramVerifier):
             verdicts = self._verify_programs(verifier, items)
         elif verifier.inline:
             verdicts = [judge(verifier, task, text) for task, text in items]
         else:
-            verdicts = self._verify_pooled(spec, items, exclusive=getattr(verifier, "runs_code", None) is True)
+            verdicts = self._verify_pooled(spec, items, exclusive=_runs_code(verifier))
         self.counters.errors += sum(verdict.status == "error" for verdict in verdicts)
         return verdicts
+
+    def begin(self, spec: VerifierSpec | str, items: Sequence[tuple[Task, str]]) -> None:
+        """Verify these from now on, while the caller goes on: a `verify` that names them waits for what is left, and
+        says what it would have said. What is verified inline, or runs programs, is not begun."""
+        spec, verifier = self._verifier(spec)
+        if isinstance(verifier, ProgramVerifier) or verifier.inline:
+            return
+        keys = _keys(spec, items)
+        known = self._memory.recall(keys)
+        new = {k: item for k, item in zip(keys, items, strict=True) if k not in known and k not in self._begun}
+        if new:
+            job = Job(spec, list(new.values()), exclusive=_runs_code(verifier))
+            self._submit(job)
+            self._begun.update({key: (job, index) for index, key in enumerate(new)})
 
     def call(self, function: str, items: Sequence[JSON]) -> list[Outcome]:
         """Call `function`, "module:function", with each item, a JSON value, in a confined process of its own. It may
         run what a model wrote; what it returns must be JSON, at most 256 KiB of it. The outcomes are in the order of
         the items."""
-        if self._pid != os.getpid():
-            self._begin()
-        if self._closed:
-            raise InvalidInputError("this VerifierPool is closed: make another one")
+        self._require_open()
         load_function(function)
         for item in items:
             _check_json(item)
@@ -153,6 +160,17 @@ class VerifierPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _require_open(self) -> None:
+        if self._pid != os.getpid():
+            self._begin()
+        if self._closed:
+            raise InvalidInputError("this VerifierPool is closed: make another one")
+
+    def _verifier(self, spec: VerifierSpec | str) -> tuple[VerifierSpec, Verifier]:
+        self._require_open()
+        spec = as_spec(spec)
+        return spec, self._verifiers.get(spec) or self._verifiers.setdefault(spec, make(spec))
+
     def _verify_programs(self, verifier: ProgramVerifier, items: Items) -> list[Verdict]:
         outcomes = self.call(verifier.program, [verifier.question(task, text) for task, text in items])
         return [
@@ -166,13 +184,23 @@ class VerifierPool:
         new = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
         self.counters.remembered += len(items) - len(new)
         if new:
-            job = Job(spec, list(new.values()), exclusive=exclusive)
-            fresh: dict[bytes, Verdict] = dict(zip(new, self._run(job), strict=True))
-            self._memory.store({key: v for i, (key, v) in enumerate(fresh.items()) if i not in job.suspect})
+            begun = self._begun.take(new)
+            left = {key: item for key, item in new.items() if key not in begun}
+            job = Job(spec, list(left.values()), exclusive=exclusive)
+            if left:
+                self._submit(job)
+                begun.update({key: (job, index) for index, key in enumerate(left)})
+            said = {id(job): self._result(job) for job in {id(job): job for job, _ in begun.values()}.values()}
+            fresh: dict[bytes, Verdict] = {key: said[id(job)][index] for key, (job, index) in begun.items()}
+            self._memory.store({k: v for k, v in fresh.items() if begun[k][1] not in begun[k][0].suspect})
             known |= fresh
         return [known[key] for key in keys]
 
     def _run(self, job: Job) -> list[Any]:
+        self._submit(job)
+        return self._result(job)
+
+    def _submit(self, job: Job) -> None:
         with self._lock:
             if self._supervisors and not self._supervisors[0].running:
                 self._supervisors.pop().stop()
@@ -183,6 +211,8 @@ class VerifierPool:
                 own = self.workers, self.deadline, self.batch, self._items_per_worker, self.limits, level
                 self._supervisors.append(Supervisor(Settings(*own), self.counters))
             self._supervisors[0].submit(job)
+
+    def _result(self, job: Job) -> list[Any]:
         longest = 300.0 + 10.0 * self.deadline * len(job.items)
         try:
             return job.future.result(longest)
@@ -206,6 +236,29 @@ class _Judging:
 
     def verify(self, task: Task, text: str) -> Verdict:
         return self.verifier.judge(task, text, self.outcome)
+
+
+class Begun:
+    """Items whose verification was begun and that nobody has asked for yet: the job of each, and its place in it."""
+
+    def __init__(self, most: int = 65_536) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[bytes, tuple[Job, int]] = OrderedDict()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._jobs
+
+    def update(self, jobs: dict[bytes, tuple[Job, int]]) -> None:
+        with self._lock:
+            self._jobs.update(jobs)
+            while len(self._jobs) > self._most:  # of a round that was given up
+                self._jobs.popitem(last=False)
+
+    def take(self, keys: Iterable[bytes]) -> dict[bytes, tuple[Job, int]]:
+        """Of those that were begun. They are verified anew when they are named again, unless they are remembered."""
+        with self._lock:
+            return {key: self._jobs.pop(key) for key in keys if key in self._jobs}
 
 
 class Memory:
@@ -247,6 +300,10 @@ def _keys(spec: VerifierSpec, items: Sequence[tuple[Task, str]]) -> list[bytes]:
             digest.update(len(part).to_bytes(8, "big") + part)
         keys.append(digest.digest())
     return keys
+
+
+def _runs_code(verifier: Verifier) -> bool:
+    return getattr(verifier, "runs_code", None) is True
 
 
 def _check_json(item: JSON) -> None:

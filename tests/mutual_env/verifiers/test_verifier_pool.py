@@ -76,6 +76,26 @@ def test_threads_share_a_pool(pool: MakePool, task: Task) -> None:
     }
 
 
+def test_what_was_begun_is_waited_for_and_verified_once(pool: MakePool, task: Task) -> None:
+    begun, plain = pool(2, deadline=0.3), pool(2, deadline=0.3)
+    items = [*numbers(task, 12), (task, "sleep"), (task, "number:3"), (task, "raise")]
+    begun.begin(HOSTILE, items[:8])
+    begun.begin(HOSTILE, items[4:])
+    found, expected = begun.verify(HOSTILE, items), plain.verify(HOSTILE, items)
+    assert [(v.reward, v.status) for v in found] == [(v.reward, v.status) for v in expected]
+    assert begun.counters.items == plain.counters.items == len(items)
+    assert begun.counters.timeouts == plain.counters.timeouts == 1
+    assert begun.counters.remembered == plain.counters.remembered
+    assert begun.verify(HOSTILE, items[-1:])[0].status == "error"  # it was not remembered, and is verified anew
+
+
+def test_what_is_inline_is_not_begun(pool: MakePool, task: Task) -> None:
+    verifiers = pool(1)
+    verifiers.begin("numeric", [(task, "7")])
+    assert verifiers.counters.started == 0
+    assert verifiers.verify("numeric", [(task, "7")])[0].correct
+
+
 def test_a_repeated_item_is_verified_once_and_forgotten_in_its_turn(pool: MakePool, task: Task) -> None:
     verifiers = pool(1, remember=2)
     verdicts = verifiers.verify(HOSTILE, [(task, "number:1")] * 5)
