@@ -37,6 +37,9 @@ VERIFICATIONS = 370.0
 FILE_BANDWIDTH = 0.49e9
 """Bytes a second from the trainer into vLLM through a file in shared memory (measured: 538 MB in 1.1 s)."""
 
+FIRST_ROOM = 512
+"""New tokens that a row of our own sampler has room for at first."""
+
 MASTER_BYTES, GRADIENT_BYTES = 12, 4  # of each trained parameter: float32 master and two moments; float32 gradient
 SPARE = 1.05  # allocators do not use every byte
 BUCKETS = 64
@@ -70,6 +73,17 @@ class Work:
     def typical(self) -> float:
         """Tokens of a response, on average."""
         return self.tokens / self.samples
+
+    @property
+    def room(self) -> float:
+        """Tokens that a row of our own sampler has room for at the worst moment, on average over all rows: the room
+        doubles when it is full, for the rows that are still there."""
+        widest, room = float(min(FIRST_ROOM, self.longest)), min(FIRST_ROOM, self.longest)
+        while room < self.longest:
+            left = self.alive(room)
+            room = min(2 * room, self.longest)
+            widest = max(widest, left * room)
+        return widest
 
     @property
     def trained(self) -> float:
@@ -138,7 +152,7 @@ def estimate(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup) -> Estimate:
 def _memory(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup, rows: int) -> dict[str, int]:
     """The peak of each phase on one GPU."""
     resident = _resident(shape, setup)
-    length = work.prompt + (work.typical if setup.engine else work.longest)
+    length = work.prompt + (work.typical if setup.engine else work.room)
     sampling = rows * (length * shape.kv_bytes(setup.width) + shape.vocabulary * 12)
     sampling += shape.parameters * setup.width if setup.engine else 0
     # Activations kept for the backward: 17 numbers of the width a layer, or one a layer and those of one layer.
@@ -168,10 +182,10 @@ def _resident(shape: ModelShape, setup: Setup) -> int:
 
 
 def _rows(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup, resident: int) -> int:
-    """Samples side by side on one GPU. An engine pages its cache, ours holds every row to its longest; a trainer's
-    state makes room for an engine's cache while it samples."""
+    """Samples side by side on one GPU. An engine pages its cache, ours doubles the room of the rows that are left; a
+    trainer's state makes room for an engine's cache while it samples."""
     each = -(-work.samples // setup.gpus)
-    length = work.prompt + (work.typical if setup.engine else work.longest)
+    length = work.prompt + (work.typical if setup.engine else work.room)
     held = 2 * shape.parameters * setup.width if setup.engine else resident
     room = gpu.memory / SPARE - held
     fitting = int(room // (length * shape.kv_bytes(setup.width) + shape.vocabulary * 12))

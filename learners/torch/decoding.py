@@ -15,6 +15,10 @@ from learners.torch.attention import Prefill
 COPIED = 32
 """Prompts up to so many tokens are copied to their rows: one product a row then costs less than two."""
 
+FIRST_ROOM = 512
+"""New tokens that a row has room for at first. When that is full there is room for twice as many, for the rows that are
+still there: most responses are far shorter than the longest that is allowed."""
+
 Masks: TypeAlias = tuple[torch.Tensor | None, torch.Tensor | None]
 """What is added to the scores of the rows' caches, and of the shared prompts: -inf where a key is not seen."""
 
@@ -43,6 +47,14 @@ class _Cache:
         """Of these alone."""
         return _Cache(self._keys.index_select(0, owners), self._values.index_select(0, owners))
 
+    def widened(self, width: int) -> _Cache:
+        """With room for so many tokens."""
+        owners, heads, there, size = self._keys.shape
+        keys = self._keys.new_empty(owners, heads, width, size)
+        values = self._values.new_empty(owners, heads, size, width)
+        keys[:, :, :there], values[..., :there] = self._keys, self._values
+        return _Cache(keys, values)
+
     def of_row(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(K, width, D) and (K, D, width)."""
         return self._keys[row], self._values[row]
@@ -56,7 +68,7 @@ class _Cache:
 
 
 class GroupDecode:
-    """A `Layout` of one token a row. Caches are allocated once: a row that ends gives its place to the last one."""
+    """A `Layout` of one token a row. A row that ends gives its place to the last one, and caches grow with the rows."""
 
     def __init__(self, prefill: Prefill, lengths: torch.Tensor, group: int, new_tokens: int) -> None:
         prompts, self._kv_heads, self._longest, _ = prefill.keys[0].shape
@@ -66,6 +78,7 @@ class GroupDecode:
         self._places = group
         self._start = self._longest if self._longest <= COPIED else 0  # of a row's own tokens in its cache
         self._capacity = new_tokens
+        self._room = min(new_tokens, FIRST_ROOM)
         self._step = 0
         pairs = list(zip(prefill.keys, prefill.values, strict=True))
         self._caches = [self._cache(key, value) for key, value in pairs]
@@ -76,7 +89,7 @@ class GroupDecode:
 
     def _cache(self, key: torch.Tensor, value: torch.Tensor) -> _Cache:
         """Of the rows, with their prompts where those are copied."""
-        rows, width = self._prompt_of.numel(), self._start + self._capacity
+        rows, width = self._prompt_of.numel(), self._start + self._room
         keys = key.new_empty(rows, self._kv_heads, width, key.shape[3])
         values = value.new_empty(rows, self._kv_heads, value.shape[3], width)
         if self._start:
@@ -86,8 +99,16 @@ class GroupDecode:
 
     def begin(self, step: int) -> None:
         """What follows is the forward of the step-th new token of each row."""
+        if step >= self._room:
+            self._grow()
         self._step = step
         self._sliding = {}
+
+    def _grow(self) -> None:
+        """One layer after the other: only one is there twice."""
+        self._room = min(self._capacity, 2 * self._room)
+        for layer, cache in enumerate(self._caches):
+            self._caches[layer] = cache.widened(self._start + self._room)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows alone: the i-th of them is at place i from here on."""

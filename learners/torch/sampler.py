@@ -23,6 +23,9 @@ from mutual_env.types import Ids
 BLOCK = 256  # of a large vocabulary: sampling looks for the block first, then inside it
 DROP_SHARE = 16  # finished rows leave once they are one in so many
 PREFILL_TOKENS = 2048  # padded prompt tokens of one forward
+UNSEEN_STEPS = 16
+"""On a GPU the host looks at what was sampled every so many steps: each look waits for the device. A row that has
+ended meanwhile is decoded on, and what it wrote after its end is dropped."""
 
 
 def sample_groups(
@@ -70,11 +73,12 @@ def _decode(
     keeper = None if cache is None else Keeper(cache, prompts, prefill, group)
     uniforms_RT = torch.from_numpy(_uniforms(seeds_PG, sampling.max_new_tokens)).to(model.device)
     positions = lengths.repeat_interleave(group)
-    track = _Track(len(prompts) * group, sampling)
+    track, looks = _Track(len(prompts) * group, sampling), looks_every(model.device)
     for at in range(sampling.max_new_tokens):
-        tokens, logprobs = pick(logits, uniforms_RT[:, at], sampling)
-        track.record(at, tokens, logprobs)
-        if track.done or at + 1 == sampling.max_new_tokens:
+        tokens, logprobs = pick(logits, uniforms_RT[:, at], sampling, seen=looks == 1)
+        last = at + 1 == sampling.max_new_tokens
+        track.record(at, tokens, logprobs, look=last or (at + 1) % looks == 0)
+        if track.done or last:
             break
         if track.is_crowded and keeper is not None:
             keeper.take(layout, *track.finished())
@@ -88,6 +92,11 @@ def _decode(
     if keeper is not None:
         keeper.take(layout, *track.all())
     return track.groups(group)
+
+
+def looks_every(device: torch.device) -> int:
+    """After how many steps the host looks at what was sampled: after each, where that costs nothing."""
+    return 1 if device.type == "cpu" else UNSEEN_STEPS
 
 
 def _layout(prompts: Sequence[Ids], lengths: torch.Tensor, cache: ContextCache | None) -> Prefill:
@@ -147,15 +156,27 @@ class _Track:
         self._rows = np.arange(rows)  # in the batch
         self._open = np.ones(rows, dtype=np.bool_)  # of those, not finished
         self._states = np.zeros(rows, dtype=np.int16)  # of those, how much of a stop string was read
+        self._unseen: list[tuple[int, torch.Tensor, torch.Tensor]] = []  # steps that the host has not looked at
 
     @property
     def done(self) -> bool:
         return not self._open.any()
 
-    def record(self, step: int, tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
-        tokens_R: npt.NDArray[np.int64] = tokens.cpu().numpy()
+    def record(self, step: int, tokens: torch.Tensor, logprobs: torch.Tensor, *, look: bool = True) -> None:
+        """`look`: at this step and those before it that were not looked at. Rows stay where they are in between."""
+        self._unseen.append((step, tokens, logprobs))
+        if look:
+            steps, tokens_ST, logprobs_ST = zip(*self._unseen, strict=True)
+            self._unseen = []
+            seen = torch.stack(tokens_ST).cpu().numpy(), torch.stack(logprobs_ST).cpu().numpy()
+            for number, tokens_R, logprobs_R in zip(steps, *seen, strict=True):
+                self._see(number, tokens_R, logprobs_R)
+
+    def _see(self, step: int, tokens_R: npt.NDArray[np.int64], logprobs_R: npt.NDArray[np.float64]) -> None:
+        if not np.isfinite(logprobs_R[self._open]).all():
+            raise _broken()
         self._tokens[self._rows, step] = tokens_R
-        self._logprobs[self._rows, step] = logprobs.cpu().numpy()
+        self._logprobs[self._rows, step] = logprobs_R
         self._lengths[self._rows[self._open]] = step + 1
         if self._endings is not None:
             self._states = self._endings.after[self._states, tokens_R]
@@ -168,6 +189,8 @@ class _Track:
     @property
     def is_crowded(self) -> bool:
         """Whether so many rows have finished that they should leave."""
+        if self._unseen:
+            return False
         finished = int((~self._open).sum())
         return finished > 0 and finished * DROP_SHARE >= self._open.size
 
@@ -204,10 +227,13 @@ class _Track:
         return [tuple(samples[i : i + size]) for i in range(0, len(samples), size)]
 
 
-def pick(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+def pick(
+    logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling, *, seen: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One token a row, by inverting the distribution function at its uniform number; its log-probability.
 
-    May overwrite `logits`.
+    May overwrite `logits`. Logits that are no numbers raise; where that is not to be `seen` here, because it would wait
+    for the device, the log-probability is NaN.
     """
     if sampling.temperature != 1.0:
         logits = logits.div_(sampling.temperature)
@@ -215,9 +241,13 @@ def pick(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> tu
         logits = _restrict(logits, sampling)
     mass = torch.softmax(logits, dim=-1)
     inside, aim, start, total = _one_block(mass, uniforms) if mass.shape[1] <= 8 * BLOCK else _blocks(mass, uniforms)
+    if seen:
+        _check(total)
     # The last piece of the mass can be lost to rounding: then the last token that has any is meant.
     last = torch.searchsorted(inside, inside[:, -1:].contiguous())
     token = torch.minimum(torch.searchsorted(inside, aim, right=True), last).add_(start)
+    if not seen:
+        token.clamp_(max=mass.shape[1] - 1)  # of numbers that are none, any place may come out
     logprob = mass.gather(1, token).double().log_().sub_(total.log_())
     return token[:, 0], logprob[:, 0]
 
@@ -228,7 +258,7 @@ Search: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor | int, torch.
 
 def _one_block(mass: torch.Tensor, uniforms: torch.Tensor) -> Search:
     inside = mass.cumsum(-1, dtype=torch.float64)
-    total = _checked(inside[:, -1:].clone())
+    total = inside[:, -1:].clone()
     return inside, uniforms[:, None] * total, 0, total
 
 
@@ -238,7 +268,7 @@ def _blocks(mass: torch.Tensor, uniforms: torch.Tensor) -> Search:
     spare = -size % BLOCK
     blocks = (torch.nn.functional.pad(mass, (0, spare)) if spare else mass).view(rows, -1, BLOCK)
     cumulative = blocks.sum(dim=-1).cumsum(-1, dtype=torch.float64)
-    total = _checked(cumulative[:, -1:].clone())
+    total = cumulative[:, -1:].clone()
     aim = uniforms[:, None] * total
     block = torch.searchsorted(cumulative, aim, right=True).clamp_(max=cumulative.shape[1] - 1)
     before = torch.where(block > 0, cumulative.gather(1, (block - 1).clamp_(min=0)), 0.0)
@@ -246,13 +276,16 @@ def _blocks(mass: torch.Tensor, uniforms: torch.Tensor) -> Search:
     return inside, aim - before, block * BLOCK, total
 
 
-def _checked(total: torch.Tensor) -> torch.Tensor:
+def _check(total: torch.Tensor) -> None:
     if not math.isfinite(float(total.sum())):
-        raise TrainingError(
-            "the policy's logits are NaN or infinite: its weights are broken; go back to the last checkpoint and lower "
-            "learning_rate"
-        )
-    return total
+        raise _broken()
+
+
+def _broken() -> TrainingError:
+    return TrainingError(
+        "the policy's logits are NaN or infinite: its weights are broken; go back to the last checkpoint and lower "
+        "learning_rate"
+    )
 
 
 def _restrict(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -14,10 +14,12 @@ from transformers import PreTrainedModel
 from learners.protocol import Learner
 from learners.sampling import Sampling
 from learners.tabular import TabularLearner
+from learners.torch import decoding, sampler
 from learners.torch.decoding import COPIED
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import pick
+from mutual_env.errors import TrainingError
 from tests.learners.tiny_policies import TOKENIZER, gemma, learner, llama, neox
 from tokenizers_bridge import CharTokenizer
 
@@ -69,6 +71,80 @@ def test_a_sample_is_the_same_however_the_call_is_cut() -> None:
     whole = learner(llama(), max_rows=1000).act(PROMPTS, 4, seed=9)
     cut = learner(llama(), max_rows=5).act(PROMPTS, 4, seed=9)
     assert [[c.text for c in g] for g in whole] == [[c.text for c in g] for g in cut]
+
+
+def drawn(policy: TorchLearner, seed: int = 9) -> list[list[tuple[list[int], list[float]]]]:
+    groups = policy.act(PROMPTS, 6, seed=seed)
+    return [[(c.token_ids.tolist(), c.logprobs.tolist()) for c in group] for group in groups]
+
+
+@pytest.mark.parametrize("build", [llama, neox, gemma])
+@pytest.mark.parametrize("stop", [(), ("1", "ab")], ids=["tokens", "texts"])
+def test_ids_are_the_same_where_the_host_looks_seldom(
+    build: Callable[[], PreTrainedModel], stop: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = drawn(learner(build(), max_new_tokens=30, stop=stop))
+    monkeypatch.setattr(sampler, "looks_every", lambda device: 7)
+    found = drawn(learner(build(), max_new_tokens=30, stop=stop))
+    assert len({len(ids) for group in found for ids, _ in group}) > 2
+    for mine, theirs in zip(found, expected, strict=True):
+        assert [ids for ids, _ in mine] == [ids for ids, _ in theirs]
+        for (_, some), (_, others) in zip(mine, theirs, strict=True):
+            assert np.abs(np.array(some) - np.array(others)).max() < 1e-5
+
+
+def test_the_host_looks_once_in_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    whole = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: (looks.append(self.shape), whole(self))[1])
+    monkeypatch.setattr(sampler, "looks_every", lambda device: 7)
+    drawn(learner(llama(), max_new_tokens=28))
+    assert looks == [(7, 18)] * 2 * 4 or len(looks) <= 2 * 4  # ids and log-probabilities, at most every seventh step
+    assert all(shape[0] == 7 for shape in looks)
+
+
+def test_broken_weights_are_said_also_where_the_host_looks_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = learner(llama(), max_new_tokens=12)
+    monkeypatch.setattr(sampler, "looks_every", lambda device: 5)
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="logits are NaN"):
+        policy.act(PROMPTS, 2, seed=0)
+
+
+@pytest.mark.parametrize("build", [llama, neox, gemma])
+@pytest.mark.parametrize("prompts", [PROMPTS, ["12+34=" * 7, "abc" * 14]], ids=["copied", "shared"])
+def test_caches_that_grow_give_the_same_bits(
+    build: Callable[[], PreTrainedModel], prompts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = learner(build(), max_new_tokens=40).act(prompts, 6, seed=3)
+    widths: list[int] = []
+    whole = decoding._Cache.widened
+    monkeypatch.setattr(decoding._Cache, "widened", lambda self, width: (widths.append(width), whole(self, width))[1])
+    monkeypatch.setattr(decoding, "FIRST_ROOM", 5)
+    found = learner(build(), max_new_tokens=40).act(prompts, 6, seed=3)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert [c.token_ids.tolist() for c in mine] == [c.token_ids.tolist() for c in theirs]
+        assert [c.logprobs.tolist() for c in mine] == [c.logprobs.tolist() for c in theirs]
+    assert {width - min(widths) + 10 for width in widths} == {10, 20, 40}
+
+
+def test_room_for_long_responses_is_made_for_the_rows_that_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 rows, of which most end early: never as much as all rows at the longest length."""
+    monkeypatch.setattr(decoding, "FIRST_ROOM", 8)
+    most = 0
+    begin = decoding.GroupDecode.begin
+
+    def watched(self: decoding.GroupDecode, step: int) -> None:
+        nonlocal most
+        begin(self, step)
+        most = max(most, self._caches[0]._keys.untyped_storage().nbytes())
+
+    monkeypatch.setattr(decoding.GroupDecode, "begin", watched)
+    groups = learner(llama(), max_new_tokens=200).act(PROMPTS[:2], 6, seed=3)
+    assert max(c.token_ids.size for group in groups for c in group) > 32
+    each = 2 * 8 * 4  # two key-value heads of width 8, in float32
+    assert most < 0.5 * 12 * (200 + 6) * each
 
 
 class TwoStops(CharTokenizer):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from learners.cli import main
-from learners.resources.estimate import Setup, Work, estimate, mfu
+from learners.resources.demand import Node, Supply
+from learners.resources.estimate import FIRST_ROOM, Setup, Work, estimate, mfu
 from learners.resources.hardware import GPUS, gpu_named, gpu_of_size
 from learners.resources.plan import parse_devices
 from learners.resources.shapes import KNOWN, ModelShape, shape_of
@@ -71,11 +72,14 @@ def test_the_state_of_a_trained_model_is_14_bytes_a_parameter_and_that_of_an_ada
     assert estimate(shape, H100, work, Setup(lora=True)).weights == 2 * shape.parameters
 
 
-def test_long_responses_do_not_fit_our_own_cache_side_by_side_and_fit_an_engine_s() -> None:
+def test_long_responses_fit_side_by_side_and_our_own_sampler_waits_for_its_host() -> None:
     work = Work(32, 8, 200, 2048, 8192)
+    # half of the room is full at 512, 1,024, 2,048 and 4,096 tokens: e^-(1/4, 1/2, 1, 2) of the rows are left then
+    assert work.room == pytest.approx(max(512, 0.7788 * 1024, 0.6065 * 2048, 0.3679 * 4096, 0.1353 * 8192), rel=1e-3)
     ours = estimate(KNOWN["Qwen2.5-1.5B"], H100, work, Setup(checkpointing=True))
     engine = estimate(KNOWN["Qwen2.5-1.5B"], H100, work, Setup(checkpointing=True, engine=True))
-    assert ours.seconds["act"] > 2 * engine.seconds["act"]
+    assert engine.seconds["act"] < ours.seconds["act"] < 2 * engine.seconds["act"]
+    assert ours.memory["act"] < H100.memory
     assert ours.bound["act"] < 0.5 < engine.bound["act"]
 
 
@@ -88,6 +92,25 @@ def test_gpus_are_known_by_our_name_the_driver_s_and_their_memory() -> None:
     assert parse_devices("1x2:H200").nodes[0].gpu_memory == 141 * 10**9
     with pytest.raises(MutualEnvError, match="did you mean 'H100'"):
         parse_devices("1x2:H10")
+
+
+@pytest.mark.torch
+def test_the_room_that_is_reckoned_with_is_that_of_the_sampler() -> None:
+    decoding = pytest.importorskip("learners.torch.decoding")
+    assert FIRST_ROOM == decoding.FIRST_ROOM
+
+
+@pytest.mark.parametrize("config", ["qwen-llama-1b-eight", "qwen-llama-8b-eight"])
+def test_what_a_policy_on_eight_gpus_takes_does_not_hang_on_the_machine_that_starts_the_run(
+    config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for local in (Supply((Node("local", 2.0),)), Supply((Node("local", 64.0, 3, 24 << 30),))):
+        monkeypatch.setattr(Supply, "local", classmethod(lambda cls, local=local: local))
+        places = read_places(load_run(CONFIGS / f"{config}.yaml"))
+        assert all(demand.phases["act"].gpus == 1.0 and demand.phases["act"].gang == 4 for demand in places.demands)
+        found.append((places.demands, places.supply))
+    assert found[0] == found[1]
 
 
 def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, float]:
