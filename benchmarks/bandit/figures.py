@@ -44,6 +44,7 @@ LOOKS: dict[str, Look] = {
     "sapo": Look("SAPO", "#c19a1b", "s", 1.3),
     "trrd": Look("TRRD", "#3f9fa8", "^", 1.3),
     "kd-rl": Look("KD-RL", "#5c6f8f", "^", 1.3),
+    "topd": Look("TOP-D", "#a23b2a", "^", 1.3),
     "offline distillation": Look("offline distillation", "#6b8e23", "^", 1.3),
 }
 

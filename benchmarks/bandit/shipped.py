@@ -36,6 +36,7 @@ SHIPPED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "sapo": ("sapo", {}),
     "trrd": ("trrd", {"teacher": "agent_1"}),
     "kd-rl": ("kdrl", {"teacher": "agent_1"}),
+    "topd": ("topd", {"teacher": "agent_1"}),
     "offline distillation": ("offline", {"teacher": "agent_1", "max_staleness": 0}),  # the analysis has no memory
 }
 

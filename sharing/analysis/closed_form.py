@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mutual_env.types import Floats
-from sharing.advantages import EPSILON
+from sharing.advantages import EPSILON, ROUNDING
 from sharing.analysis.bandit import Context
 from sharing.analysis.outcomes import (
     REWARD_C,
@@ -28,6 +28,7 @@ from sharing.analysis.outcomes import (
     Outcomes,
     branched,
     enumerate_outcomes,
+    group_outcomes,
     moments,
 )
 
@@ -55,6 +56,8 @@ class Options:
     teacher_mix: float = 0.5  # TRRD's α
     teacher_limit: float = 1.0
     distill_weight: float = 0.1  # KD-RL
+    proximal: float = 0.2  # TOP-D's α
+    rounding: float = 1e-4  # TOP-D: a log-ratio that is none
 
 
 ExactUpdate: TypeAlias = Callable[[Context, int, Options], Moments]
@@ -303,6 +306,33 @@ def kd_rl(context: Context, size: int, options: Options) -> Moments:
     return moments(o, (a_OC[:, :, None] + TRAINED_C[:, None] * pull_K)[:, None] / size)
 
 
+def topd(context: Context, size: int, options: Options) -> Moments:
+    """u = 1/G Σ_own A(y) ∇ log π(y), A(y) the mean of (R - m) / (s + ε) over the chunks of y that carry the choice.
+
+    The i-th of U such chunks has R = r(y) c_i, r = log(α ρ + 1 - α), ρ = (π_T/π)^(1/units), c_i = 1 + (U - i) / n_i,
+    n_i the chunks of the response behind it; the chunks that carry none have R = 0. m and s are over all chunks of the
+    samples that the teacher can be aligned with; others have no credit. How many of the group chose which arm decides
+    everything, so that is enumerated.
+    """
+    chances_K = context.reader_K * (1.0 - context.residual_K)
+    probability_O, counts = group_outcomes(np.append(chances_K, context.reader_K @ context.residual_K), size)
+    n_OK, certain = counts[:, :-1], context.tokens - context.places
+    log_ratio_K = -np.log(context.ratios_AK[1])
+    r_K = np.where(np.abs(log_ratio_K) > options.rounding, np.log1p(options.proximal * np.expm1(log_ratio_K)), 0.0)
+    later_U = np.arange(context.units)[::-1]
+    returns_KU = r_K[:, None] * (1.0 + later_U / np.maximum(later_U + certain, 1))
+    chunks_O = np.maximum(n_OK.sum(axis=1) * (context.units + certain), 1)
+    m_O = n_OK @ returns_KU.sum(axis=1) / chunks_O
+    apart_OKU = returns_KU - m_O[:, None, None]
+    squares_O = (n_OK * ((apart_OKU**2).sum(axis=2) + certain * m_O[:, None] ** 2)).sum(axis=1)
+    s_O = np.sqrt(squares_O / chunks_O)
+    spread_O = s_O > ROUNDING * np.abs(returns_KU).max()  # equal returns differ from their mean by rounding alone
+    a_OK = apart_OKU.mean(axis=2) * (spread_O / (s_O + EPSILON))[:, None]
+    u_OK = n_OK * a_OK / size @ context.scores_KK
+    mean_K = probability_O @ u_OK
+    return Moments(mean_K, probability_O @ (u_OK - mean_K) ** 2, float(np.linalg.norm(u_OK, axis=1).max()))
+
+
 def offline_distillation(context: Context, size: int, options: Options) -> Moments:
     """u = 1/n_T Σ ∇ log π(y) over the teacher's verified successes (0 where it has none)."""
     o = groups(context, size)
@@ -338,5 +368,6 @@ STRATEGIES: dict[str, ExactUpdate] = {
     "sapo": sapo,
     "trrd": trrd,
     "kd-rl": kd_rl,
+    "topd": topd,
     "offline distillation": offline_distillation,
 }

@@ -89,10 +89,10 @@ def starved(where: Sequence[Context], size: int, options: Options) -> tuple[str,
 
 
 def alignment(moments: Sequence[Moments], direction: Floats) -> float:
-    """<E u, v> / (||v|| sqrt(E ||u||²))."""
+    """<E u, v> / (||v|| sqrt(E ||u||²)); 0 where nothing ever moves."""
     mean = np.concatenate([m.mean_K for m in moments])
     length = math.sqrt(sum(m.second_moment for m in moments))
-    return float(mean @ direction) / (float(np.linalg.norm(direction)) * length)
+    return float(mean @ direction) / (float(np.linalg.norm(direction)) * length) if length else 0.0
 
 
 def place(where: Sequence[Context], moments: Sequence[Moments], starving: Collection[str]) -> Placed:
@@ -104,7 +104,7 @@ def place(where: Sequence[Context], moments: Sequence[Moments], starving: Collec
     return Placed(
         stability=alignment(moments, gradient),
         support=alignment(moments, growth),
-        cosine=float(mean @ gradient) / float(np.linalg.norm(mean) * np.linalg.norm(gradient)),
+        cosine=float(mean @ gradient) / (float(np.linalg.norm(mean) * np.linalg.norm(gradient)) or 1.0),
         bias=float(np.linalg.norm(mean - gradient)),
         variance=sum(m.variance for m in moments),
         growth={name: float(c.growth_K @ m.mean_K) for name, (c, m) in each.items()},

@@ -227,6 +227,30 @@ def kd_rl(s: Rollouts, options: Options) -> Floats:
     return average(own_advantage(s) - options.distill_weight * k3_slope, by_reader(s))
 
 
+def topd(s: Rollouts, options: Options) -> Floats:
+    """Every chunk of every own sample: those that carry the choice first, then those that are certain."""
+    units, certain = s.context.units, s.context.tokens - s.context.places
+    log_ratio = (s.teacher_DAG - s.reader_DAG)[:, 0]
+    r = np.log(options.proximal * np.exp(log_ratio) + 1.0 - options.proximal)
+    r[np.abs(log_ratio) <= options.rounding] = 0.0
+    rewards = np.concatenate([np.repeat(r[..., None], units, 2), np.zeros((*r.shape, certain))], axis=2)
+    returns = np.stack(
+        [rewards[..., c] + rewards[..., c + 1 :].sum(axis=2) / max(units + certain - c - 1, 1) for c in range(units)]
+        + [np.zeros(r.shape)] * certain,
+        axis=2,
+    )
+    counted = np.broadcast_to(s.aligned_DAG[:, 0, :, None], returns.shape)
+    count = np.maximum(counted.sum(axis=(1, 2)), 1)[:, None, None]
+    mean = np.where(counted, returns, 0.0).sum(axis=(1, 2), keepdims=True) / count
+    std = np.sqrt(np.where(counted, (returns - mean) ** 2, 0.0).sum(axis=(1, 2), keepdims=True) / count)
+    most, least = (f(np.where(counted, returns, mean), axis=(1, 2)) for f in (np.max, np.min))
+    differ = s.aligned_DAG[:, 0] & (most - least > 1e-12)[:, None]  # in equal ones the mean is off by rounding alone
+    credit = np.where(differ, standardised(returns, mean, std)[..., :units].mean(axis=2), 0.0)
+    weights = np.zeros(s.arms_DAG.shape)
+    weights[:, 0] = credit / credit.shape[1]
+    return weights
+
+
 def offline_distillation(s: Rollouts, options: Options) -> Floats:
     by_teacher = np.zeros(s.arms_DAG.shape, dtype=np.bool_)
     by_teacher[:, 1] = True
@@ -247,6 +271,7 @@ SIMULATED: dict[str, SampleWeights] = {
     "sapo": sapo,
     "trrd": trrd,
     "kd-rl": kd_rl,
+    "topd": topd,
     "offline distillation": offline_distillation,
 }
 
