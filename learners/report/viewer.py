@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
@@ -128,8 +129,8 @@ class Viewer(App[None]):
             target.update(shown(self._prompts[min(index, len(self._prompts) - 1)], self._palette, tokens=self._tokens))
 
 
-def _line(prompt: Prompt) -> str:
+def _line(prompt: Prompt) -> Text:
+    """No markup: a prompt may hold some."""
     counts = " ".join(str(sum(sample.correct for sample in group.samples)) for group in prompt.groups.values())
     arrows = "→" * min(3, len(prompt.lessons))
-    title = prompt.title.replace("[", "\\[")
-    return f"{counts} {arrows} {title[:60]}"
+    return Text(f"{counts} {arrows} {prompt.title[:60]}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import importlib
 import json
 from pathlib import Path
 
@@ -67,6 +69,22 @@ def test_a_run_is_looked_at_without_obeying_what_it_holds(spelled: Path) -> None
     words = "".join(said.replace("│", "").split())
     assert r"\x1b[2J\x1b]0;title\x07" in words
     assert "[boldredonwhite]markup[/]" in words
+
+
+def test_the_viewer_takes_nothing_of_it_for_markup(spelled: Path) -> None:
+    widgets = pytest.importorskip("textual.widgets", reason="the extra view")
+    viewer = importlib.import_module("learners.report.viewer")
+
+    async def look() -> list[str]:
+        app = viewer.Viewer(spelled)
+        async with app.run_test(size=(140, 50)) as pilot:
+            await pilot.press("down")
+            prompts = app.query_one("#prompts", widgets.OptionList)
+            return [str(prompts.get_option_at_index(i).prompt) for i in range(prompts.option_count)]
+
+    titles = asyncio.run(look())
+    assert len(titles) == 2
+    assert all(r"\x00\x1b[2J" in title and not obeyed(title) for title in titles), titles
 
 
 @pytest.mark.parametrize("command", [["report"], ["eval", "--json"], ["compare", "--json"], ["train", "--resume"]])
