@@ -102,7 +102,7 @@ class Parser(argparse.ArgumentParser):
             choices = [choice.strip(" '") for choice in wrong[2].split(",")]
             near = difflib.get_close_matches(wrong[1], choices, n=1)
             message += f": did you mean {near[0]!r}?" if near else ""
-        super().error(message)
+        super().error(shown(message))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -176,7 +176,7 @@ def wait_for_a_moment(process: subprocess.Popen[bytes], metrics: Path, rng: Gene
 
 
 def test_kills_at_random_moments_leave_nothing(place: Place) -> None:
-    killed_and_resumed(place, 3)
+    killed_and_resumed(place, 2)
 
 
 @pytest.mark.slow
