@@ -25,14 +25,22 @@ def tree_of(text: str) -> ast.expr | None:
 
 _INERT = (
     *(ast.Constant, ast.Name, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare),
-    *(ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
+    *(ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Starred, ast.keyword),
 )
 
 
 def is_inert(text: str) -> bool:
-    """Whether Python cannot read the text, or reads nothing in it that calls, looks up, or defines anything."""
+    """Whether Python cannot read the text, or reads nothing in it that calls, looks up, or defines anything. To call a
+    number, as `2(3)` does, calls nothing."""
     tree = tree_of(text)
-    return tree is None or all(isinstance(node, _INERT) for node in ast.walk(tree))
+    return tree is None or all(isinstance(node, _INERT) or _calls_number(node) for node in ast.walk(tree))
+
+
+def _calls_number(node: ast.AST) -> bool:
+    called = node
+    while isinstance(called, ast.Call):
+        called = called.func
+    return called is not node and isinstance(called, ast.Constant) and isinstance(called.value, (int, float))
 
 
 def literal_of(tree: ast.expr) -> Literal:

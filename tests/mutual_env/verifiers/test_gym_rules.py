@@ -194,6 +194,13 @@ def test_a_wrong_answer_in_good_faith_has_the_score_of_the_data_sets_own_scorer(
     assert len(simplified_once) <= wanted // 200
 
 
+@pytest.mark.parametrize("answer", ["52( * 87.3+0)", "2(*3)", "2(x=3)", "1.5(2)(*3)", "(2)(*3) + 1"])
+@pytest.mark.parametrize("name", ["countdown", "puzzle24", "polynomial_multiplication"])
+def test_to_call_a_number_is_to_run_nothing(name: str, answer: str) -> None:
+    (entry, *_) = entries(name)
+    assert verdict(name, entry, answer).reward == _own_score(name, entry, answer)
+
+
 def _own_score(name: str, entry: dict[str, Any], answer: str) -> float:
     if not answer:  # no answer at all is `wrong_format`, worth 0, in every data set
         return 0.0
