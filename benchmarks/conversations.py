@@ -1,20 +1,22 @@
 """What turns cost the torch sampler: the same tokens in eight turns and in one, and each turn by itself.
 
-    python -m benchmarks.conversations [--models models] [--repeats 5]
+    python -m benchmarks.conversations [--models models] [--repeats 5] [--only tiny | smollm2]
 
-writes docs/figures/data/conversations.json. Sixteen conversations (two for SmolLM2), each of eight turns of 24 sampled
-tokens with a reply of 24 tokens between two; in one turn the replies are part of the prompt and 192 tokens are sampled.
-Stop tokens are off, so that both are the same tokens. `one_turn`: the time of the turns over that of one turn;
-`recomputed`: the same where nothing is kept from turn to turn. `last_over_second`: the eighth turn's time over the
-second's (the first has no reply); `attention`: the same of the tokens at those places where all are sampled in one
-turn, which grows with the context alone; `growth` is the first over the second: what conversations add to it. One
-thread, its processor time, the median of the ratios: what can be compared on a busy machine.
+writes docs/figures/data/conversations.json; with `--only` the other model's figures stay as they are. Sixteen
+conversations (two for SmolLM2), each of eight turns of 24 sampled tokens with a reply of 24 tokens between two; in one
+turn the replies are part of the prompt and 192 tokens are sampled. Stop tokens are off, so that both are the same
+tokens. `one_turn`: the time of the turns over that of one turn; `recomputed`: the same where nothing is kept from turn
+to turn. `last_over_second`: the eighth turn's time over the second's (the first has no reply); `attention`: the same of
+the tokens at those places where all are sampled in one turn, which grows with the context alone; `growth` is the first
+over the second: what conversations add to it. One thread, its processor time, the median of the ratios: what can be
+compared on a busy machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -25,7 +27,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.figures import machine, write
+from benchmarks.figures import DATA, machine, write
 from benchmarks.torch_sampler import NO_STOP, loaded, tiny
 from learners.torch import sampler
 from learners.torch.learner import TorchLearner
@@ -149,18 +151,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conversations", description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=["tiny", "smollm2"])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    figures: dict[str, Any] = {"machine": machine()}
-    pairs = {"tiny": (tiny(), tiny(conversation_mb=0))}
-    if (args.models / "smollm2").is_dir():
-        path = args.models / "smollm2"
-        pairs["smollm2"] = (loaded(path), loaded(path, conversation_mb=0))
-    for name, (keeping, forgetting) in pairs.items():
-        rows, repeats = (ROWS, args.repeats) if name == "tiny" else (FEW_ROWS, 1)
-        found = measured(keeping, forgetting, rows, repeats)
-        figures[name] = found | differences(keeping, forgetting, rows)
-    write("conversations", figures)
+    kept = json.loads((DATA / "conversations.json").read_text()) if args.only and known() else {}
+    found: dict[str, Any] = {**kept, "machine": machine()}
+    path = args.models / "smollm2"
+    if args.only != "smollm2":
+        pair = tiny(), tiny(conversation_mb=0)
+        found["tiny"] = measured(*pair, ROWS, args.repeats) | differences(*pair, ROWS)
+    if args.only != "tiny" and path.is_dir():
+        pair = loaded(path), loaded(path, conversation_mb=0)
+        found["smollm2"] = measured(*pair, FEW_ROWS, 1) | differences(*pair, FEW_ROWS)
+    write("conversations", found)
+
+
+def known() -> bool:
+    return (DATA / "conversations.json").is_file()
 
 
 if __name__ == "__main__":
