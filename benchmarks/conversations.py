@@ -19,7 +19,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,13 @@ import pytest
 import torch
 
 from benchmarks.figures import DATA, machine, write
+from benchmarks.tables import figures, put, table
 from benchmarks.torch_sampler import NO_STOP, loaded, tiny
 from learners.torch import sampler
 from learners.torch.learner import TorchLearner
 from mutual_env.types import Completion, Context, Reply, Turn
 
+PAGE, NAME = "turns.md", "cost of turns"
 ROWS, FEW_ROWS, TURNS, WRITTEN, REPLY = 16, 2, 8, 24, 24
 
 
@@ -164,6 +166,17 @@ def main() -> None:
         pair = loaded(path), loaded(path, conversation_mb=0)
         found["smollm2"] = measured(*pair, FEW_ROWS, 1) | differences(*pair, FEW_ROWS)
     write("conversations", found)
+    put(PAGE, NAME, cost_table(figures("conversations")))
+
+
+def cost_table(measured: Mapping[str, Any]) -> str:
+    names = {"tiny": "tiny, 110 thousand parameters", "smollm2": "SmolLM2, 135 million"}
+    keys = ("one_turn", "recomputed", "last_over_second", "attention", "growth")
+    rows = [[name, *(f"{measured[key][k]:.2f}" for k in keys)] for key, name in names.items() if key in measured]
+    return table(
+        ["eight turns", "same tokens in one", "all computed again", "eighth / second", "attention alone", "the rest"],
+        rows,
+    )
 
 
 def known() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -42,6 +43,13 @@ def test_every_bar_leads_to_figures_that_a_module_writes(area: Area) -> None:
 def test_the_table_of_sgt_over_retries_is_what_its_file_says() -> None:
     if (DATA / "retries.json").is_file():
         assert is_current(retries.PAGE, retries.NAME, retries.retries_table(figures("retries")))
+
+
+def test_the_table_of_what_turns_cost_is_what_its_file_says() -> None:
+    pytest.importorskip("torch")
+    conversations = importlib.import_module("benchmarks.conversations")
+    found = figures("conversations")
+    assert is_current(conversations.PAGE, conversations.NAME, conversations.cost_table(found))
 
 
 def test_a_table_of_two_arms_has_means_spreads_and_paired_differences() -> None:
