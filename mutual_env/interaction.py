@@ -129,6 +129,7 @@ _CATALOGUE: Catalogue[str] = Catalogue(
         "retries": "mutual_env.tasks.retries:TryAgain",
         "calculator": "mutual_env.tasks.tools:Calculator",
         "python": "mutual_env.tasks.python_tool:PythonTool",
+        "wasm_python": "mutual_env.tasks.python_tool:WasmPythonTool",
         "debate": "mutual_env.tasks.debate:Debate",
         "undercut": "mutual_env.tasks.undercut:UndercutTable",
         "judge": "mutual_env.tasks.seats:Judge",

@@ -24,6 +24,7 @@ from learners.resources.record import UsageRecord
 from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
 from learners.resources.worker import Call, Hello, LearnerWorker, Reply, portable
 from mutual_env.errors import WorkerLostError
+from mutual_env.verifiers.pool import kernel
 
 T = TypeVar("T")
 
@@ -247,6 +248,7 @@ def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
     os.setpgid(0, 0)  # so that whatever the learner starts can be ended with it
     for heard in (signal.SIGINT, signal.SIGHUP):
         signal.signal(heard, signal.SIG_IGN)
+    kernel.hide_from_tracers()  # as the process that started it does, whose environment it has
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         worker = LearnerWorker(make)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import ast
-import io
-import random
+import inspect
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from mutual_env.confined import Confined
 from mutual_env.errors import InvalidInputError
 from mutual_env.interaction import Answer, Conversation, InteractionSpec, Over
 from mutual_env.spec import whole_number
+from mutual_env.tasks import program_output
 from mutual_env.tasks.tools import called
 from mutual_env.tasks.wrapped import WrappedTasks
 from mutual_env.types import JSON, Reply, Task
+from mutual_env.wasm_python import INSTRUCTIONS, MEMORY_MB, Bounds, Interpreter, check_extra, compiled
+
+_MAX_BYTES = 12
+"""Of a character, as JSON in ASCII."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,43 @@ class PythonTool(Confined):
         return Over() if self._called(conversation) is None else None
 
     def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Answer]:
-        outputs = [printed(self._called(c) or "", self.max_output) for c in conversations]
+        outputs = [self._printed(self._called(c) or "") for c in conversations]
         return [Reply(self.template.replace("{output}", output), role="tool") for output in outputs]
+
+    def _printed(self, program: str) -> str:
+        return program_output.printed(program, self.max_output)
 
     def _called(self, conversation: Conversation) -> str | None:
         return called(conversation.text, self.opening, self.closing)
+
+
+@dataclass(frozen=True)
+class WasmPythonTool(PythonTool):
+    """The same with a CPython compiled to WebAssembly, in the same confined workers. A program there finds no file, no
+    socket, no other process and no environment. It may use `instructions` of the WebAssembly machine, which are counted
+    and so the same on every computer, and `memory_mb`; one that wants more ends its conversation with a status.
+    """
+
+    instructions: int = INSTRUCTIONS
+    memory_mb: int = MEMORY_MB
+    _interpreter: ClassVar[Interpreter]
+
+    @classmethod
+    def prepare(cls) -> str:
+        """The file whose descriptor `warm` is given: the interpreter, compiled."""
+        return compiled()
+
+    @classmethod
+    def warm(cls, file: int) -> None:
+        cls._interpreter = Interpreter.load(file)
+
+    def _printed(self, program: str) -> str:
+        bounds = Bounds(self.instructions, self.memory_mb, output=4096 + _MAX_BYTES * self.max_output)
+        source = f"{inspect.getsource(program_output)}\nanswer = lambda asked: printed(asked, {self.max_output})"
+        output = self._interpreter.answer(source, program, bounds)
+        if not isinstance(output, str):
+            raise RuntimeError("the program answered in its interpreter's place")
+        return output[: self.max_output]
 
 
 class PythonTasks(WrappedTasks):
@@ -53,6 +87,7 @@ class PythonTasks(WrappedTasks):
     family  the id of the family, such as "mutual/arithmetic-v0"; its options are given beside these
     turns   how often a policy writes, its final answer counted
     opening, closing, template, max_output  how a call and its answer are written: see `PythonTool`
+    runtime  "native" (this interpreter) or "wasm" (see `WasmPythonTool`; its bounds are `instructions`, `memory_mb`)
     """
 
     def __init__(
@@ -64,6 +99,9 @@ class PythonTasks(WrappedTasks):
         closing: str = "</python>",
         template: str = "<output>{output}</output>",
         max_output: int = 1000,
+        runtime: Literal["native", "wasm"] = "native",
+        instructions: int | None = None,
+        memory_mb: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(family, options)
@@ -76,46 +114,10 @@ class PythonTasks(WrappedTasks):
             "template": template,
             "max_output": whole_number("max_output", max_output, 1),
         }
-        self.interaction = InteractionSpec("python", kwargs)
-
-
-class _Bounded(io.StringIO):
-    """Keeps the first `limit` characters."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._left = limit
-
-    def write(self, text: str) -> int:
-        kept = text[: self._left]
-        self._left -= len(kept)
-        super().write(kept)
-        return len(text)
-
-
-def printed(program: str, limit: int) -> str:
-    """What a program prints, run in this process: call it in a worker alone."""
-    output = _Bounded(limit)
-    random.seed(0)  # the same program prints the same
-    with redirect_stdout(output), redirect_stderr(output):
-        try:
-            _run(program)
-        except MemoryError:
-            raise
-        except Exception as cause:
-            with suppress(Exception):  # its message may raise too
-                print(f"{type(cause).__name__}: {cause}")
-        except SystemExit:
-            pass
-    return output.getvalue().rstrip("\n")
-
-
-def _run(program: str) -> None:
-    tree = ast.parse(program.strip("\n"))
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    names: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(tree, "<program>", "exec"), names)
-    if isinstance(last, ast.Expr):
-        value = eval(compile(ast.Expression(last.value), "<program>", "eval"), names)
-        if value is not None:
-            print(repr(value))
+        bounds = {"instructions": instructions, "memory_mb": memory_mb}
+        given: dict[str, JSON] = {name: whole_number(name, n, 1) for name, n in bounds.items() if n is not None}
+        if runtime == "wasm":
+            check_extra()
+        elif given:
+            raise InvalidInputError(f"{' and '.join(given)} can be bounded with runtime='wasm' only, not {runtime!r}")
+        self.interaction = InteractionSpec("wasm_python" if runtime == "wasm" else "python", kwargs | given)

@@ -175,6 +175,15 @@ def load_function(target: str) -> Callable[[Any], JSON]:
     return found
 
 
+def hook(tool: object, name: str) -> Callable[..., Any] | None:
+    """What a verifier or a function, or the class that the function is a method of, has of this name to be called."""
+    for owner in (tool, getattr(tool, "__self__", None)):
+        found: Callable[..., Any] | None = getattr(owner, name, None)
+        if found is not None:
+            return found
+    return None
+
+
 def require(module: str, what: str, extra: str) -> None:
     """Refuse at once, where the verifier is built, what a worker would otherwise fail on for every item."""
     if importlib.util.find_spec(module) is None:

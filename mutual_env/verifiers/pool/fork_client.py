@@ -21,8 +21,9 @@ from mutual_env.errors import VerificationError
 from mutual_env.types import JSON
 from mutual_env.verifiers.pool import kernel, readable
 from mutual_env.verifiers.pool.confinement import Limits
+from mutual_env.verifiers.pool.containers import Place
 from mutual_env.verifiers.pool.directories import PREFIX, remove_stale, remove_tree
-from mutual_env.verifiers.pool.isolation import Level, Place, outer_pid
+from mutual_env.verifiers.pool.isolation import Level, outer_pid
 from mutual_env.verifiers.pool.wire import Frames, frame
 
 _BOOT = (
@@ -53,10 +54,11 @@ class ForkClient:
         self.control, theirs = socket.socketpair()
         linked = {"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {}
         path = [entry or os.getcwd() for entry in sys.path]
-        place = Place(self.root, readable.visible(limits.readable), limits.network)
         self._level = level
         self._log = self.root / "fork-server.log"
         with theirs, self._log.open("wb") as log, _own_handle() as pool:
+            handles = (theirs.fileno(), *([pool] if pool >= 0 else []))
+            place = Place(self.root, readable.visible(limits.readable), limits.network, handles)
             given = [theirs.fileno(), pool, str(self.root), limits.network, level.name, path]
             python = [sys.executable, "-s", "-P", "-c", _BOOT, json.dumps(given)]
             self._process = self._started(
@@ -64,7 +66,7 @@ class ForkClient:
                 stdout=log,
                 stderr=log,
                 env={**_ENVIRONMENT, **linked, "HOME": str(self.root), "TMPDIR": str(self.root)},
-                pass_fds=[theirs.fileno(), *([pool] if pool >= 0 else [])],
+                pass_fds=handles,
             )
         self._frames = Frames()
 
@@ -79,8 +81,17 @@ class ForkClient:
     def pid(self) -> int:
         return self._process.pid
 
-    def load(self, what: Mapping[str, JSON]) -> None:
-        self._order({"order": "load", **what})
+    def load(self, what: Mapping[str, JSON], file: str = "") -> None:
+        """Of the file, where there is one, the fork server gets a descriptor: it may not see the file itself."""
+        message: dict[str, JSON] = {"order": "load", "file": bool(file), **what}
+        if not file:
+            self._order(message)
+            return
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._order(message, handle)
+        finally:
+            os.close(handle)
 
     def fork(self, limits: Limits, deadline: float) -> socket.socket:
         """The pool's end of a connection to a new worker; its process id arrives as a reply, in the order of calls."""

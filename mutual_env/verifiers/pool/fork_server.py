@@ -24,11 +24,12 @@ from typing import Any
 
 from mutual_env.verifiers.pool import kernel
 from mutual_env.verifiers.pool.confinement import Cage, Limits
+from mutual_env.verifiers.pool.containers import Place
 from mutual_env.verifiers.pool.directories import Footprint, hold, remove_tree
-from mutual_env.verifiers.pool.isolation import Place, level_named
+from mutual_env.verifiers.pool.isolation import level_named
 from mutual_env.verifiers.pool.wire import Frames, frame
 from mutual_env.verifiers.pool.worker import Tools, serve
-from mutual_env.verifiers.spec import VerifierSpec, build, load_function
+from mutual_env.verifiers.spec import VerifierSpec, build, hook, load_function
 
 _IDLE_TICK, _TICK, _SHORT_TICK = 0.5, 0.1, 0.05
 _SWEEP_SECONDS = 5.0
@@ -128,7 +129,7 @@ class ForkServer:
     def _take_up(self, message: Mapping[str, Any]) -> None:
         if "function" in message:
             function = load_function(message["function"])
-            _warm(function)
+            _warm(function, self.handles.pop(0) if message["file"] else None)
             self._tools.functions[message["id"]] = function
         else:
             verifier = build(VerifierSpec(message["name"], message["options"]), message["target"])
@@ -182,10 +183,17 @@ class ForkServer:
         remove_tree(self._root)
 
 
-def _warm(tool: object) -> None:
-    warm = getattr(tool, "warm", None)
-    if warm is not None:
-        warm()
+def _warm(tool: object, file: int | None = None) -> None:
+    warm = hook(tool, "warm")
+    if file is None:
+        if warm is not None:
+            warm()
+        return
+    try:
+        if warm is not None:
+            warm(file)
+    finally:
+        os.close(file)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -3,7 +3,7 @@
 process      bounds on memory, time, files; an environment and a directory of its own: what every system has
 confined     each worker gives up privileges, foreign files and most system calls (Landlock, seccomp)
 namespaces   all workers see no process, network, IPC but their own, and a read-only file system
-container    they see only the files that verifiers need, brought in by bubblewrap
+container    they see only the files that verifiers need, brought in by bubblewrap or nsjail
 
 The strongest that the machine can do is chosen, unless one is asked for by name.
 """
@@ -12,28 +12,18 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from mutual_env.errors import ConfigError, UnknownNameError
-from mutual_env.verifiers.pool import directories, kernel, landlock, namespaces, readable, seccomp
+from mutual_env.verifiers.pool import containers, directories, kernel, landlock, namespaces, readable, seccomp
+from mutual_env.verifiers.pool.containers import Place
 
 _TRY_SECONDS = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the fork server works: the one directory that is written to, and what must be readable."""
-
-    directory: Path
-    readable: tuple[str, ...]
-    network: bool
 
 
 class Level(Protocol):
@@ -112,28 +102,38 @@ class Container:
     name, confines, own_processes = "container", True, True
 
     def missing(self) -> str:
-        if problem := Confined().missing():
-            return problem
-        if shutil.which("bwrap") is None:
-            return "there is no bubblewrap: apt-get install bubblewrap"
-        with tempfile.TemporaryDirectory() as directory:
-            place = Place(Path(directory), readable.visible(), network=False)
-            wanted = f"import os; os.stat({__file__!r}); open('tried', 'w')"
-            problem = _tried(self._bubblewrap([sys.executable, "-I", "-S", "-c", wanted], place))
-        return f"bubblewrap does not start here ({problem}): it needs what `namespaces` needs" if problem else ""
+        return Confined().missing() or _means()[1]
 
     def command(self, python: Sequence[str], place: Place) -> list[str]:
-        return _cleared_away_after(self._bubblewrap(python, place), place)
-
-    def _bubblewrap(self, python: Sequence[str], place: Place) -> list[str]:
-        binds = [part for path in place.readable for part in ("--ro-bind-try", path, path)]
-        own = ["--bind", str(place.directory), str(place.directory), "--chdir", str(place.directory)]
-        network = ["--share-net"] if place.network else []
-        first = [shutil.which("bwrap") or "bwrap", "--unshare-all", *network]
-        return [*first, *binds, "--proc", "/proc", "--dev", "/dev", *own, "--remount-ro", "/", "--", *python]
+        means, problem = _means()
+        if means is None:
+            raise ConfigError(problem)
+        return _cleared_away_after(means.command(python, place), place)
 
     def enter(self, place: Place) -> None:
         pass
+
+
+@functools.cache
+def _means() -> tuple[containers.Means | None, str]:
+    """The first program that can build a container here; without one, what each lacks."""
+    problems = []
+    for means in containers.MEANS:
+        problem = _tried_as(means)
+        if not problem:
+            return means, ""
+        problems.append(problem)
+    return None, ", and ".join(problems)
+
+
+def _tried_as(means: containers.Means) -> str:
+    if not means.program():
+        return f"there is no {means.name}: {means.remedy}"
+    with tempfile.TemporaryDirectory() as directory:
+        place = Place(Path(directory), readable.visible(), network=False)
+        wanted = f"import os; os.stat({__file__!r}); open('tried', 'w')"
+        problem = _tried(means.command([sys.executable, "-I", "-S", "-c", wanted], place))
+    return f"{means.name} does not start here ({problem}): it needs what `namespaces` needs" if problem else ""
 
 
 LEVELS: tuple[Level, ...] = (Process(), Confined(), Namespaces(), Container())

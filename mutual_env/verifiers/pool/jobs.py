@@ -24,6 +24,7 @@ class Job:
     spec       the verifier, which the workers must know
     exclusive  each item has a process of its own, for it may run code
     pending    not tried yet
+    file       the path of what loading it needs a descriptor of; empty: nothing
     alone      brought a worker down that had done others before: tried once more, in a fresh one
     suspect    ran code, or may have: what was said of them is not remembered
     """
@@ -31,6 +32,7 @@ class Job:
     spec: VerifierSpec
     items: Sequence[Any]
     exclusive: bool = False
+    file: str = ""
     future: Future[list[Any]] = field(default_factory=Future)
     pending: deque[int] = field(init=False)
     alone: deque[int] = field(default_factory=deque)
@@ -103,7 +105,7 @@ class CallJob(Job):
     def read(self, answer: Record) -> Outcome:
         if answer.status == "ok":
             return Outcome("ok", answer.value(), answer.elapsed)
-        return Outcome("error", None, answer.elapsed, answer.text)
+        return Outcome("timeout" if answer.status == "timeout" else "error", None, answer.elapsed, answer.text)
 
     def failure(self, status: Failure, detail: str, elapsed: float = 0.0) -> Outcome:
         return Outcome(status, None, elapsed, detail)

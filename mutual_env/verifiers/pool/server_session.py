@@ -85,7 +85,7 @@ class ServerSession:
     def load(self, job: Job) -> None:
         if job.spec.id not in self._loading:
             self._loading[job.spec.id] = job.spec
-            self._client.load(job.loading)
+            self._client.load(job.loading, job.file)
             self._note_request()
 
     def fork(self) -> Worker:

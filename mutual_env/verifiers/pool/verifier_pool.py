@@ -30,6 +30,7 @@ from mutual_env.verifiers.spec import (
     Verifier,
     VerifierSpec,
     as_spec,
+    hook,
     load_function,
     make,
 )
@@ -142,11 +143,13 @@ class VerifierPool:
         run what a model wrote; what it returns must be JSON, at most 256 KiB of it. The outcomes are in the order of
         the items."""
         self._require_open()
-        load_function(function)
+        prepare = hook(load_function(function), "prepare")
         for item in items:
             _check_json(item)
         self.counters.items += len(items)
-        return self._run(CallJob(VerifierSpec(function), items)) if items else []
+        if not items:
+            return []
+        return self._run(CallJob(VerifierSpec(function), items, file="" if prepare is None else prepare()))
 
     def close(self) -> None:
         """End all processes and remove their files. Safe to call twice, and from any thread."""

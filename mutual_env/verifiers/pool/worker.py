@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mutual_env.display import shown
-from mutual_env.types import JSON, Task, Verdict
+from mutual_env.types import JSON, Task, Verdict, VerdictStatus
 from mutual_env.verifiers.pool import kernel
 from mutual_env.verifiers.pool.confinement import Cage, address_space, allow_cpu, confine
 from mutual_env.verifiers.pool.watch import Watch
@@ -146,7 +146,8 @@ def run(function: Function, item: JSON) -> bytes:
     except MemoryError:
         raise
     except BaseException as cause:  # the boundary: whatever it raises is the answer
-        return value_record("error", _described(cause), time.perf_counter() - start)
+        status: VerdictStatus = "timeout" if isinstance(cause, TimeoutError) else "error"
+        return value_record(status, _described(cause), time.perf_counter() - start)
     return value_record("ok", text, time.perf_counter() - start)
 
 

