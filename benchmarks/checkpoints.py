@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -89,6 +90,14 @@ def in_a_worker(make: Callable[[], Learner], pairs: int) -> dict[str, dict[str, 
         return measured(executor.host({"policy": make})["policy"], pairs)
     finally:
         executor.close()
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_checkpoint(benchmark: Any, background: bool, tmp_path: Path) -> None:
+    learner = policy(64, 2)
+    examples = examples_of(learner.act(PROMPTS, 16, seed=0), learner)
+    held, update, whole = benchmark.pedantic(_once, (learner, examples, tmp_path, background), rounds=3)
+    assert whole >= held + update > 0.0
 
 
 def main() -> None:

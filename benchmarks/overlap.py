@@ -17,6 +17,8 @@ import time
 from functools import partial
 from typing import Any
 
+import pytest
+
 import learners
 import mutual_env
 import sharing
@@ -74,6 +76,12 @@ def both_at_work(spans: list[Span]) -> float:
     return sum(
         max(0.0, min(a.ended, u.ended) - max(a.began, u.began)) for a in acts for u in updates if a.policy != u.policy
     )
+
+
+@pytest.mark.parametrize("overlap", [False, True], ids=["barriers", "overlap"])
+def test_rounds(benchmark: Any, overlap: bool) -> None:
+    _, history, _ = benchmark.pedantic(rounds_of, (1,), {"overlap": overlap}, rounds=1)
+    assert len(history) == WARM + 1
 
 
 def main() -> None:

@@ -134,7 +134,7 @@ def updates(loop: Loop, catching: Catching, rounds: Sequence[int]) -> tuple[dict
     return {name: np.stack(of) for name, of in taken.items()}, chunks
 
 
-def growth(learner: Learner, caught: Caught, env: EnvConfig, prompts: int = 256) -> tuple[Floats, int]:
+def growth(learner: Learner, caught: Caught, env: EnvConfig, prompts: int) -> tuple[Floats, int]:
     """The direction in which log π of the right answers of starved tasks grows, and how many they are."""
     starved = [example for example, p in _answered(learner, _tasks(env, prompts)) if p < STARVED]
     caught.take()
@@ -188,8 +188,11 @@ def placed(u_BW: Floats, gradient: Floats, starving: Floats) -> dict[str, float]
     }
 
 
-def measure(suite: SuiteConfig, arms: Sequence[str], batches: int, file: Path | None = None) -> dict[str, Any]:
-    """Every arm on the same batches. `file`: where what is found is written arm by arm, and gone on from."""
+def measure(
+    suite: SuiteConfig, arms: Sequence[str], batches: int, file: Path | None = None, tasks: int = 256
+) -> dict[str, Any]:
+    """Every arm on the same batches; starved are some of so many `tasks`. `file`: where what is found is written arm by
+    arm, and gone on from."""
     about = {"family": suite.name, "seed": SEED, "batches": batches, "starved": STARVED}
     kept = json.loads(file.read_text()) if file is not None and file.is_file() else {}
     found: dict[str, Any] = kept["arms"] if kept.get("about") == about else {}
@@ -198,7 +201,7 @@ def measure(suite: SuiteConfig, arms: Sequence[str], batches: int, file: Path | 
         learners = loops["grpo"].learners
         reference, _ = updates(loops["grpo"], catching, range(REFERENCE, REFERENCE + 2 * batches))
         towards = {name: of.mean(axis=0) for name, of in reference.items()}
-        starving = {name: growth(learner, catching.caught[name], suite.base.env) for name, learner in learners.items()}
+        starving = {name: growth(of, catching.caught[name], suite.base.env, tasks) for name, of in learners.items()}
         content = {
             "about": about,
             "machine": machine(("numpy", "torch")),
