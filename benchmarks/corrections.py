@@ -27,8 +27,8 @@ import torch
 from benchmarks.figures import DATA, machine, write
 from learners.example import Example
 from learners.protocol import Learner
-from learners.tiny import make_model
 from learners.torch.learner import make_torch
+from learners.torch.tiny import make_model
 from mutual_env.types import Ids
 from tokenizers_bridge import CharTokenizer
 

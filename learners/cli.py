@@ -50,7 +50,9 @@ _COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done; 1 what was begun has failed; 2 the arguments, the configuration, a path or what is
     installed must be corrected, and nothing was begun; 128 and the number of the signal that ended it."""
-    args = _parse(_parser(), arguments)
+    named = (sys.argv[1:] if arguments is None else arguments)[:1]
+    # Of our own, the one that is named: half of the time that a command took to start was the loading of the others.
+    args = _parse(_parser(named) if set(named) & set(_OWN) else whole_parser(), arguments)
     args.is_program = arguments is None
     try:
         with ended_by_signals():
@@ -105,11 +107,16 @@ class Parser(argparse.ArgumentParser):
         super().error(shown(message))
 
 
-def _parser() -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """With every command."""
+    return _parser([*_OWN, *(name for name in _COMMANDS.names() if name not in _OWN)])
+
+
+def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser = Parser(prog="mutual-env", description=__doc__)
     parser.add_argument("--version", action="version", version=metadata.version("mutual-env"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in [*_OWN, *(name for name in _COMMANDS.names() if name not in _OWN)]:
+    for name in names:
         command = _load(name)
         summary, *_ = (command.__doc__ or name).strip().splitlines()
         subparser = commands.add_parser(name, help=summary.rstrip(".").replace("%", "%%"), description=command.__doc__)

@@ -38,6 +38,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
 )
 _SPREADS = "__spreads__"  # whether a factory's learner starts actors of its own
 _INNER = "__inner__"  # the option that names the learner inside
+_BUILDER = "__builder__"  # where a factory's heavy part is found
 _OPTION_CLASSES = "__option_classes__"  # the dataclasses whose fields a factory takes as options
 
 
@@ -156,6 +157,23 @@ def tried_by(dry_run: Callable[..., None]) -> Callable[[LearnerFactory], Learner
         return factory
 
     return decorate
+
+
+def built_by(target: str) -> Callable[[F], F]:
+    """A factory that is light itself, and loads the "module:attribute" that builds the learner when it is called."""
+
+    def decorate(factory: F) -> F:
+        setattr(factory, _BUILDER, target)
+        return factory
+
+    return decorate
+
+
+def module(name: str) -> str:
+    """What must be loaded before a learner of this name can be built; the heavy part of it where there is one."""
+    factory = _load(name)
+    builder: str | None = getattr(factory, _BUILDER, None)
+    return builder.partition(":")[0] if builder else factory.__module__
 
 
 def _load(name: str) -> LearnerFactory:

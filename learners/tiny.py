@@ -1,39 +1,27 @@
 """Small policies from scratch, each of another family: built and warm-started in seconds, with nothing to download.
 
-A warm start teaches a policy to answer one part of a task family, and to answer the rest in the right form with letters
-that mean nothing. Two policies that know different parts are the smallest setting in which there is something to share.
+This file needs no torch: a configuration is checked without it, and `learners.torch.tiny` builds what it describes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from importlib.util import find_spec
+from typing import Any, cast
 
 import mutual_env
-from learners.example import Example
-from learners.numerics import level
 from learners.protocol import Learner
-from learners.registry import takes, tried_by
-from learners.run.directory import WARM_STARTS, versions
-from learners.torch.learner import TorchLearner
+from learners.registry import built_by, takes, tried_by
 from learners.torch.options import TorchOptions
-from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.catalogue import load
+from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
 from mutual_env.options import check_options
-from mutual_env.seeding import derive_seed, generator
-from mutual_env.types import CrossEntropy, Ids, Task
 from tokenizers_bridge import Tokenizer
 
 ARCHITECTURES = ("llama", "gpt_neox")
-_POSITIONS = 512
 _LARGEST = 65_536
-_OWN_TO_WARM_UP = ("learning_rate", "minibatches")  # it has its own
+_BUILDER = "learners.torch.tiny:build"
 
 
 def try_tiny(
@@ -47,6 +35,7 @@ def try_tiny(
     **options: Any,
 ) -> None:
     """What can be said of the arguments without building the model."""
+    _require_torch()
     if architecture not in ARCHITECTURES:
         raise UnknownNameError.of("architecture", architecture, ARCHITECTURES)
     for name, value in (("width", width), ("layers", layers), ("heads", heads)):
@@ -55,11 +44,7 @@ def try_tiny(
     if width % (2 * heads):
         raise InvalidInputError(f"width must be a multiple of 2 * heads, got width={width} and heads={heads}")
     if warm_start is not None:
-        given = ("model", "tokenizer", "seed", "options")
-        check_options("warm_start", warm_up, warm_start, complete=True, provided=given)
-        for name in given:
-            if name in warm_start:
-                raise UnknownNameError.of("option of warm_start", name, {"env", "knows", "steps"})
+        check_options("warm_start", check_warm_start, warm_start, complete=True)
         check_warm_start(**warm_start)
 
 
@@ -82,6 +67,7 @@ def check_warm_start(
 
 
 @tried_by(try_tiny)
+@built_by(_BUILDER)
 @takes(TorchOptions)
 def make_tiny(
     *,
@@ -95,120 +81,25 @@ def make_tiny(
     warm_start: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Learner:
-    """A torch learner around a new model; `options` are the torch learner's, `warm_start` is `warm_up`'s."""
-    options = {**options, "seed": seed}
-    shape: dict[str, Any] = {
-        "architecture": architecture,
-        "width": width,
-        "layers": layers,
-        "heads": heads,
-        "seed": seed,
-    }
-    model = make_model(tokenizer=tokenizer, **shape)
-    if warm_start is not None:
-        heard = {key: value for key, value in options.items() if key not in _OWN_TO_WARM_UP}
-        made_of = {**shape, "tokenizer": tokenizer.fingerprint, "warm_start": warm_start, "options": heard}
-        with _kept(model, made_of) as is_new:
-            if is_new:
-                warm_up(model, tokenizer, seed=seed, options=options, **warm_start)
-    return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options))
-
-
-def make_model(architecture: str, tokenizer: Tokenizer, *, width: int, layers: int, heads: int, seed: int) -> Any:
-    """A transformers model with weights drawn from the seed; torch's own generator is untouched."""
-    import torch
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
-
-    sizes = {
-        "vocab_size": tokenizer.vocab_size,
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "max_position_embeddings": _POSITIONS,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.stop_id,
-    }
-    builders = {
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, intermediate_size=2 * width)),
-        "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, intermediate_size=2 * width)),
-    }
-    if architecture not in builders:
-        raise UnknownNameError.of("architecture", architecture, ARCHITECTURES)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        return builders[architecture]()
-
-
-@contextmanager
-def _kept(model: Any, made_of: Mapping[str, Any]) -> Iterator[bool]:
-    """Whether the model is still to be warmed up. A suite's runs of one seed start from the same weights: where it says
-    in which folder, the first one leaves them for the others, under the name of all that they were made from."""
-    if not (folder := os.environ.get(WARM_STARTS)):
-        yield True
-        return
-    from safetensors.torch import load_file, save_file
-
-    about = {**made_of, "versions": versions(), "instructions": level()}
-    file = Path(folder) / f"{hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()}.start"
-    if file.is_file():
-        model.load_state_dict(load_file(file))
-        yield False
-        return
-    yield True
-    aside = file.with_name(f"{file.name}.{os.getpid()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, aside)
-    aside.replace(file)
-
-
-def warm_up(
-    model: Any,
-    tokenizer: Tokenizer,
-    *,
-    seed: int,
-    env: str,
-    knows: Mapping[str, Sequence[str]],
-    steps: int = 150,
-    prompts: int = 64,
-    learning_rate: float = 3e-3,
-    env_options: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> None:
-    """Supervised steps. `knows` names a metadata key and the values that are taught, e.g. `{skill: [sort]}`.
-
-    Tasks with another value are answered with letters drawn at random from those of all answers.
-    """
-    known = {key: tuple(values) for key, values in knows.items()}
-    teacher = TorchLearner(
-        model,
-        tokenizer,
-        name="warm-start",
-        options=TorchOptions.of({**(options or {}), "learning_rate": learning_rate, "minibatches": 1}),
+    """A torch learner around a new model; `options` are the torch learner's, `warm_start` is what `check_warm_start`
+    takes."""
+    _require_torch()
+    build = load("the builder of tiny policies", _BUILDER)
+    learner = build(
+        name=name,
+        seed=seed,
+        tokenizer=tokenizer,
+        architecture=architecture,
+        width=width,
+        layers=layers,
+        heads=heads,
+        warm_start=warm_start,
+        options=options,
     )
-    draws = mutual_env.make(env, agents=1, group_size=1, prompts_per_round=prompts, seed=seed, **(env_options or {}))
-    for step in range(steps):
-        draws.reset(seed=derive_seed(seed, "warm-start"), options={"round": step})
-        rng = generator(seed, "warm-start", step)
-        teacher.update(_lessons(draws.tasks, teacher.tokenizer, known, rng))
-    draws.close()
+    return cast(Learner, learner)
 
 
-def _lessons(
-    tasks: Sequence[Task], tokenizer: Tokenizer, known: Mapping[str, Sequence[str]], rng: np.random.Generator
-) -> list[Example]:
-    letters = np.array(sorted(set("".join(task.answer for task in tasks))))
-    answers = [
-        task.answer
-        if all(task.metadata.get(key) in values for key, values in known.items())
-        else "".join(rng.choice(letters, size=len(task.answer)))
-        for task in tasks
-    ]
-    return [
-        _lesson(tokenizer.render_prompt(task.prompt), np.append(ids, tokenizer.stop_id).astype(np.int32))
-        for task, ids in zip(tasks, tokenizer.encode_batch(answers), strict=True)
-    ]
-
-
-def _lesson(prompt_ids: Ids, response_ids: Ids) -> Example:
-    mask = np.ones(response_ids.shape, np.bool_)
-    return Example(prompt_ids, response_ids, mask, np.zeros(response_ids.shape), CrossEntropy())
+def _require_torch() -> None:
+    for module in ("torch", "transformers"):
+        if find_spec(module) is None:
+            raise MissingExtraError.of(f"learner 'tiny' (no module {module!r})", "torch")

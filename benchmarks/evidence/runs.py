@@ -27,7 +27,7 @@ from mutual_env.errors import StorageError
 _LIBRARIES = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.gpt_neox.modeling_gpt_neox",
-    "learners.tiny",
+    "learners.torch.tiny",
     "learners.tabular",
 )
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from learners import cli
 from mutual_env.errors import MissingExtraError
 
 
@@ -20,5 +21,5 @@ def run(args: argparse.Namespace) -> int:
         import shtab
     except ImportError as error:
         raise MissingExtraError.of("shell completion", "completion") from error
-    print(shtab.complete(args.parser, shell=args.shell))
+    print(shtab.complete(cli.whole_parser(), shell=args.shell))
     return 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from learners import registry
 from learners.numerics import environment
 from learners.placement import showing
 from learners.resources import Supply
@@ -20,6 +20,7 @@ from learners.run.config import RunConfig, SuiteConfig, arm_config, load_suite, 
 from learners.run.directory import WARM_STARTS, RunDirectory
 from learners.run.growth import check_growth
 from learners.run.lock import locked
+from learners.run.processes import Process, Start, starting
 from learners.run.results import SuiteResults, read_suite, run_path
 from learners.run.slots import Slots
 from learners.run.tail import reached
@@ -66,7 +67,7 @@ WatchSuite = Callable[[Sequence[Progress]], None]
 
 
 @dataclass(slots=True)
-class _Member:
+class Member:
     """One arm under one seed. `failure`: why its process ended before it was done."""
 
     arm: str
@@ -74,12 +75,12 @@ class _Member:
     path: Path
     rounds: int
     samples: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     began: float = 0.0
     failure: str = ""
 
     @classmethod
-    def of(cls, suite: SuiteConfig, arm: str, seed: int, asked: RunConfig) -> _Member:
+    def of(cls, suite: SuiteConfig, arm: str, seed: int, asked: RunConfig) -> Member:
         samples = asked.env.prompts_per_round * asked.env.group_size
         return cls(arm, seed, run_path(suite, arm, seed), asked.rounds, samples)
 
@@ -121,7 +122,7 @@ def run_suite(
     root = Path(config.output) / config.name
     arms, seeds = (only or Chosen()).of(config)
     asked = {arm: arm_config(config, arm, seeds[0]) for arm in arms}
-    members = [_Member.of(config, arm, seed, asked[arm]) for seed in seeds for arm in arms]
+    members = [Member.of(config, arm, seed, asked[arm]) for seed in seeds for arm in arms]
     with locked(root, make=True):
         if replace and (root / SUITE).is_file():
             _clear(root)
@@ -134,25 +135,42 @@ def run_suite(
 
 
 def _run_all(
-    config: SuiteConfig, members: Sequence[_Member], arguments: Sequence[str], watch: WatchSuite | None
+    config: SuiteConfig, members: Sequence[Member], arguments: Sequence[str], watch: WatchSuite | None
 ) -> None:
     processes = config.processes or os.cpu_count() or 1
-    waiting = {f"{member.arm}/{member.seed}": member for member in members if not member.finished}
-    slots = Slots(waiting, processes, _gpus(config), Supply.local())
-    running: dict[str, _Member] = {}
-    try:
-        while waiting or running:
-            for name, gpus in slots.next():
-                running[name] = waiting.pop(name)
-                _start(running[name], arguments, {**_environment(config, processes), **showing(gpus)})
-            time.sleep(POLL_SECONDS)
-            for name in [name for name, member in running.items() if _ended(member)]:
-                del running[name]
-                slots.give_back(name)
-            if watch is not None:
-                watch([member.progress() for member in members])
-    finally:
-        _stop(list(running.values()))
+    waiting = {f"{m.arm}/{m.seed}": m for m in in_turn(members, processes) if not m.finished}
+    supply, born_with = Supply.local(), _environment(config, processes)
+    slots = Slots(waiting, processes, _gpus(config), supply)
+    running: dict[str, Member] = {}
+    with starting(_modules(config), born_with, forks=len(waiting) > 1 and not supply.gpus) as start:
+        try:
+            while waiting or running:
+                for name, gpus in slots.next():
+                    running[name] = waiting.pop(name)
+                    _start(running[name], start, arguments, {**born_with, **showing(gpus)})
+                time.sleep(POLL_SECONDS)
+                for name in [name for name, member in running.items() if _ended(member)]:
+                    del running[name]
+                    slots.give_back(name)
+                if watch is not None:
+                    watch([member.progress() for member in members])
+        finally:
+            _stop(list(running.values()))
+
+
+def in_turn(members: Sequence[Member], processes: int) -> list[Member]:
+    """As many seeds at a time as there are processes, arm after arm: what the runs of one seed have in common (see
+    `WARM_STARTS`) is then made by the first of them, and not by several at the same time."""
+    seeds = list(dict.fromkeys(member.seed for member in members))
+    arms = list(dict.fromkeys(member.arm for member in members))
+    return sorted(members, key=lambda m: (seeds.index(m.seed) // processes, arms.index(m.arm), seeds.index(m.seed)))
+
+
+def _modules(config: SuiteConfig) -> list[str]:
+    """What the runs will load."""
+    base = config.base
+    policies = [*base.policies.values(), *base.teachers.values(), *base.seats.values()]
+    return ["learners.commands.train", *sorted({registry.module(policy.learner) for policy in policies})]
 
 
 def _gpus(config: SuiteConfig) -> float:
@@ -192,24 +210,15 @@ def _environment(config: SuiteConfig, processes: int) -> dict[str, str]:
     return {**os.environ, **environment(resources.instructions, threads), **own}
 
 
-def _start(member: _Member, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """`arguments` name the suite's own copy of its configuration: what becomes of the original does not matter. Nor do
-    modules in the working directory (`-P`), which may have names like ours."""
-    command = [sys.executable, "-P", "-m", "learners.cli", "train", *arguments, f"--arm={member.arm}"]
-    command += [f"--seed={member.seed}", "--quiet", "--continue", f"--parent={os.getpid()}"]
+def _start(member: Member, start: Start, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    """`arguments` name the suite's own copy of its configuration: what becomes of the original does not matter."""
     member.path.parent.mkdir(parents=True, exist_ok=True)
-    with member.log.open("ab") as log:
-        member.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
+    words = ["train", *arguments, f"--arm={member.arm}", f"--seed={member.seed}", "--quiet", "--continue"]
+    member.process = start(words, member.log, environment)
     member.began = time.monotonic()
 
 
-def _ended(member: _Member) -> bool:
+def _ended(member: Member) -> bool:
     assert member.process is not None
     code = member.process.poll()
     if code is None and time.monotonic() - member.began > LONGEST_RUN_SECONDS:
@@ -224,7 +233,7 @@ def _ended(member: _Member) -> bool:
     return True
 
 
-def _stop(members: Sequence[_Member]) -> None:
+def _stop(members: Sequence[Member]) -> None:
     """All of them at once: each saves what it has."""
     alive = [member.process for member in members if member.process is not None and member.process.poll() is None]
     for process in alive:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from learners.example import Example
-from learners.tiny import make_model
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
+from learners.torch.tiny import make_model
 from mutual_env.types import PolicyGradient
 from tokenizers_bridge import CharTokenizer
 

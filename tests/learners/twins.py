@@ -15,7 +15,7 @@ from learners.batch import Batch, build_batch
 from learners.example import Example
 from learners.protocol import Learner
 from learners.tabular import TabularLearner
-from learners.tiny import make_model
+from learners.torch.tiny import make_model
 from learners.units import units_of
 from mutual_env.types import Completion, Floats, Ids, Lesson
 from sharing.registry import OWN

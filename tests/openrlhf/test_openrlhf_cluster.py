@@ -18,9 +18,9 @@ import pytest
 from learners.example import Example
 from learners.losses import CappedSequence, ShapedProbability
 from learners.testing import check_learner
-from learners.tiny import make_model
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
+from learners.torch.tiny import make_model
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
 from mutual_env.types import CrossEntropy, LossSpec, PolicyGradient
 from tokenizers_bridge import CharTokenizer

@@ -16,8 +16,8 @@ from learners import registry
 from learners.example import Example
 from learners.losses import CappedSequence, ShapedProbability, example_loss
 from learners.testing import check_learner
-from learners.tiny import make_model
 from learners.torch.learner import TorchLearner
+from learners.torch.tiny import make_model
 from mutual_env.errors import InvalidInputError, TrainingError, UnknownNameError
 from mutual_env.types import CrossEntropy, LossSpec, NamedLoss, PolicyGradient
 from tests.learners.outside_loss import install

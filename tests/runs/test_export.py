@@ -16,7 +16,7 @@ from learners.cli import main
 from learners.run.config import load_run
 from learners.run.subject import find
 from learners.run.training import train
-from learners.tiny import make_model
+from learners.torch.tiny import make_model
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Task, Verdict
 from tokenizers_bridge import load

@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from learners.tiny import make_model
+from learners.torch.tiny import make_model
 from tokenizers_bridge import load
 
 pytestmark = pytest.mark.torch

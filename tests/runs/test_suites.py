@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from learners.cli import main
 from learners.resources import Supply
 from learners.resources.demand import Node
+from learners.run.directory import RunDirectory
+from learners.run.processes import spawned, starting
 from learners.run.slots import Slots
+from learners.run.suite import Member, in_turn
 from mutual_env.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -111,3 +115,32 @@ def test_a_folder_of_our_name_in_the_working_directory_breaks_nothing(tmp_path: 
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_forked_run_is_the_one_that_would_have_been_started_by_itself(tmp_path: Path) -> None:
+    # Two runs are forked from one process, and one alone is not: the same bytes, and the command to be typed again.
+    file = str(suite_file(tmp_path / "forked"))
+    assert main(["suite", file, "seeds=[0,7]", "--quiet"]) == 0
+    file = str(suite_file(tmp_path / "spawned"))
+    for seed in ("0", "7"):
+        assert main(["suite", file, "seeds=[0,7]", f"--seed={seed}", "--quiet"]) == 0
+    assert len(metrics(tmp_path / "forked")) == 2
+    assert metrics(tmp_path / "forked") == metrics(tmp_path / "spawned")
+    infos: list[Any] = [RunDirectory(tmp_path / how / "s/alone/seed_7").read_info() for how in ("forked", "spawned")]
+    commands = [info["processes"][0]["command"].split(" --parent=")[0] for info in infos]
+    assert commands[0].replace(str(tmp_path / "forked"), str(tmp_path / "spawned")) == commands[1]
+
+
+def test_a_process_with_threads_of_its_own_is_not_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "busy.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    with starting(["busy"], environment, forks=True) as start:
+        assert start is spawned
+
+
+def test_seeds_wait_in_blocks_so_that_what_they_have_in_common_is_made_once(tmp_path: Path) -> None:
+    members = [Member(arm, seed, tmp_path, 1) for seed in (5, 3, 9) for arm in ("alone", "sgt")]
+    turns = [(member.arm, member.seed) for member in in_turn(members, 2)]
+    assert turns == [("alone", 5), ("alone", 3), ("sgt", 5), ("sgt", 3), ("alone", 9), ("sgt", 9)]
