@@ -82,7 +82,7 @@ class Namespaces:
     def missing(self) -> str:
         if problem := Confined().missing():
             return problem
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(prefix=directories.PREFIX) as directory:
             problem = _tried([sys.executable, "-I", "-S", namespaces.__file__, directory])
         remedy = (
             "let users have namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
@@ -129,7 +129,7 @@ def _means() -> tuple[containers.Means | None, str]:
 def _tried_as(means: containers.Means) -> str:
     if not means.program():
         return f"there is no {means.name}: {means.remedy}"
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(prefix=directories.PREFIX) as directory:
         place = Place(Path(directory), readable.visible(), network=False)
         wanted = f"import os; os.stat({__file__!r}); open('tried', 'w')"
         problem = _tried(means.command([sys.executable, "-I", "-S", "-c", wanted], place))
