@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test install install-dev lint format typecheck bench bench-check bench-gpu bandit fuzz fuzz-bridge fuzz-data compare-scorers soak clean
+.PHONY: help quickstart test test-long install install-dev lint format typecheck bench bench-check bench-gpu bandit fuzz fuzz-bridge fuzz-data compare-scorers soak clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -17,6 +17,9 @@ quickstart: install ## install, then train two small policies of different famil
 
 test: install-dev ## install, then run all tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: install-dev ## the checks that are long by nature: damaged files at random, examples that train, pinned runs
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 lint: install-dev ## ruff, linter and formatter
 	@$(BIN)/ruff check .

@@ -41,6 +41,7 @@ def measure(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
 
 
+@pytest.mark.long
 def test_a_learner_from_outside_is_measured_by_the_suite_that_measures_ours(tmp_path: Path) -> None:
     done = measure(
         tmp_path, "--mutual-env-learner", "mine:Learner", "--mutual-env-strategy", "prp", "--benchmark-json=run.json"

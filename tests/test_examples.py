@@ -38,12 +38,14 @@ def test_the_loop_learns_in_thirty_lines(tmp_path: Path) -> None:
     assert min(last) > 0.5
 
 
+@pytest.mark.long
 def test_all_strategies_are_compared(tmp_path: Path) -> None:
     printed = output_of(str(EXAMPLES / "strategies.py"), "--rounds", "6", "--seeds", "1", cwd=tmp_path)
     for name in ("independent", "prp", "xgrpo", "sgt", "graft", "hacpo", "ftis", "luffy", "corl", "memory"):
         assert name in printed
 
 
+@pytest.mark.long
 def test_a_student_is_trained_beside_a_teacher_in_three_ways(tmp_path: Path) -> None:
     printed = output_of(str(EXAMPLES / "rlad_knights.py"), cwd=tmp_path)
     found = {who: float(value) for who, value in re.findall(r"student, (\w+): (\d\.\d+)", printed)}
@@ -51,6 +53,7 @@ def test_a_student_is_trained_beside_a_teacher_in_three_ways(tmp_path: Path) -> 
     assert found["kdrl"] > found["independent"] > 0.5  # three in four answers are wrong by chance
 
 
+@pytest.mark.long
 def test_golds_trainer_learns_from_a_teacher_that_it_cannot_align_itself(tmp_path: Path) -> None:
     printed = output_of(str(EXAMPLES / "gold.py"), cwd=tmp_path)
     assert "GOLD alone: NotImplementedError" in printed

@@ -14,6 +14,7 @@ from tests.hostile.fuzz_data import FAMILIES, KINDS, damaged, sound
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_damaged_data_sets_are_read_or_refused_in_a_sentence() -> None:
     command = [sys.executable, "-m", "tests.hostile.fuzz_data", "--cases", "120"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)

@@ -15,6 +15,7 @@ from tests.hostile.fuzz_runs import KINDS, sound, words
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_damaged_runs_are_read_or_refused_in_a_sentence() -> None:
     command = [sys.executable, "-m", "tests.hostile.fuzz_runs", "--cases", "12"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 ASKED = ({"role": "user", "content": "hi"},)
 
 
+@pytest.mark.long
 def test_damaged_tokenizers_are_read_or_refused_in_a_sentence() -> None:
     command = [sys.executable, "-m", "tests.hostile.fuzz_tokenizers", "--cases", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)

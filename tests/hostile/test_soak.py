@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.hostile.soak_pool import Size, faults
 
 
+@pytest.mark.long
 def test_a_pool_stays_as_large_as_it_was() -> None:
     command = [sys.executable, "-m", "tests.hostile.soak_pool", "--seconds", "8"]
     done = subprocess.run(

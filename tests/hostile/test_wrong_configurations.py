@@ -14,6 +14,7 @@ from tests.hostile.fuzz_config import KINDS, RUN, SUITE, told
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_wrong_configurations_are_accepted_or_refused_in_a_sentence_and_leave_nothing() -> None:
     command = [sys.executable, "-m", "tests.hostile.fuzz_config", "--cases", "40"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=290, check=False)

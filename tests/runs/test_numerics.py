@@ -48,6 +48,7 @@ def train(output: Path, *words: str, **environment: str) -> tuple[bytes, dict[st
     return run.metrics.read_bytes(), run.read_info()["processes"][-1]
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_a_pinned_run_is_the_same_whatever_the_environment_said(tmp_path: Path) -> None:
     first, process = train(tmp_path / "a")
