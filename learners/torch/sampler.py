@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -168,13 +168,13 @@ class _Track:
         if look:
             steps, tokens_ST, logprobs_ST = zip(*self._unseen, strict=True)
             self._unseen = []
-            seen = torch.stack(tokens_ST).cpu().numpy(), torch.stack(logprobs_ST).cpu().numpy()
+            seen = _on_host(tokens_ST), _on_host(logprobs_ST)
+            if len(steps) > 1 and not np.isfinite(seen[1]).all():  # of a single one `pick` has seen to that
+                raise _broken()
             for number, tokens_R, logprobs_R in zip(steps, *seen, strict=True):
                 self._see(number, tokens_R, logprobs_R)
 
     def _see(self, step: int, tokens_R: npt.NDArray[np.int64], logprobs_R: npt.NDArray[np.float64]) -> None:
-        if not np.isfinite(logprobs_R[self._open]).all():
-            raise _broken()
         self._tokens[self._rows, step] = tokens_R
         self._logprobs[self._rows, step] = logprobs_R
         self._lengths[self._rows[self._open]] = step + 1
@@ -225,6 +225,13 @@ class _Track:
             for row, length in enumerate(self._lengths.tolist())
         ]
         return [tuple(samples[i : i + size]) for i in range(0, len(samples), size)]
+
+
+def _on_host(steps: Sequence[torch.Tensor]) -> npt.NDArray[Any]:
+    """(S, R) of S steps, in one transfer."""
+    together = steps[0][None] if len(steps) == 1 else torch.stack(list(steps))
+    found: npt.NDArray[Any] = together.cpu().numpy()
+    return found
 
 
 def pick(
