@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from signal import SIGINT
+from signal import SIGINT, SIGPIPE
 from typing import NoReturn, Protocol
 
 from learners.run.config import RunConfig
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ended_by_signals():
             code: int = args.run(args)
+        sys.stdout.flush()
     except MutualEnvError as error:
         print(shown(f"error: {error}"), file=sys.stderr)  # it may quote what a model or a peer wrote
         asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError, MissingExtraError))
@@ -65,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted(f"ended by {signal}", signal.number)
     except KeyboardInterrupt:
         return _interrupted("interrupted", SIGINT)
+    except BrokenPipeError:  # whoever reads, `head` say, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes when it ends
+        return 128 + SIGPIPE
     return code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
@@ -46,6 +47,25 @@ class Direction:
     def of(cls, author: Tokenizer, reader: Tokenizer, texts: Sequence[str]) -> Direction:
         completions = [_as_sampled(text, author) for text in texts]
         return cls(author, reader, completions, TokenizerBridge([author, reader]).translate(completions, reader))
+
+
+def report(names: tuple[str, str], texts: Sequence[str] = SAMPLE) -> dict[str, Any]:
+    """The figures of what is lost between two tokenizers, by name, in both directions."""
+    author, reader = load(names[0]), load(names[1])
+    directions = (Direction.of(author, reader, texts), Direction.of(reader, author, texts))
+    arrows = zip(directions, (names, names[::-1]), strict=True)
+    return {"directions": [{"author": a, "reader": r, **_figures(direction)} for direction, (a, r) in arrows]}
+
+
+def _figures(direction: Direction) -> dict[str, Any]:
+    exact = np.concatenate([translation.exact for translation in direction.translations])
+    return {
+        "tokens": sum(completion.token_ids.size - 1 for completion in direction.completions),
+        "exact": float(exact.mean()) if exact.size else None,
+        "changes": list(declaration_of(direction.author).names),
+        "metrics": residual_metrics(direction.translations),
+        "verdicts": dict(Counter(translation.verdict for translation in direction.translations)),
+    }
 
 
 def print_report(

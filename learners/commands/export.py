@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from learners.report.card import model_card
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, help="where to write it: a directory that is not there, or empty")
     parser.add_argument("--round", type=int, help="the checkpoint after so many rounds (default: the last)")
     parser.add_argument("--adapter", action="store_true", help="of LoRA: the adapter alone, not merged into the model")
+    parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,6 +30,10 @@ def run(args: argparse.Namespace) -> int:
     subject.only([args.policy])
     card = model_card(subject, args.policy, read_run(args.run_directory), adapter=args.adapter)
     done = export(subject, args.policy, args.directory, card, adapter=args.adapter)
+    if args.json:
+        about = {"directory": str(done.directory), "policy": args.policy, "rounds": subject.round}
+        print(json.dumps({**about, "difference": done.difference}, indent=1))
+        return 0
     print(f"{done.directory}: {args.policy} after {subject.round} rounds")
     print(f"loaded again by transformers: log-probabilities within {done.difference:.2g}")
     return 0

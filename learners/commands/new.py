@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=tuple(_GROUPS))
     parser.add_argument("name", help="letters, digits and hyphens, e.g. best-peer")
     parser.add_argument("--directory", type=Path, default=Path(), help="where its folder goes (default: here)")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,11 +38,16 @@ def run(args: argparse.Namespace) -> int:
     root = args.directory / args.name
     if root.exists():
         raise StorageError(f"{root} is there already: choose another name or --directory")
+    written = []
     for path, text in _files(args.kind, args.name).items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-        print(target)
+        written.append(str(target))
+    if args.json:
+        print(json.dumps({"directory": str(root), "files": written}, indent=1))
+        return 0
+    print("\n".join(written))
     print(f"next: cd {root} && pip install -e . && python -m pytest")
     return 0
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from learners.report import write_run_report, write_suite_report
@@ -15,9 +16,12 @@ from learners.run.results import read_suite
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, help="a run's or a suite's directory")
+    parser.add_argument("--json", action="store_true", help="print where it is as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     suite = args.directory / "suite.yaml"
-    print(write_suite_report(read_suite(load_suite(suite))) if suite.is_file() else write_run_report(args.directory))
+    of_suite = suite.is_file()
+    report = write_suite_report(read_suite(load_suite(suite))) if of_suite else write_run_report(args.directory)
+    print(json.dumps({"report": str(report)}, indent=1) if args.json else report)
     return 0

@@ -17,7 +17,7 @@ from learners.report import write_suite_report
 from learners.report.progress import SuiteProgress
 from learners.report.tables import comparison, curves
 from learners.run.check import check
-from learners.run.config import arm_config, load_suite, to_yaml
+from learners.run.config import arm_config, as_mapping, load_suite, to_yaml
 from learners.run.shipped import config_file
 from learners.run.suite import Chosen, run_suite
 from mutual_env.display import shown
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for arm in config.arms:
         check(arm_config(config, arm, config.seeds[0]))
     if args.dry_run:
-        print(to_yaml(config), end="")
+        print(json.dumps(as_mapping(config), indent=1) if args.json else to_yaml(config).rstrip())
         return 0
     began = time.monotonic()
     with SuiteProgress(config, quiet=args.quiet or args.json) as progress:

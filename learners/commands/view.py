@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_directory", type=Path, metavar="RUN", help="a run's directory, also of one that goes on")
     parser.add_argument("--round", type=int, help="begin at this round (default: the last)")
     parser.add_argument("--plain", action="store_true", help="print the round, tokens of lessons included, and end")
+    parser.add_argument("--json", action="store_true", help="print the round as JSON, and end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,8 +33,12 @@ def run(args: argparse.Namespace) -> int:
     if args.round is not None and args.round not in recorded.numbers:
         first, last = recorded.numbers[0], recorded.numbers[-1]
         raise ConfigError(f"--round {args.round}: {args.run_directory} has recorded rounds {first} to {last}")
+    number = recorded.numbers[-1] if args.round is None else args.round
+    if args.json:
+        print(json.dumps(asdict(recorded.round(number)), indent=1))
+        return 0
     if args.plain:
-        return _print(recorded, recorded.numbers[-1] if args.round is None else args.round)
+        return _print(recorded, number)
     try:
         viewer = load("the viewer", "learners.report.viewer:Viewer")
     except ModuleNotFoundError as error:

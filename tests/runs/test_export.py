@@ -9,17 +9,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learners.cli import main
 from learners.run.config import load_run
 from learners.run.subject import find
 from learners.run.training import train
-from learners.torch.tiny import make_model
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Task, Verdict
-from tokenizers_bridge import load
 
 pytestmark = pytest.mark.torch
 
@@ -49,20 +46,6 @@ class Early:
 
 sys.modules["export_probe"] = probe = ModuleType("export_probe")
 vars(probe)["Early"] = Early
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory as people have one: safetensors, tokenizer, and a licence."""
-    path = tmp_path_factory.mktemp("models") / "mine"
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(["<s>", "</s>", *letters])}, []))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(path)
-    make_model("llama", load(path), width=32, layers=2, heads=4, seed=1).save_pretrained(path)
-    (path / "LICENSE").write_text("Apache-2.0")
-    return path
 
 
 def trained(tmp_path: Path, name: str, options: str, learner: str = "torch") -> Path:

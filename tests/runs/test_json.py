@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from learners.cli import main
+from learners.cli import _parser, main
 
 RUN = """
 name: r
@@ -57,3 +60,48 @@ def test_a_plan_says_its_leases(files: dict[str, str], capsys: pytest.CaptureFix
     assert plan["fits"]
     assert plan["makespan"] >= plan["bound"] > 0
     assert {lease["policy"] for lease in plan["leases"]} == {"ada"}
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Those that print something for a person; `models` has three."""
+    (found,) = (a.choices for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (of_models,) = (a.choices for a in found["models"]._actions if isinstance(a, argparse._SubParsersAction))
+    own = {name: command for name, command in found.items() if name not in ("models", "completion")}
+    return {**own, **{f"models {name}": command for name, command in of_models.items()}}
+
+
+@pytest.mark.parametrize("name", list(commands()))
+def test_every_command_has_a_form_for_programs(name: str) -> None:
+    assert "--json" in commands()[name]._option_string_actions
+
+
+def test_what_reads_and_what_writes_says_so_in_json(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", files["run"], "--quiet"]) == 0
+    run = str(tmp_path / "r")
+    assert Path(said(["report", run], capsys)["report"]).is_file()
+    shown = said(["view", run, "--round", "1"], capsys)
+    assert (shown["number"], len(shown["groups"]["ada"])) == (1, 2)
+    assert said(["suite", files["suite"], "--dry-run"], capsys)["base"]["rounds"] == 2
+    begun = said(["new", "task", "odd-one", "--directory", str(tmp_path)], capsys)
+    assert all(Path(file).is_file() for file in begun["files"])
+    assert {"name", "title", "licence"} == said(["models", "list"], capsys)[0].keys()
+
+
+@pytest.mark.torch
+def test_two_tokenizers_are_compared_in_figures(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there, back = said(["bridge", str(model), str(model)], capsys)["directions"]
+    assert there["tokens"] == back["tokens"] > 100
+    assert (there["exact"], there["verdicts"]) == (1.0, {"exact": 9})
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_without_a_word() -> None:
+    command = [sys.executable, "-m", "learners.cli", "list", "envs"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141  # as a shell says of one that SIGPIPE ended

@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-
-from learners.torch.tiny import make_model
-from tokenizers_bridge import load
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
@@ -30,18 +25,6 @@ policies:
   table: {{learner: tabular, options: {{tokenizer: {{kind: char, alphabet: "0123456789+="}}, max_new_tokens: 2}}}}
 evaluation: {{every: 2, prompts: 2}}
 """
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model directory as people have one."""
-    path = tmp_path / "model"
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(["<s>", "</s>", *letters])}, []))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>").save_pretrained(path)
-    make_model("llama", load(path), width=16, layers=1, heads=2, seed=1).save_pretrained(path)
-    return path
 
 
 def cut_off(tmp_path: Path, commands: list[list[str]]) -> dict[str, Any]:
