@@ -242,7 +242,7 @@ def to_yaml(config: RunConfig | SuiteConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def as_mapping(config: RunConfig) -> dict[str, Any]:
+def as_mapping(config: RunConfig | SuiteConfig) -> dict[str, Any]:
     """The resolved configuration as plain values."""
     content = OmegaConf.to_container(OmegaConf.structured(config))
     assert isinstance(content, dict)
