@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from learners.cli import _parser, main
+from learners.cli import main, whole_parser
 
 RUN = """
 name: r
@@ -64,7 +64,7 @@ def test_a_plan_says_its_leases(files: dict[str, str], capsys: pytest.CaptureFix
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Those that print something for a person; `models` has three."""
-    (found,) = (a.choices for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (found,) = (a.choices for a in whole_parser()._actions if isinstance(a, argparse._SubParsersAction))
     (of_models,) = (a.choices for a in found["models"]._actions if isinstance(a, argparse._SubParsersAction))
     own = {name: command for name, command in found.items() if name not in ("models", "completion")}
     return {**own, **{f"models {name}": command for name, command in of_models.items()}}
