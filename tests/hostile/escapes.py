@@ -234,6 +234,8 @@ def sockets(_: Canaries) -> Tries:
         name: lambda family=family: socket.socket(family, socket.SOCK_RAW if family == 17 else 1)
         for name, family in families.items()
     }
+    for name, kind in (("datagrams", socket.SOCK_DGRAM), ("packets", socket.SOCK_SEQPACKET)):  # may send anywhere
+        kinds[f"pair of {name}"] = lambda kind=kind: socket.socketpair(socket.AF_UNIX, kind)
     return {**kinds, "io_uring": lambda: call(425, 1, bytes(120))}
 
 
@@ -333,6 +335,7 @@ def honest_work(at: Canaries) -> Tries:
         "rename in its directory": lambda: os.rename("own", "other"),
         "import a module": lambda: __import__("wave"),
         "thread": thread,
+        "pair of streams": socket.socketpair,
         "random numbers": lambda: os.urandom(8),
         "map a file": mapped,
         "own facts": lambda: Path("/proc/self/statm").read_text(),

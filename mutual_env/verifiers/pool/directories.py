@@ -104,10 +104,11 @@ class Footprint:
     max_bytes: int
     due: float = 0.0
 
-    def check(self, now: float) -> str | None:
+    def check(self, now: float, process: int) -> str | None:
+        """`process` writes there; what it has removed and holds open counts too."""
         if now < self.due:
             return None
-        found = _Count()
+        found = _Count(bytes=_removed_bytes(self.directory, process))
         with contextlib.suppress(OSError), _opened(self.directory) as handle:
             found.add(handle, 0)
         self.due = now + 20 * (time.monotonic() - now)
@@ -138,6 +139,28 @@ class _Count:
                     if entry.is_dir(follow_symlinks=False):
                         with _opened(entry.name, directory) as inner:
                             self.add(inner, depth + 1)
+
+
+def _removed_bytes(directory: Path, process: int) -> int:
+    """Of files that had a name in the directory, and take room as long as the process has them open or mapped."""
+    within = os.fsencode(directory) + b"/"
+    sizes: dict[tuple[int, int], int] = {}
+    folder = f"/proc/{process}"
+    with contextlib.suppress(OSError):  # it ended meanwhile, or the system has no /proc
+        for name in os.listdir(f"{folder}/fd"):
+            with contextlib.suppress(OSError):
+                facts = os.stat(f"{folder}/fd/{name}")
+                if stat.S_ISREG(facts.st_mode) and not facts.st_nlink:
+                    sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+        with open(f"{folder}/maps", "rb") as mapped:
+            for line in mapped:
+                if line.endswith(b" (deleted)\n") and within in line:
+                    span, _, _, device, inode, *_ = line.split(maxsplit=5)
+                    start, end = (int(bound, 16) for bound in span.split(b"-"))
+                    major, minor = (int(part, 16) for part in device.split(b":"))
+                    key = os.makedev(major, minor), int(inode)
+                    sizes[key] = max(sizes.get(key, 0), end - start)
+    return sum(sizes.values())
 
 
 # -- what pools left behind that were ended with all their processes ---------------------------------------------------

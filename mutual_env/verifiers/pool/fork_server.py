@@ -92,7 +92,7 @@ class ForkServer:
         now = time.monotonic()
         self.sweep(now)
         for pid, footprint in self._workers.items():
-            if pid not in self._faults and (fault := footprint.check(now)) is not None:
+            if pid not in self._faults and (fault := footprint.check(now, pid)) is not None:
                 self._condemn(pid, fault)
         if self._processes and self._workers:
             for pid, members in _group_sizes().items():

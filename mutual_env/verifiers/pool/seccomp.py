@@ -54,6 +54,8 @@ _PRCTLS = {
     "PR_SCHED_CORE": 62,
     "PR_SET_PTRACER": 0x59616D61,
 }
+_STREAMS = tuple(1 | flags for flags in (0, 0x800, 0x80000, 0x80800))
+"""SOCK_STREAM, whatever its descriptor is like. A pair of datagrams may send to any socket that has a path."""
 _FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
 
 _LOAD, _SKIP, _EQUAL, _ABOVE, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
@@ -125,6 +127,7 @@ def _rules(*, processes: bool, network: bool) -> dict[str, list[bytes]]:
     return {
         "clone": _if_any_bit(_CLONE_NAMESPACES) + ([_allow()] if processes else _unless_thread()),
         "clone3": [_answer(errno.ENOSYS)],  # its flags lie where a filter cannot read; libraries use clone instead
+        "socketpair": [_allow()] if network else _unless_equal(first, _FAMILIES["AF_UNIX"]) + _only(second, _STREAMS),
         "socket": _only(first, _FAMILIES.values() if network else ()),
         "prlimit64": _only(first, (0,)),
         "kill": [_allow()] if processes else _only(first, _OWN),
@@ -148,6 +151,10 @@ def _none_of(offset: int, values: Iterable[int]) -> list[bytes]:
     listed = list(values)
     steps = [_step(_EQUAL, value, len(listed) - place, 0) for place, value in enumerate(listed)]
     return [_step(_LOAD, offset), *steps, _allow(), _answer(errno.EPERM)]
+
+
+def _unless_equal(offset: int, value: int) -> list[bytes]:
+    return [_step(_LOAD, offset), _step(_EQUAL, value, 1, 0), _answer(errno.EPERM)]
 
 
 def _if_any_bit(bits: int) -> list[bytes]:

@@ -156,6 +156,7 @@ JUDGED_BY_ARGUMENT: Mapping[str, tuple[int, int]] = {
     "clone": (56, 220),
     "clone3": (435, 435),
     "socket": (41, 198),
+    "socketpair": (53, 199),
     "prlimit64": (302, 261),
     "kill": (62, 129),
     "tgkill": (234, 131),

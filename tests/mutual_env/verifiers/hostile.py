@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import signal
 import socket
@@ -155,6 +156,31 @@ def _write_many(megabytes: str) -> Verdict:
     return _told("written")
 
 
+def _write_removed(megabytes: str) -> Verdict:
+    """What has no name any more is in no directory."""
+    held = []
+    for i in range(int(megabytes)):
+        held.append(open(f"file-{i}", "wb", buffering=0))  # noqa: SIM115
+        os.unlink(f"file-{i}")
+        held[-1].write(bytes(1 << 20))
+        time.sleep(0.05)
+    time.sleep(2)
+    return _told("written")
+
+
+def _write_mapped(megabytes: str) -> Verdict:
+    held = []
+    for i in range(int(megabytes)):
+        with open(f"file-{i}", "w+b") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            held.append(mmap.mmap(file.fileno(), 1 << 20))
+        os.unlink(f"file-{i}")
+        time.sleep(0.05)
+    time.sleep(2)
+    return _told("written")
+
+
 def _nest(depth: str) -> Verdict:
     for _ in range(int(depth)):
         os.mkdir("d")
@@ -254,6 +280,8 @@ DEEDS: dict[str, Callable[[str], Verdict]] = {
     "write_outside": _write_outside,
     "leave_files": _leave_files,
     "write_many": _write_many,
+    "write_removed": _write_removed,
+    "write_mapped": _write_mapped,
     "nest": _nest,
     "orphan": _orphan,
     "stop": _stop,
