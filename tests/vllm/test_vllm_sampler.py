@@ -334,6 +334,22 @@ def test_a_key_that_is_wrong_is_refused(server: Server) -> None:
         ServerEngine(server.url, make_transport("file"), api_key="wrong")
 
 
+def test_a_turn_goes_on_from_what_the_turn_before_computed(model_path: Path, local: KeptOpen) -> None:
+    engine = local.engine
+    assert isinstance(engine, LocalEngine)
+    policy = sampled(model_path, local, learning_rate=1e-3)
+    prompt = "0123456789" * 16  # more than one block of the CPU's cache, which has 128 tokens
+    [[first]] = policy.act([Context(prompt)], 1, seed=1)
+    spared = engine.cached_tokens
+    answered = Context(prompt, (Turn(first, Reply("?")),))
+    policy.act([answered], 1, seed=2)
+    assert engine.cached_tokens - spared >= 128
+    policy.update(lesson(policy, "1"))
+    spared = engine.cached_tokens
+    policy.act([answered], 1, seed=2)
+    assert engine.cached_tokens == spared  # other weights computed it
+
+
 def test_an_engine_that_was_killed_is_started_again_with_the_weights_of_now(model_path: Path, local: KeptOpen) -> None:
     import psutil
 
@@ -356,19 +372,3 @@ def test_an_engine_that_was_killed_is_an_error_that_says_so(model_path: Path, lo
     for call in (lambda: learner.act(PROMPTS, 4, seed=1), lambda: learner.update(lesson(learner, "ok"))):
         with pytest.raises(TrainingError, match="engine process died"):
             call()
-
-
-def test_a_turn_goes_on_from_what_the_turn_before_computed(model_path: Path, local: KeptOpen) -> None:
-    engine = local.engine
-    assert isinstance(engine, LocalEngine)
-    policy = sampled(model_path, local, learning_rate=1e-3)
-    prompt = "0123456789" * 16  # more than one block of the CPU's cache, which has 128 tokens
-    [[first]] = policy.act([Context(prompt)], 1, seed=1)
-    spared = engine.cached_tokens
-    answered = Context(prompt, (Turn(first, Reply("?")),))
-    policy.act([answered], 1, seed=2)
-    assert engine.cached_tokens - spared >= 128
-    policy.update(lesson(policy, "1"))
-    spared = engine.cached_tokens
-    policy.act([answered], 1, seed=2)
-    assert engine.cached_tokens == spared  # other weights computed it
