@@ -78,7 +78,7 @@ def _once(learner: Learner, examples: Any, place: Path, background: bool) -> tup
     held = time.perf_counter()
     learner.update(examples)
     updated = time.perf_counter()
-    saver.wait()
+    saver.settled()
     whole = time.perf_counter()
     saver.close()
     return held - began, updated - held, whole - began

@@ -49,7 +49,7 @@ class Saver:
     ) -> None:
         """`others` are written here and now; `last` is done before the checkpoint gets its name."""
         began = time.monotonic()
-        self.wait()
+        self.settled()
         left: list[Callable[[], object]] = []
         if self._background:
             asides = {name: _then(learner, left) for name, learner in learners.items()}
@@ -61,7 +61,7 @@ class Saver:
             self._checkpoints.finish(round, state, last)
             self._took(Took(round, time.monotonic() - began, 0.0))
 
-    def wait(self) -> bool:
+    def settled(self) -> bool:
         """Until what was begun is a checkpoint; False where it came to none, because a worker was lost."""
         if self._pending is None:
             return True
@@ -75,7 +75,7 @@ class Saver:
         return True
 
     def close(self) -> None:
-        """What was begun is finished first; how that ends is said by `wait`."""
+        """What was begun is finished first; how that ends is said by `settled`."""
         self._thread.shutdown()
 
     def _finish(self, round: int, state: Mapping[str, JSON], last: Sequence[Callable[[], object]]) -> float:

@@ -263,9 +263,9 @@ class _Run:
                 self._evaluate()
             if self._due(self._config.checkpoint.every):
                 self._save()
-        if not self._saver.wait():  # a run ends with a checkpoint: its workers are there again
+        if not self._saver.settled():  # a run ends with a checkpoint: its workers are there again
             self._save()
-            self._saver.wait()
+            self._saver.settled()
 
     def _advance(self, last: int) -> None:
         """Rounds until so many are done. In asynchronous mode all policies meet there: what was sampled is learnt."""

@@ -62,7 +62,7 @@ def test_the_run_goes_on_while_a_checkpoint_is_written_and_the_next_waits_for_it
     first, _ = Checkpoints(tmp_path).latest()
     assert first is not None
     assert (first.round, (first.part("slow") / "version").read_text()) == (1, "0")
-    assert saving.wait()
+    assert saving.settled()
     assert [(t.round, t.lost) for t in took] == [(1, ""), (2, "")]
     assert (tmp_path / "round_00000002" / "slow" / "version").read_text() == "1"
     saving.close()
@@ -73,12 +73,12 @@ def test_a_worker_that_is_lost_while_it_writes_costs_that_checkpoint_alone(tmp_p
     learner.may_write.set()
     saving = saver(tmp_path, took)
     saving.save(1, {}, {"slow": learner}, {}, [])
-    assert not saving.wait()
+    assert not saving.settled()
     assert [t.lost for t in took] == ["gone"]
     assert Checkpoints(tmp_path).latest() == (None, [])
     learner._error = None
     saving.save(2, {}, {"slow": learner}, {}, [])
-    assert saving.wait()
+    assert saving.settled()
     assert [p.name for p in tmp_path.iterdir()] == ["round_00000002"]
     saving.close()
 

@@ -31,6 +31,8 @@ def test_learners_make_of_the_lessons_what_the_analysis_makes_of_them(
 def learnt(lessons: tuple[Lesson, ...], context: Context, aligned_AG: Bools) -> Floats:
     """-∇ of one optimizer step's loss, times T: a response counts as one, and a token that carries the choice has its
     part of the score."""
+    if not lessons:  # a teacher without a success has nothing to give
+        return np.zeros(context.reader_K.size)
     drafts, scores = zip(*(draft_of(lesson, context, aligned_AG) for lesson in lessons), strict=True)
     credited, _ = rewarded(drafts, scores)
     made = [correct(draft, known) for draft, known in zip(credited, scores, strict=True)]
