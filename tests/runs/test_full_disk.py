@@ -76,7 +76,9 @@ def filled_and_resumed(
     return directory.path
 
 
-@pytest.mark.parametrize("share", [SHARES[6]])
+@pytest.mark.parametrize(
+    "share", [share if share == SHARES[6] else pytest.param(share, marks=pytest.mark.slow) for share in SHARES]
+)
 def test_a_full_disk_costs_a_run_nothing_but_time(
     tmp_path: Path,
     disk: Callable[[int], Path],
@@ -84,19 +86,5 @@ def test_a_full_disk_costs_a_run_nothing_but_time(
     share: float,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected, size = undisturbed
-    assert whole(filled_and_resumed(tmp_path, disk, int(share * size), capsys)) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("share", SHARES)
-def test_nor_does_it_wherever_it_is_full(
-    tmp_path: Path,
-    disk: Callable[[int], Path],
-    undisturbed: tuple[dict[str, bytes], int],
-    share: float,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """`make soak`."""
     expected, size = undisturbed
     assert whole(filled_and_resumed(tmp_path, disk, int(share * size), capsys)) == expected
