@@ -162,6 +162,16 @@ AREAS = (
         "`leases overlap`: share of the time in which one policy acts while the other learns, as leases were recorded.",
     ),
     Area(
+        "recording",
+        "What a run pays for being readable",
+        (
+            Bar("share of a run that records and tells, tables, a log or a terminal", "arithmetic/share/*", most=0.02),
+            Bar("the same, the quickstart", "quickstart/share/*", most=0.02),
+        ),
+        "Of its processor time: samples, lessons and evaluations kept, a log or a terminal told. `times_without` is a "
+        "whole run over one without any of it, round by round, and scatters more than the share on a shared machine.",
+    ),
+    Area(
         "checkpoints",
         "Checkpoints while a run goes on",
         (Bar("time a run stands still, of that in the foreground", "*/held_share", most=0.5),),

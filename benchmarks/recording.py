@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from benchmarks.figures import DATA, machine, write
@@ -140,6 +141,11 @@ def told(config: RunConfig) -> dict[str, Way]:
 
 def tracked(config: RunConfig, names: Sequence[str]) -> dict[str, Way]:
     return {name: Way(changed(config, [f"trackers=[{name}]"])) for name in names}
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["silent", "recorded"])
+def test_ten_rounds(benchmark: Any, recorded: bool) -> None:
+    benchmark.pedantic(run, (Way(arithmetic(10), silent=not recorded),), rounds=3)
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ class RunProgress:
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         for policy, values in metrics.items():
             self._latest.setdefault(policy, {}).update({k: v for k, v in values.items() if k in _SHOWN})
-        evaluated = any(key.startswith(HELD_OUT) for values in metrics.values() for key in values)
+        evaluated = any(next(iter(values), "").startswith(HELD_OUT) for values in metrics.values())
         if not evaluated:
             tokens = sum(values.get("length/tokens", 0.0) for values in metrics.values()) * self._samples
             passed = self._clock.reached(done)

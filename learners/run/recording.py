@@ -12,9 +12,10 @@ Counts are of everything. Texts are kept as far as a round's allowance goes, pro
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,13 @@ class Recorder:
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._lines: dict[tuple[str, int], tuple[Line, Line]] = {}
+        self._spelled: defaultdict[str, dict[int, str]] = defaultdict(dict)  # a policy's tokens, as they come up
 
     def noticed(self, learner: Learner, info: AgentInfo, outcomes: Sequence[Outcome]) -> None:
         """Made into plain values at once, so that no round's arrays are held until it is written."""
         lines = (
             samples_line(learner.name, info, outcomes, self._allowance),
-            lessons_line(learner, outcomes, self._allowance),
+            lessons_line(learner, outcomes, self._allowance, self._spelled[learner.name]),
         )
         self._lines[learner.name, info["round"]] = lines
 
@@ -78,9 +80,9 @@ def samples_line(policy: str, info: AgentInfo, outcomes: Sequence[Outcome], allo
     groups = [group for group in info["groups"] if group]
     order = sorted(range(len(groups)), key=lambda at: (groups[at][0].task.id not in borrowed, at))
     kept: dict[int, Line] = {}
-    left = allowance.bytes
+    left, longest = allowance.bytes, allowance.longest_text
     for at in order:
-        shown = _group(groups[at], advantages, allowance.longest_text)
+        shown = _group(groups[at], advantages, longest)
         left -= _size(shown)
         if left < 0 and len(kept) >= LEAST_PROMPTS:
             break
@@ -92,26 +94,33 @@ def samples_line(policy: str, info: AgentInfo, outcomes: Sequence[Outcome], allo
     }
 
 
-def lessons_line(learner: Learner, outcomes: Sequence[Outcome], allowance: Allowance) -> Line:
+def lessons_line(
+    learner: Learner, outcomes: Sequence[Outcome], allowance: Allowance, spelled: dict[int, str] | None = None
+) -> Line:
+    """`spelled` is what is known of the reader's tokens, and grows."""
+    spelled = {} if spelled is None else spelled
     flow: dict[str, list[float]] = {}
     for outcome in outcomes:
-        counts = flow.setdefault(outcome.lesson.experience.author, [0, 0, 0.0])
+        lesson, example = outcome.lesson, outcome.example
+        counts = flow.setdefault(lesson.experience.author, [0, 0, 0.0])
         counts[0] += 1
-        counts[1] += outcome.example is not None
-        counts[2] += 0.0 if outcome.example is None else abs(outcome.lesson.advantage * outcome.example.weight)
-    borrowed = [o for o in outcomes if o.lesson.experience.author != learner.name]
+        if example is not None:
+            counts[1] += 1
+            counts[2] += abs(lesson.advantage * example.weight)
+    name = learner.name
+    borrowed = [o for o in outcomes if o.lesson.experience.author != name]
     kept: list[Line] = []
     left = allowance.bytes
     for outcome in borrowed:
         shown = _lesson(outcome, allowance.longest_text)
         if sum("pieces" in other for other in kept) < PIECES_OF and outcome.example is not None:
-            shown["pieces"] = _pieces(outcome, learner)
+            shown["pieces"] = _pieces(outcome, learner, spelled)
         left -= len(shown["text"]) + 6 * _AROUND + _AROUND * len(shown.get("pieces", ())) // 2
         if left < 0 and len(kept) >= LEAST_PROMPTS:
             break
         kept.append(shown)
-    notes = Counter(outcome.lesson.note for outcome in outcomes if outcome.lesson.note)
-    dropped = Counter(outcome.dropped for outcome in outcomes if outcome.dropped)
+    notes = Counter([note for outcome in outcomes if (note := outcome.lesson.note)])
+    dropped = Counter([why for outcome in outcomes if (why := outcome.dropped)])
     return {
         "flow": {author: [n, accepted, _short(pull)] for author, (n, accepted, pull) in sorted(flow.items())},
         "dropped": dict(sorted(dropped.items())),
@@ -123,7 +132,8 @@ def lessons_line(learner: Learner, outcomes: Sequence[Outcome], allowance: Allow
 
 def _size(group: Line) -> int:
     """Bytes, about: to write them out in order to know would cost as much as to keep them."""
-    texts = sum(len(text) + len(detail) + _AROUND for text, *_, detail, _ in group["completions"])
+    completions = group["completions"]
+    texts = sum([len(of[0]) + len(of[5]) for of in completions]) + _AROUND * len(completions)
     return texts + len(str(group["prompt"])) + len(group["task"]) + len(group["answer"]) + 2 * _AROUND
 
 
@@ -153,11 +163,11 @@ def _group(group: Group, advantages: Mapping[int, float], longest: int) -> Line:
         "completions": [
             [
                 cut(transcript(e), longest),
-                e.verdict.reward,
-                e.verdict.status,
-                e.verdict.correct,
-                int(e.completion.token_ids.size),
-                e.verdict.detail[:200],
+                (verdict := e.verdict).reward,
+                verdict.status,
+                verdict.correct,
+                e.completion.token_ids.size,
+                verdict.detail[:200],
                 _short(advantages.get(id(e))),
             ]
             for e in group
@@ -195,19 +205,19 @@ def _lesson(outcome: Outcome, longest: int) -> Line:
     return shown
 
 
-def _pieces(outcome: Outcome, learner: Learner) -> list[list[Any]]:
+def _pieces(outcome: Outcome, learner: Learner, spelled: dict[int, str]) -> list[list[Any]]:
     """[text, chunk (-1: in no exact one), log π_old / β or None] of each of the reader's tokens."""
     draft = outcome.draft
     if draft is None or outcome.translation is None:
         return []
-    ids = draft.response_ids[:MOST_PIECES]
+    ids = draft.response_ids[:MOST_PIECES].tolist()
+    for token in ids:
+        if token not in spelled:
+            spelled[token] = learner.tokenizer.decode([token])
     ratios = _log_ratios(outcome)
-    logs = [None] * ids.size if ratios is None else [float(r) if np.isfinite(r) else None for r in ratios[: ids.size]]
-    chunks = draft.chunks[: ids.size].tolist()
-    return [
-        [learner.tokenizer.decode([int(token)]), chunk, _short(log)]
-        for token, chunk, log in zip(ids, chunks, logs, strict=True)
-    ]
+    logs = [None] * len(ids) if ratios is None else [float(r) if np.isfinite(r) else None for r in ratios[: len(ids)]]
+    chunks = draft.chunks[: len(ids)].tolist()
+    return [[spelled[token], chunk, _short(log)] for token, chunk, log in zip(ids, chunks, logs, strict=True)]
 
 
 def _log_ratios(outcome: Outcome) -> Any:
@@ -239,5 +249,6 @@ def cut(text: str, longest: int) -> str:
     return f"{text[:half]} [… {len(text) - 2 * half} characters …] {text[-half:]}"
 
 
+@lru_cache(maxsize=4096)  # a group's samples share few advantages
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")

@@ -30,8 +30,8 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Each policy has an axis of its own: its rounds. One that has a method `entered(phase)` is also told, in whichever
-    thread it happens, when sampling, verifying, scoring, updating, evaluating or saving begins."""
+    """Each policy has an axis of its own: its rounds. It is told more where it has the methods of `Watches` (phases) or
+    `Reads` (what was written)."""
 
     def started(self, run: TrackedRun) -> None:
         """Before the first round."""
@@ -48,7 +48,17 @@ class Tracker(Protocol):
 class Watches(Protocol):
     """A tracker that is told of phases too."""
 
-    def entered(self, phase: str) -> None: ...
+    def entered(self, phase: str) -> None:
+        """Sampling, verifying, scoring, updating, evaluating or saving begins, in whichever thread it happens."""
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A tracker that is told what was written too."""
+
+    def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
+        """After a policy's round, what samples.jsonl keeps of it: already bounded, prompts with borrowed lessons first
+        where not all are kept."""
 
 
 TrackerFactory = Callable[[], Tracker]
@@ -109,6 +119,11 @@ class Trackers:
             if isinstance(tracker, Watches):
                 tracker.entered(phase)
 
+    def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
+        for tracker in self._told:
+            if isinstance(tracker, Reads):
+                tracker.wrote(done, policy, samples)
+
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         for tracker in self._told:
             tracker.measured(done, metrics)
@@ -127,6 +142,14 @@ class _Dispensable:
 
     def started(self, run: TrackedRun) -> None:
         self._tell("started", run)
+
+    def entered(self, phase: str) -> None:
+        if isinstance(self._tracker, Watches):
+            self._tell("entered", phase)
+
+    def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
+        if isinstance(self._tracker, Reads):
+            self._tell("wrote", done, policy, samples)
 
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         self._tell("measured", done, metrics)

@@ -334,6 +334,7 @@ class _Run:
                 samples, lessons = recorded
                 self._files.samples.append_finite({**where, **samples})
                 self._files.lessons.append_finite({**where, **lessons})
+                self._told.wrote(self.done + 1, name, samples)
         seconds, worked = (now - then for now, then in zip(_clocks(), began, strict=True))
         self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds, "processor": worked})
         for name, pace in round.paces.items():

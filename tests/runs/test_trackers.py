@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from learners.run import trackers
 from learners.run.check import check
 from learners.run.config import load_run
 from learners.run.trackers import TrackedRun
-from learners.run.tracking import finite
+from learners.run.tracking import TRACED, conversations, finite
 from learners.run.training import resume, train
 from mutual_env.errors import MissingExtraError, UnknownNameError
 from mutual_env.types import Metrics
@@ -73,6 +74,46 @@ def test_a_listener_of_a_resumed_run_is_told_how_many_rounds_were_done_before(co
     diary = Diary()
     resume(directory, listeners=[diary])
     assert [run.done for run in diary.runs] == [4]
+
+
+class Reader(Diary):
+    """Reads along, and watches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[dict[str, Any]] = []
+        self.phases: set[str] = set()
+
+    def entered(self, phase: str) -> None:
+        self.phases.add(phase)
+
+    def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
+        self.read.append({"round": done - 1, "policy": policy, **samples})
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_listener_that_reads_is_told_what_the_run_keeps(config_file: Path, by_name: bool) -> None:
+    reader = Reader()
+    trackers.register("reader", lambda: reader)
+    overrides, listeners = (["trackers=[reader]"], []) if by_name else ([], [reader])
+    directory = train(load_run(config_file, overrides), listeners=listeners).directory
+    assert reader.read == [json.loads(line) for line in (directory / "samples.jsonl").read_text().splitlines()]
+    assert {"sampling", "updating", "evaluating", "saving"} <= reader.phases
+    (messages, known), *_ = conversations(reader.read[0])
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    first = reader.read[0]["groups"][0]
+    assert messages[0]["content"] == first["prompt"]
+    assert messages[1]["content"] == first["completions"][0][0]
+    assert known["task"] == first["task"]
+    assert known["reward"] == first["completions"][0][1]
+
+
+def test_a_prompt_of_messages_stays_one_in_a_trace_and_their_number_is_bounded() -> None:
+    prompt = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "1+1?"}]
+    completions = [["2", 1.0, "correct", True, 1, "", 0.5]] * (2 * TRACED)
+    found = conversations({"groups": [{"task": "t", "prompt": prompt, "answer": "2", "completions": completions}]})
+    assert len(found) == TRACED
+    assert found[0][0] == [*prompt, {"role": "assistant", "content": "2"}]
 
 
 class Fails(Diary):

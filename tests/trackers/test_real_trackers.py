@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from learners.run.config import changed, load_run
 from learners.run.results import read_run
 from learners.run.shipped import shipped
+from learners.run.tracking import TRACED, conversations
 from learners.run.training import train
 
 pytestmark = [pytest.mark.trackers, pytest.mark.timeout(240)]
@@ -63,6 +65,11 @@ def test_wandb_writes_an_offline_run(run: Path) -> None:
     content = written.read_bytes()
     for word in (b"ada/reward/mean", b"bob/round"):
         assert word in content
+    tables = sorted((offline / "files" / "media" / "table").rglob("samples_*.table.json"))
+    assert len(tables) == 8  # a policy's round each
+    table = json.loads(tables[0].read_text())
+    assert len(table["data"]) == TRACED
+    assert {"conversation", "task", "reward", "correct", "advantage"} <= set(table["columns"])
 
 
 @pytest.mark.parametrize("run", ["mlflow"], indirect=True)
@@ -83,5 +90,11 @@ def test_trackio_has_a_run_a_policy(run: Path) -> None:
     names = SQLiteStorage.get_runs("mutual-env")
     assert {"arithmetic/ada", "arithmetic/bob"} <= {name if isinstance(name, str) else name["name"] for name in names}
     logs = SQLiteStorage.get_logs("mutual-env", "arithmetic/ada")
-    assert [log["reward/mean"] for log in logs] == pytest.approx(rewards(run, "ada"))
+    assert [log["reward/mean"] for log in logs if "reward/mean" in log] == pytest.approx(rewards(run, "ada"))
+    first = json.loads((run / "samples.jsonl").read_text().splitlines()[0])
+    expected = [(messages, {**known, "round": 1}) for messages, known in conversations(first)]
+    traces = SQLiteStorage.get_traces("mutual-env", run="arithmetic/ada", sort="step_asc")
+    assert [trace["step"] for trace in traces] == [step for step in (1, 2, 3, 4) for _ in range(TRACED)]
+    found = [(trace["messages"], trace["metadata"]) for trace in traces[:TRACED]]
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
     assert list((run / "trackio").glob("*.db"))  # at home, not in the user's cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from learners.run.trackers import TrackedRun
-from learners.run.tracking import finite
+from learners.run.tracking import conversations, finite
 from mutual_env.errors import MissingExtraError
 from mutual_env.types import Metrics
 
@@ -37,6 +37,15 @@ class Trackio:
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         for policy, values in finite(metrics).items():
             self._runs[policy].log(values, step=done)
+
+    def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
+        import trackio
+
+        traces = [
+            trackio.Trace(messages=messages, metadata={**known, "round": done})
+            for messages, known in conversations(samples)
+        ]
+        self._runs[policy].log({"samples": traces}, step=done)
 
     def finished(self, status: str) -> None:
         for run in self._runs.values():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from learners.run.trackers import TrackedRun
-from learners.run.tracking import finite
+from learners.run.tracking import conversations, finite
 from mutual_env.errors import MissingExtraError
 from mutual_env.types import Metrics
 
@@ -37,6 +38,14 @@ class WeightsAndBiases:
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         values = {f"{policy}/{k}": v for policy, of in finite(metrics).items() for k, v in of.items()}
         self._run.log({**values, **{f"{policy}/round": done for policy in metrics}})
+
+    def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
+        import wandb
+
+        rows = [{"conversation": json.dumps(messages), **known} for messages, known in conversations(samples)]
+        if rows:
+            table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+            self._run.log({f"{policy}/samples": table, f"{policy}/round": done})
 
     def finished(self, status: str) -> None:
         self._run.summary["status"] = status
