@@ -6,6 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Tests start hundreds of interpreters: what is set on some build machines would have each compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-long install install-dev lint format typecheck bench bench-check bench-gpu bandit fuzz fuzz-bridge fuzz-data compare-scorers soak clean
 

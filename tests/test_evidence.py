@@ -49,8 +49,9 @@ def test_every_family_has_a_baseline_and_its_seeds(file: Path) -> None:
 
 
 def test_every_hypothesis_is_about_arms_that_are_run() -> None:
+    suites = {name: load_suite(family_file(name)) for name in {hypothesis.family for hypothesis in HYPOTHESES}}
     for hypothesis in HYPOTHESES:
-        suite = load_suite(family_file(hypothesis.family))
+        suite = suites[hypothesis.family]
         assert {hypothesis.arm, hypothesis.baseline} <= {*suite.arms}
         assert {*hypothesis.policies} <= {*suite.base.policies}
 

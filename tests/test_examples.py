@@ -70,6 +70,6 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
 
 
-@pytest.mark.parametrize("name", ["strategies.py", "rlad_knights.py", "gold.py"])
+@pytest.mark.parametrize("name", ["strategies.py", "rlad_knights.py", pytest.param("gold.py", marks=pytest.mark.long)])
 def test_an_example_explains_itself(name: str, tmp_path: Path) -> None:
     assert "usage:" in output_of(str(EXAMPLES / name), "--help", cwd=tmp_path)

@@ -21,7 +21,8 @@ from learners.conversed import Piece, earlier_in_tokens_of, with_turns
 from learners.corrections import Draft
 from mutual_env import Completion, Experience, Lesson, Task, Verdict
 from mutual_env.types import CrossEntropy, Prompt, Reply, Turn
-from tokenizers_bridge import Tokenizer, TokenizerBridge, load
+from tests.tokenizers_bridge.published import loaded
+from tokenizers_bridge import Tokenizer, TokenizerBridge
 from tokenizers_bridge.kinds.published import PUBLISHED
 from tokenizers_bridge.protocol import stop_ids_of
 from tokenizers_bridge.replies import Conversing
@@ -35,7 +36,7 @@ PIECES = (
 
 @cache
 def tokenizers() -> dict[str, Tokenizer]:
-    return {name: load(name) for name in PUBLISHED}
+    return {name: loaded(name) for name in PUBLISHED}
 
 
 @cache

@@ -22,7 +22,8 @@ from mutual_env.types import (
 )
 from sharing.testing import scripted_task
 from tests.learners.twins import PEER, PROMPTS, READER, WROTE, Twin, assert_same_update, gradients, model_of, strategies
-from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, TokenizerBridge, load
+from tests.tokenizers_bridge.published import loaded
+from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, TokenizerBridge
 
 pytestmark = pytest.mark.torch
 
@@ -57,7 +58,7 @@ def test_twins_teach_a_table_what_its_own_tokenizer_would(names: str, strategy: 
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Tokenizer]:
-    return {name: load(name) for pair in REAL for name in pair}
+    return {name: loaded(name) for pair in REAL for name in pair}
 
 
 @pytest.mark.real_tokenizers

@@ -23,8 +23,9 @@ from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion
 from tests.tokenizers_bridge.corpus import random_text
 from tests.tokenizers_bridge.official import FOLDER, LOADABLE, official
+from tests.tokenizers_bridge.published import loaded
 from tests.tokenizers_bridge.reference import assert_alignment_holds, assert_sums_hold
-from tokenizers_bridge import Tokenizer, TokenizerBridge, Translation, align, load
+from tokenizers_bridge import Tokenizer, TokenizerBridge, Translation, align
 from tokenizers_bridge.declaration import Declaration, declaration_of
 from tokenizers_bridge.kinds.published import PUBLISHED
 from tokenizers_bridge.roles import think_tags
@@ -271,7 +272,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--slice", type=int, default=50_000, help="cases between two lines of progress")
     args = parser.parse_args()
-    tokenizers = [load(name) for name in PUBLISHED]
+    tokenizers = [loaded(name) for name in PUBLISHED]
     tokenizers += [official(family) for family in LOADABLE if (FOLDER / family).is_dir()]
     print(f"{len(tokenizers)} tokenizers", flush=True)
     start, done, total = time.perf_counter(), 0, Counter[str]()

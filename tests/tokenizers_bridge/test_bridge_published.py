@@ -15,6 +15,7 @@ from mutual_env.errors import UnknownNameError
 from mutual_env.types import Completion, Message
 from tests.tokenizers_bridge.corpus import CODE, CONTROLS, MATHS, ODD, SCRIPTS
 from tests.tokenizers_bridge.fuzz import Author, check, run
+from tests.tokenizers_bridge.published import loaded
 from tests.tokenizers_bridge.reference import assert_alignment_holds, completion_of
 from tokenizers_bridge import Tokenizer, TokenizerBridge, align, load
 from tokenizers_bridge.declaration import NOTHING, declaration_of
@@ -42,7 +43,7 @@ DIALOGUES: tuple[tuple[Message, ...], ...] = (
 
 @pytest.fixture(scope="module")
 def tokenizers() -> dict[str, Tokenizer]:
-    return {name: load(name) for name in PUBLISHED}
+    return {name: loaded(name) for name in PUBLISHED}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from tests.tokenizers_bridge.published import loaded
 from tests.tokenizers_bridge.reference import completion_of
 from tokenizers_bridge import (
     PairTokenizer,
@@ -18,7 +19,6 @@ from tokenizers_bridge import (
     WordTokenizer,
     align,
     align_batch,
-    load,
 )
 
 WORDS = WordTokenizer(["Hello", " world", "llo", "He", "abc", "ab", "é"])
@@ -109,7 +109,7 @@ def test_nemo_regions_of_a_message_align_each_with_its_own() -> None:
 @pytest.mark.real_tokenizers
 def test_nemo_a_composed_character_is_said_to_be_the_same_by_who_composes_it() -> None:
     # There: equal after normalisation is correct. Here: it is if the reader declares that it composes, and not exact.
-    author, reader = WordTokenizer([]), load("qwen")
+    author, reader = WordTokenizer([]), loaded("qwen")
     said = completion_of(author, author.encode_batch(["cafe\u0301"])[0])
     (translation,) = TokenizerBridge([author, reader]).translate([said], reader)
     assert (translation.verdict, translation.action) == ("normalised", "accept-and-flag")
@@ -121,7 +121,7 @@ def test_nemo_a_composed_character_is_said_to_be_the_same_by_who_composes_it() -
 
 @pytest.mark.real_tokenizers
 def test_gold_groups_cover_all_tokens_of_both_sides() -> None:
-    student, teacher = load("llama3"), load("qwen")
+    student, teacher = loaded("llama3"), loaded("qwen")
     text = "SmolLM3-3B is smaller than Llama 3.2 but still capable."
     rows = [tokenizer.encode_batch([text])[0] for tokenizer in (teacher, student)]
     alignment = align(rows[0], teacher, rows[1], student)
@@ -132,7 +132,7 @@ def test_gold_groups_cover_all_tokens_of_both_sides() -> None:
 
 @pytest.mark.real_tokenizers
 def test_gold_vocabularies_share_the_common_tokens() -> None:
-    student, teacher = load("llama3"), load("qwen")
+    student, teacher = loaded("llama3"), loaded("qwen")
     mapped = VocabularyMap.of(teacher, student).to_reader
     for piece in ("Hello", " world", "-", "Sm", "ol", "LM", "3", "B"):
         (there,), (here,) = ids(teacher, piece), ids(student, piece)
@@ -161,7 +161,7 @@ def test_gold_vocabularies_share_the_common_tokens() -> None:
     ],
 )
 def test_gold_a_prompt_and_its_completion_in_padded_rows(name: str, prompt: str, completion: str) -> None:
-    student, teacher = load(name), load("qwen")
+    student, teacher = loaded(name), loaded("qwen")
     rows, masks = {}, {}
     for tokenizer in (student, teacher):
         before, after = tokenizer.encode_batch([prompt])[0], tokenizer.encode_batch([completion])[0]
@@ -206,7 +206,7 @@ def test_gold_answers_are_where_labels_are() -> None:
 @pytest.mark.real_tokenizers
 def test_gold_its_own_walk_makes_the_same_groups_of_byte_offsets() -> None:
     gold = pytest.importorskip("trl.experimental.gold.gold_trainer")
-    author, reader = load("deepseek"), load("llama3")
+    author, reader = loaded("deepseek"), loaded("llama3")
     for text in ("def f(x):\n    return x ** 2\n", "Größe, naïve: 天地玄黃 👩‍👩‍👧", "1,234,567.89 isn't it?  "):
         rows = author.encode_batch([text])[0], reader.encode_batch([text])[0]
         offsets = [
@@ -224,7 +224,7 @@ def test_gold_its_own_walk_makes_the_same_groups_of_byte_offsets() -> None:
 
 @pytest.mark.real_tokenizers
 def test_tokenkit_chunks_around_control_tokens() -> None:
-    teacher, student = load("qwen"), load("llama3")
+    teacher, student = loaded("qwen"), loaded("llama3")
     author = ids(teacher, "<|im_start|>", "Hel", "lo", "?", "\n", "\n")
     reader = ids(
         student, "<|begin_of_text|>", "<|start_header_id|>", "Hello", "?", "<|end_header_id|>", "\n\n", "\n"

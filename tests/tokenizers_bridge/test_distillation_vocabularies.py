@@ -11,6 +11,7 @@ from benchmarks import tables
 from benchmarks.gold import gold_table
 from benchmarks.vocabularies import overlap_table
 from mutual_env.errors import InvalidInputError
+from tests.tokenizers_bridge.published import loaded
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import (
     CharTokenizer,
@@ -200,7 +201,7 @@ def test_a_window_is_short_and_says_so() -> None:
 
 @pytest.mark.real_tokenizers
 def test_published_vocabularies_pair_by_bytes_whatever_they_write_for_them() -> None:
-    level, pieces = load("deepseek"), load("mistral-spm")
+    level, pieces = loaded("deepseek"), loaded("mistral-spm")
     assert assert_maps(pieces, level).overlap > 0.8
     text = ["Let x be the number of apples, so that 3x + 7 = 52."]
     assert VocabularyMap.of(level, pieces).overlap_of(level.encode_batch(text)) > 0.6

@@ -14,7 +14,8 @@ from learners.testing import check_learner
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.prompts import PromptShape
 from mutual_env.types import Message
-from tokenizers_bridge import CharTokenizer, TokenizerBridge, load
+from tests.tokenizers_bridge.published import loaded
+from tokenizers_bridge import CharTokenizer, TokenizerBridge
 from tokenizers_bridge.kinds.shaped import in_shape
 from tokenizers_bridge.protocol import Tokenizer
 
@@ -52,7 +53,7 @@ def test_the_question_of_a_conversation_is_its_first_message_of_the_user() -> No
 @pytest.mark.real_tokenizers
 def test_without_chat_a_chat_model_is_given_text_behind_its_bos_if_it_has_one() -> None:
     for name, bos in (("llama3", ["<|begin_of_text|>"]), ("qwen", []), ("gemma3", ["<bos>"])):
-        tokenizer = load(name)
+        tokenizer = loaded(name)
         plain = in_shape(tokenizer, PromptShape(chat=False))
         ids = plain.render_prompt(({"role": "user", "content": "1+1="},))
         words = tokenizer.encode_batch(["1+1="])[0]

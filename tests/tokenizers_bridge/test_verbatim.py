@@ -7,7 +7,8 @@ import pytest
 import tiktoken
 
 from mutual_env.types import Completion
-from tokenizers_bridge import Tokenizer, TokenizerBridge, load
+from tests.tokenizers_bridge.published import loaded
+from tokenizers_bridge import Tokenizer, TokenizerBridge
 from tokenizers_bridge.edits import NO_EDITS
 from tokenizers_bridge.kinds.tiktokens import from_tiktoken
 from tokenizers_bridge.translation.align import Alignment
@@ -29,7 +30,7 @@ def said(text: str, author: Tokenizer) -> Completion:
     ("name", "verbatim"), [("llama3", True), ("deepseek", True), ("qwen", False), ("gemma3", False)]
 )
 def test_which_kinds_change_nothing(name: str, verbatim: bool) -> None:
-    assert load(name).verbatim is verbatim  # type: ignore[attr-defined]
+    assert loaded(name).verbatim is verbatim  # type: ignore[attr-defined]
 
 
 def test_a_pattern_that_leaves_text_out_is_found_by_its_length() -> None:
