@@ -82,6 +82,11 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         """Which verifier scores this env's experience."""
         return self._spec.verifier.id
 
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """The least and the most that this env's verifier says that it gives; None: it says nothing."""
+        return self._pool.reward_range(self._spec.verifier)
+
     def verify(self, items: Sequence[tuple[Task, str]]) -> list[Verdict]:
         """What this env's verifier says of these texts, e.g. of a peer's, whatever the round."""
         return self._pool.verify(self._spec.verifier, items)

@@ -48,10 +48,24 @@ def outcomes(reader: str, groups: Sequence[Group], lessons: Sequence[Lesson]) ->
     }
 
 
-def silence(strategy: str, offered: int, heard: Mapping[str, int]) -> str:
-    """That everything was turned away, and why."""
-    reasons = ", ".join(f"{k.removeprefix('refused/')} {n}" for k, n in sorted(heard.items()) if "refused/" in k and n)
-    return (
-        f"{strategy} learns nothing from its peers: all {offered} records that it read this round were turned away "
-        f"({reasons}). docs/exchange.md says what each reason means; `limits` is an option"
-    )
+def complaints(
+    strategy: str, offered: int, heard: Mapping[str, int], said: tuple[float, float] | None
+) -> dict[str, str]:
+    """What is wrong with a round that read so many records: that everything was turned away, which is a round without
+    peers; or that some were for rewards of which the env's verifier says nothing. `said`: the rewards that it names."""
+    found = {}
+    if offered and not heard.get("taken"):
+        refused = sorted((key.removeprefix("refused/"), n) for key, n in heard.items() if "refused/" in key and n)
+        reasons = ", ".join(f"{reason} {n}" for reason, n in refused)
+        found["silence"] = (
+            f"{strategy} learns nothing from its peers: all {offered} records that it read this round were turned away "
+            f"({reasons}). docs/exchange.md says what each reason means; `limits` is an option"
+        )
+    beyond = heard.get("refused/out_of_range", 0)
+    if beyond and said is None:
+        found["range"] = (
+            f"{strategy} turned {beyond} of {offered} records away because of rewards outside [0, 1] and outside what "
+            "this env's verifier has given so far. If peers earn such rewards, let the verifier say `reward_range` "
+            "(docs/verifiers.md), or give `limits: {reward_range: [low, high]}`"
+        )
+    return found

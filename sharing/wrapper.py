@@ -31,7 +31,7 @@ from sharing.exchange.protocol import Exchange, Reading
 from sharing.records import KINDS, Kind, Record, as_it_is, records_of
 from sharing.shaping import SoftOverlong, checked_truncated, penalty_of, shaped, whole
 from sharing.situation import Common, Credit, Sampled, Shared, Situation
-from sharing.traffic import outcomes, silence, traffic
+from sharing.traffic import complaints, outcomes, traffic
 
 
 class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
@@ -67,7 +67,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         self._seen: dict[str, tuple[int, int]] = {}
         self._rewards: tuple[float, ...] = ()  # the least and the most that this env's verifier has given
         self._published: dict[int, dict[int, Record]] = {}  # this env's records by round and id, until they are taught
-        self._warned = False
+        self._warned: set[str] = set()
 
     @abstractmethod
     def share(self, situation: Situation) -> Shared:
@@ -146,19 +146,20 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
             for author, latest in admitted.versions.items():
                 seen[author] = max(seen.get(author, latest), latest)
         self._seen = seen  # only now: what one reader met must not decide what the next one admits
-        self._warn_of_silence(offered, heard)
+        self._warn(offered, heard)
         return taught
 
-    def _warn_of_silence(self, offered: int, heard: Counter[str]) -> None:
-        """Once: a strategy that hears nobody teaches as if there were no peers, which nobody would notice."""
-        if offered and not heard["taken"] and not self._warned:
-            self._warned = True
-            warnings.warn(silence(type(self).__name__, offered, heard), stacklevel=4)
+    def _warn(self, offered: int, heard: Counter[str]) -> None:
+        """Once of each kind: of what nobody would notice."""
+        for kind, sentence in complaints(type(self).__name__, offered, heard, rewards_said(self.env)).items():
+            if kind not in self._warned:
+                self._warned.add(kind)
+                warnings.warn(sentence, stacklevel=4)
 
     def _limits_now(self) -> Limits:
-        """With the rewards that this env's verifier has given in range; peers' statistics are of rewards under the
-        penalty."""
-        limits = self._limits.widened(self._rewards)
+        """With the rewards in range that this env's verifier says that it gives, or has given; peers' statistics are of
+        rewards under the penalty."""
+        limits = self._limits.widened([*self._rewards, *(rewards_said(self.env) or ())])
         return limits if self._penalty is None else limits.widened([limits.reward_range[0] - 1.0])
 
     def _send(self, infos: Mapping[str, AgentInfo]) -> dict[str, Counter[str]]:
@@ -302,6 +303,11 @@ def sharing_below(env: Any) -> SharingWrapper | None:
 def verifier_id(env: Any) -> str:
     """Which verifier scores an env's experience; "" where the env does not say."""
     return str(getattr(env.unwrapped, "verifier_id", ""))
+
+
+def rewards_said(env: Any) -> tuple[float, float] | None:
+    """The least and the most that an env says its verifier gives."""
+    return cast(tuple[float, float] | None, getattr(env.unwrapped, "reward_range", None))
 
 
 def credits_below(env: Any) -> dict[Credit, str]:

@@ -42,8 +42,7 @@ class KnightsKnavesTasks:
     system     the system message; empty: none
 
     A puzzle has exactly one solution. `Task.answer` has a line for each person, `metadata["people"]` their number. The
-    verifier, `knights_knaves`, gives rewards from -3 to 3: see its options for others. Where peers' rewards are checked
-    (`limits.reward_range` of a strategy), that range must be named.
+    verifier, `knights_knaves`, gives rewards from -3 to 3: see its options for others.
     """
 
     verifier = VerifierSpec("knights_knaves")

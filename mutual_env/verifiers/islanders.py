@@ -48,6 +48,12 @@ class KnightsKnaves:
     def id(self) -> str:
         return spec_id("knights_knaves", {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inline"})
 
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        out_of_form = self.unreadable - abs(self.form)
+        given = [out_of_form, *(self.form + answer for answer in (self.right, self.wrong, self.unreadable))]
+        return min(given), max(given)
+
     def verify(self, task: Task, text: str) -> Verdict:
         expected = roles_of(task.answer)
         if not expected:

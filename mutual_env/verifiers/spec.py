@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -29,7 +30,8 @@ class Verifier(Protocol):
 
     `verify` returns a `Verdict`; an exception is recorded as a verdict of status `error`. It must not depend on
     anything but its arguments: the pool remembers verdicts. A verifier may also have `warm()`, called once in the
-    process that workers are forked from: the place for slow imports.
+    process that workers are forked from: the place for slow imports. Where rewards may lie outside [0, 1] it says
+    `reward_range`, the least and the most that it gives: what peers claim of theirs is held against it.
 
     It may also say `runs_code`. True: every item has a process of its own, and nothing that is said of it is
     remembered. False: no text makes it run code, its author vouches for that. Where it says nothing, Python itself is
@@ -173,6 +175,17 @@ def load_function(target: str) -> Callable[[Any], JSON]:
         raise InvalidInputError(f"{target} must be a function of one JSON value, got {function!r:.80}")
     found: Callable[[Any], JSON] = function
     return found
+
+
+def reward_range_of(verifier: Verifier) -> tuple[float, float] | None:
+    """The least and the most that a verifier says that it gives; None: it says nothing."""
+    said = getattr(verifier, "reward_range", None)
+    if said is None:
+        return None
+    low, high = map(float, said)
+    if not -math.inf < low <= high < math.inf:
+        raise InvalidInputError(f"{verifier.id}: reward_range must be two finite numbers, least first, got {said!r}")
+    return low, high
 
 
 def hook(tool: object, name: str) -> Callable[..., Any] | None:

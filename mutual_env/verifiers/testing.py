@@ -19,7 +19,7 @@ import numpy as np
 from mutual_env.errors import ConformanceError
 from mutual_env.types import Task
 from mutual_env.verifiers.pool.verifier_pool import VerifierPool
-from mutual_env.verifiers.spec import VerifierSpec, as_spec, make
+from mutual_env.verifiers.spec import VerifierSpec, as_spec, make, reward_range_of
 
 Items: TypeAlias = Sequence[tuple[Task, str]]
 
@@ -60,11 +60,17 @@ def _names_itself(wanted: VerifierSpec) -> None:
 def _tells_right_from_wrong(wanted: VerifierSpec, pool: VerifierPool, right: Items, wrong: Items) -> None:
     """Every right answer is correct, every wrong one is not, and all of them are worth something, be it 0."""
     _require(len(right) > 0 and len(wrong) > 0, "give at least one right and one wrong answer")
+    said_range = reward_range_of(make(wanted))
     for items, correct in ((right, True), (wrong, False)):
         for (task, text), verdict in zip(items, pool.verify(wanted, items), strict=True):
             said = f"{wanted.id} said {verdict} of {text!r:.100} on task {task.id!r}"
             _require(verdict.reward is not None, f"an answer must get a reward: {said}")
+            _require(_lies_in(verdict.reward, said_range), f"its reward_range is {said_range}: {said}")
             _require(verdict.correct == correct, f"that answer is {'right' if correct else 'wrong'}: {said}")
+
+
+def _lies_in(reward: float | None, said: tuple[float, float] | None) -> bool:
+    return reward is None or said is None or said[0] <= reward <= said[1]
 
 
 def _repeats_itself(wanted: VerifierSpec, pool: VerifierPool, items: Items) -> None:

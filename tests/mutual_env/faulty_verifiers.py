@@ -18,6 +18,10 @@ class Honest:
         return Verdict.scored(float(right), correct=right)
 
 
+class Boundless(Honest):
+    reward_range = (0.0, 0.5)
+
+
 class Generous(Honest):
     def verify(self, task: Task, text: str) -> Verdict:
         return Verdict.scored(1.0, correct=True)

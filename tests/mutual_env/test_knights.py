@@ -119,6 +119,33 @@ def test_who_opens_the_thought_can_be_told() -> None:
         assert verifier.verify(SOLVED, wrong).reward == -3.0
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, (-3.0, 3.0)),
+        ({"form": 0, "right": 1, "wrong": 0, "unreadable": 0}, (0.0, 1.0)),
+        ({"form": -1.0, "wrong": 5.0}, (-3.0, 4.0)),
+    ],
+)
+def test_what_rewards_there_are_is_said(options: dict[str, Any], said: tuple[float, float], pool: VerifierPool) -> None:
+    spec = verifiers.VerifierSpec("knights_knaves", options)
+    assert pool.reward_range(spec) == said
+    env = mutual_env.make("logic/knights-knaves-v0", verifier={"name": spec.name, "kwargs": options}, pool=pool)
+    assert env.reward_range == said
+    given = pool.verify(spec, [(SOLVED, text) for text in (GOOD, "", GOOD.replace("knave", "fool"))])
+    assert all(said[0] <= (verdict.reward or 0.0) <= said[1] for verdict in given)
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    class Odd:
+        id, inline, reward_range = "odd", True, (1.0, float("inf"))
+
+        def verify(self, task: Task, text: str) -> Any: ...
+
+    with pytest.raises(InvalidInputError, match="two finite numbers, least first"):
+        verifiers.spec.reward_range_of(Odd())
+
+
 def test_rewards_can_be_those_of_plain_accuracy() -> None:
     plain = {"form": 0.0, "right": 1.0, "wrong": 0.0, "unreadable": 0.0}
     check_verifier(

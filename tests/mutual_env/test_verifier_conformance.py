@@ -35,6 +35,7 @@ def test_a_built_in_verifier_keeps_the_contract(
     ("faulty", "sentence"),
     [
         ("Generous", "that answer is wrong: "),
+        ("Boundless", r"its reward_range is \(0.0, 0.5\)"),
         ("Nameless", "id must be a text, got ''"),
         ("OtherName", "two verifiers made alike must have one id"),
         ("Drifting", "asked again in another order"),

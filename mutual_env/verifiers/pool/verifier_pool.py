@@ -33,6 +33,7 @@ from mutual_env.verifiers.spec import (
     hook,
     load_function,
     make,
+    reward_range_of,
 )
 
 Items: TypeAlias = Sequence[tuple[Task, str]]
@@ -123,6 +124,10 @@ class VerifierPool:
             verdicts = self._verify_pooled(spec, items, exclusive=_runs_code(verifier))
         self.counters.errors += sum(verdict.status == "error" for verdict in verdicts)
         return verdicts
+
+    def reward_range(self, spec: VerifierSpec | str) -> tuple[float, float] | None:
+        """What this verifier says of its rewards, if it does."""
+        return reward_range_of(self._verifier(spec)[1])
 
     def begin(self, spec: VerifierSpec | str, items: Sequence[tuple[Task, str]]) -> None:
         """Verify these from now on, while the caller goes on: a `verify` that names them waits for what is left, and
