@@ -13,7 +13,7 @@ from sharing.advantages import Moments, Std, checked_std, group_advantages
 from sharing.edges import PerEdge
 from sharing.pooling import Pool, pools, rewards_of, successes, untraced
 from sharing.records import Kind
-from sharing.rescue import Imitation, drawn_one
+from sharing.rescue import Imitation, ShareController, drawn_one
 from sharing.situation import Common, Credit, Shared, Situation
 from sharing.strategies.memory import Shelf
 from sharing.wrapper import SharingWrapper
@@ -39,6 +39,8 @@ class Auto(SharingWrapper):
     past rescue on the same task was not learnt: the reader met the task again and solved it not once. A `was_learnt`
     of one's own may say so instead.
 
+    `target_share` adapts the rescues' λ as SGT's does: they, and not the grafts, are to be this share of the gradient.
+
     Every choice is counted (`share/auto/...`), and every lesson says which it belongs to (`Lesson.note`). No peers:
     GRPO, to the last bit.
     """
@@ -52,6 +54,7 @@ class Auto(SharingWrapper):
         *,
         weight: PerEdge = 0.1,
         per_rescue: bool = False,
+        target_share: float | None = None,
         graft_above: float = 0.995,
         floor: float = 0.8,
         was_learnt: WasLearnt | None = None,
@@ -63,6 +66,7 @@ class Auto(SharingWrapper):
         super().__init__(env, **common)
         if not 0.0 <= floor < 1.0 or graft_above < 0.0:
             raise ConfigError(f"floor must lie in [0, 1) and graft_above be at least 0, got {floor} and {graft_above}")
+        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=True, per_rescue=per_rescue)
         self._near = graft_above
         self._gate = CompatibilityGate(floor=floor)
@@ -87,10 +91,12 @@ class Auto(SharingWrapper):
         metrics.update({f"auto/{choice}": float(counts[choice]) for choice in ("grpo", "xgrpo", "rescue", "graft")})
         for author, size in sorted(self._sizes.get(situation.reader, {}).items()):
             metrics[f"auto/chunk_sample_size/{author}"] = size
+        metrics.update(self._controller.metrics(situation.reader))
         return Shared(tuple(lessons), {**metrics, "untraced": untraced(situation)})
 
     def learnt(self, reader: str, metrics: Metrics) -> None:
         super().learnt(reader, metrics)
+        self._controller.learnt(reader, metrics)
         sizes = self._sizes.setdefault(reader, {})
         for key, value in metrics.items():
             if key.startswith(CHUNK_SAMPLE_SIZE):
@@ -100,10 +106,11 @@ class Auto(SharingWrapper):
     def state_dict(self) -> dict[str, JSON]:
         sizes: JSON = {reader: dict(sorted(known.items())) for reader, known in sorted(self._sizes.items())}
         shelves: JSON = {reader: shelf.as_json() for reader, shelf in sorted(self._shelves.items())}
-        return {**super().state_dict(), "sizes": sizes, "shelves": shelves}
+        return {**super().state_dict(), **self._controller.state(), "sizes": sizes, "shelves": shelves}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._controller.restore(state)
         self._sizes = {reader: dict(known) for reader, known in state["sizes"].items()}
         self._shelves = {reader: Shelf.from_json(kept) for reader, kept in state["shelves"].items()}
 
@@ -120,7 +127,8 @@ class Auto(SharingWrapper):
         if sources:
             source = drawn_one(sources, situation, "auto graft", task_id).author
             return "graft", self._grafted(pool.peers[source])
-        rescue = self._imitation.lesson(situation.reader, drawn_one(offered, situation, "sgt", task_id))
+        chosen = drawn_one(offered, situation, "sgt", task_id)
+        rescue = self._imitation.lesson(situation.reader, chosen, self._controller.factor(situation.reader))
         rescue = replace(rescue, correction=CompatibilityGate(floor=0.0, power=0.0))  # measured, and not weighed by it
         return "rescue", [*self._against(own, Moments.of(rewards_of(own))), rescue]
 

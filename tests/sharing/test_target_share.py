@@ -115,6 +115,24 @@ def test_the_placebo_of_a_rescue_holds_the_same_share() -> None:
     assert metrics["batch/imitation_gradient_share"] == pytest.approx(0.2, rel=1e-4)
 
 
+def test_the_rescues_that_auto_chooses_hold_their_share() -> None:
+    # The first prompt is XGRPO's: rewards 1, 0 and b's 0, 0 have the mean .25 and std sqrt(3)/4, so |A| is sqrt(3) and
+    # 1/sqrt(3), 2/sqrt(3) in the mean, on 8 of 16 tokens: 1/sqrt(3). s = λ / (λ + 1/sqrt(3)) = .2 at λ = 1/sqrt(48).
+    def made() -> Any:
+        options: dict[str, Any] = {"weight": 5.0, "target_share": 0.2, "was_learnt": lambda *_: True}  # so no graft
+        return sharing.make("auto", ScriptedEnv(["a", "b"], fixed=True), **options)
+
+    env = made()
+    for number in range(24):
+        one_round(env, number)
+    resumed = made()
+    resumed.load_state_dict(json.loads(json.dumps(env.state_dict())))
+    for each in (env, resumed):
+        weight, share = one_round(each, 24)
+        assert weight == pytest.approx(48**-0.5, rel=1e-4)
+        assert share == pytest.approx(0.2, rel=1e-4)
+
+
 def test_a_loop_that_says_nothing_leaves_the_weight_as_it_was_given() -> None:
     env = sharing.make("sgt", ScriptedEnv(["a", "b"], fixed=True), target_share=0.2)
     assert [one_round(env, n, told=False)[0] for n in range(3)] == [0.1] * 3
