@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from mutual_env.errors import ConfigError, UnknownNameError
 from mutual_env.types import AgentInfo, Group, Lesson, Metrics
 from sharing.admission import Limits, Verify
 from sharing.edges import PerEdge
 from sharing.exchange.protocol import Exchange
-from sharing.records import Kind, Statistics
+from sharing.records import KINDS, Kind, Statistics
 from sharing.shaping import SoftOverlong, Truncated
 
 Credit: TypeAlias = Literal["own rollouts", "peers' rollouts", "teacher"]
@@ -95,3 +96,23 @@ class Common(TypedDict, total=False):
     max_divergence: float
     length_penalty: SoftOverlong | Mapping[str, Any] | None
     truncated: Truncated
+
+
+def check_common(common: Common) -> None:
+    """Raise a sentence where these options cannot be meant."""
+    for name in common:
+        if name not in Common.__annotations__:
+            raise UnknownNameError.of("option", name, Common.__annotations__)
+    staleness, wait, peers = common.get("max_staleness", 0), common.get("wait", 0.0), common.get("peers")
+    if staleness is not None and staleness < 0:
+        raise ConfigError(f"max_staleness must be at least 0 rounds, or None for any, got {staleness}")
+    if wait < 0 or (wait and (peers is None or isinstance(peers, int))):
+        raise ConfigError(f"wait={wait} needs to know for whom: name them in peers=[...]")
+    if isinstance(peers, str) or (isinstance(peers, int) and peers < 0):
+        raise ConfigError(f"peers must be None, a number of at least 0, names, or names for each reader, got {peers!r}")
+    for reader, names in peers.items() if isinstance(peers, Mapping) else ():
+        if isinstance(names, str):
+            raise ConfigError(f"peers of {reader!r} must be a list of names, got {names!r}: write [{names}]")
+    for kind in common.get("publish", ()):
+        if kind not in KINDS:
+            raise UnknownNameError.of("record kind", kind, KINDS)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Unpack, cast
 
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
-from mutual_env.errors import ConfigError, InvalidInputError, UnknownNameError
+from mutual_env.errors import ConfigError, InvalidInputError
 from mutual_env.options import fields_of
 from mutual_env.together import EndTogether
 from mutual_env.types import JSON, AgentInfo, Group, Lesson, Metrics
@@ -30,7 +30,7 @@ from sharing.exchange.memory import InMemoryExchange
 from sharing.exchange.protocol import Exchange, Reading
 from sharing.records import KINDS, Kind, Record, as_it_is, records_of
 from sharing.shaping import SoftOverlong, checked_truncated, penalty_of, shaped, whole
-from sharing.situation import Common, Credit, Sampled, Shared, Situation
+from sharing.situation import Common, Credit, Sampled, Shared, Situation, check_common
 from sharing.traffic import complaints, outcomes, traffic
 
 
@@ -47,7 +47,7 @@ class SharingWrapper(BaseParallelWrapper):  # type: ignore[misc]
         super().__init__(env if below or not _ends_apart(env) else EndTogether(env))
         self._below = below
         _check_stack(type(self), env)
-        _check_options(common)
+        check_common(common)
         self._max_staleness = common.get("max_staleness", 0)
         self.exchange: Exchange = common.get("exchange") or (
             below.exchange if below else InMemoryExchange(keep_rounds=_keep(self._max_staleness))
@@ -332,22 +332,6 @@ def _check_stack(strategy: type[SharingWrapper], env: Any) -> None:
             f"{strategy.__name__} over {given[credit]} would give {credit} credit twice: use one of the two, or put "
             f"{strategy.__name__} over a strategy that leaves {credit} alone"
         )
-
-
-def _check_options(common: Common) -> None:
-    for name in common:
-        if name not in Common.__annotations__:
-            raise UnknownNameError.of("option", name, Common.__annotations__)
-    staleness, wait, peers = common.get("max_staleness", 0), common.get("wait", 0.0), common.get("peers")
-    if staleness is not None and staleness < 0:
-        raise ConfigError(f"max_staleness must be at least 0 rounds, or None for any, got {staleness}")
-    if wait < 0 or (wait and (peers is None or isinstance(peers, int))):
-        raise ConfigError(f"wait={wait} needs to know for whom: name them in peers=[...]")
-    if isinstance(peers, str) or (isinstance(peers, int) and peers < 0):
-        raise ConfigError(f"peers must be None, a number of at least 0, names, or names for each reader, got {peers!r}")
-    for kind in common.get("publish", ()):
-        if kind not in KINDS:
-            raise UnknownNameError.of("record kind", kind, KINDS)
 
 
 def _round_of(infos: Mapping[str, AgentInfo]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -79,8 +79,27 @@ def _check_names(config: RunConfig) -> None:
         if isinstance(teacher, str) and teacher not in everybody:
             raise UnknownNameError.of(f"{where}.options.teacher", teacher, everybody)
         for name in frozen if isinstance(frozen, (list, tuple)) else ():
-            if name not in config.policies:
-                raise UnknownNameError.of(f"policy in {where}.options.agents", name, config.policies)
+            _known(f"policy in {where}.options.agents", name, config)
+        for name in _named_peers(layer.options.get("peers")):
+            _known(f"policy in {where}.options.peers", name, config)
+
+
+def _known(what: str, name: object, config: RunConfig) -> None:
+    if not (isinstance(name, str) and name in config.policies):
+        raise UnknownNameError.of(what, name, config.policies)
+
+
+def _named_peers(peers: object) -> list[object]:
+    """Readers and authors; what has another form is refused where the strategy is made. An exchange of another package
+    may have further authors; in a run of its own there are none, and a name that is wrong would be heard by nobody."""
+    match peers:
+        case Mapping():
+            inner = [names for names in peers.values() if isinstance(names, (list, tuple))]
+            return [*peers, *(name for names in inner for name in names)]
+        case list() | tuple():
+            return list(peers)
+        case _:
+            return []
 
 
 def _check_envs(config: RunConfig, places: Places) -> None:

@@ -107,7 +107,9 @@ class Envs:
         options = {**given, "max_staleness": 0}
         if isinstance(options.get("peers"), int):
             options["peers"] = sharing.ring(self.policies, options["peers"])
-        options.setdefault("limits", {"max_group": max(sharing.Limits().max_group, self.env.group_size)})
+        limits = options.get("limits", {})
+        if isinstance(limits, Mapping):
+            options["limits"] = {"max_group": max(sharing.Limits().max_group, self.env.group_size), **limits}
         return options
 
 

@@ -22,7 +22,7 @@ from sharing import InMemoryExchange, Origin, Record, Rollout, Statistics, Succe
 from tests.learners import tiny_policies
 from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*learns nothing from its peers")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(learns nothing from its peers|because of rewards outside)")
 
 CHARS = CharTokenizer("0123456789+= !x<|im_end>")
 PAIRS = PairTokenizer("0123456789+= !x<|im_end>", [("1", "2"), ("=", "1")])

@@ -67,3 +67,11 @@ def test_what_a_silent_verifier_has_not_given_yet_is_turned_away_and_said(tmp_pa
         limits = "sharing.options={max_staleness: 1, limits: {reward_range: [-1, 10]}}"
         told = run(tmp_path / "told", silent, APART[0], limits)
     assert all(n == 0.0 for name in told.metrics for _, n in told.metrics[name]["share/refused"])
+
+
+def test_limits_that_name_one_thing_leave_the_groups_of_the_run_plausible(tmp_path: Path) -> None:
+    large = ["env.group_size=80", "env.prompts_per_round=1", "rounds=2", "sharing.strategy=prp", APART[0]]
+    limits = "sharing.options={max_staleness: 1, limits: {reward_range: [-1, 10]}}"
+    apart = run(tmp_path / "apart", *large, limits)
+    for name in ("ada", "bob", "eve"):
+        assert [n for _, n in apart.metrics[name]["share/pooled"]] == [160.0, 160.0]
