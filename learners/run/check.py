@@ -92,14 +92,9 @@ def _known(what: str, name: object, config: RunConfig) -> None:
 def _named_peers(peers: object) -> list[object]:
     """Readers and authors; what has another form is refused where the strategy is made. An exchange of another package
     may have further authors; in a run of its own there are none, and a name that is wrong would be heard by nobody."""
-    match peers:
-        case Mapping():
-            inner = [names for names in peers.values() if isinstance(names, (list, tuple))]
-            return [*peers, *(name for names in inner for name in names)]
-        case list() | tuple():
-            return list(peers)
-        case _:
-            return []
+    if isinstance(peers, Mapping):
+        return [*peers, *(name for names in peers.values() for name in _named_peers(names))]
+    return list(peers) if isinstance(peers, (list, tuple)) else []
 
 
 def _check_envs(config: RunConfig, places: Places) -> None:
