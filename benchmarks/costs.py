@@ -21,7 +21,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -94,14 +94,22 @@ def compared(suite: SuiteConfig, arms: Sequence[str], rounds: int) -> dict[str, 
         return figures(in_turn(loops, rounds))
 
 
-def in_turn(loops: Mapping[str, Loop], rounds: int) -> dict[str, list[Spent]]:
-    """Every arm in turn in each round; the order turns too. A first round is not counted."""
+Seen = Mapping[str, Sequence[Spent]]
+
+
+def in_turn(loops: Mapping[str, Loop], rounds: int, so_far: Callable[[Seen], None] = lambda seen: None) -> Seen:
+    """Every arm in turn in each round; the order turns too. A first round is not counted. `so_far` is told what there
+    is after each that is."""
     arms = list(loops)
     seen: dict[str, list[Spent]] = {arm: [] for arm in arms}
     for number in range(rounds + 1):
         for arm in (*arms[number % len(arms) :], *arms[: number % len(arms)]):
-            seen[arm].append(measured(loops[arm], number))
-    return {arm: of[1:] for arm, of in seen.items()}
+            found = measured(loops[arm], number)
+            if number > 0:
+                seen[arm].append(found)
+        if number > 0:
+            so_far(seen)
+    return seen
 
 
 def after(runs: Path, rounds: int) -> dict[str, Any]:
@@ -122,7 +130,7 @@ def _ended(arm: Path, name: str, policy: PolicyConfig, seed: int) -> Learner:
     return learner
 
 
-def figures(seen: Mapping[str, Sequence[Spent]]) -> dict[str, Any]:
+def figures(seen: Seen) -> dict[str, Any]:
     """Of the rounds of each arm."""
     alone = seen[BASELINE]
     return {
@@ -162,10 +170,11 @@ def keep(pair: str, found: Mapping[str, Any]) -> None:
     write("costs", {**before, pair: together, "machine": machine()})
 
 
-def real(models: Path, rounds: int) -> dict[str, Any]:
+def real(models: Path, rounds: int) -> None:
+    """Written after every round: one takes minutes."""
     paths = [f"base.policies.{name}.options.path={models / name}" for name in ("smollm2", "gemma3")]
-    suite = load_suite(REAL, paths)
-    return compared(suite, ["grpo", "sgt", "xgrpo", "prp", "graft"], rounds)
+    with arms_beside(load_suite(REAL, paths), ["grpo", "sgt", "xgrpo", "prp", "graft"], SEED) as loops:
+        in_turn(loops, rounds, lambda seen: keep("real", figures(seen)))
 
 
 @pytest.mark.parametrize("arm", ["grpo", "sgt", "prp", "xgrpo", "graft"])
@@ -192,7 +201,7 @@ def main() -> None:
     if args.only in (None, "after") and (args.runs / "sgt" / f"seed_{SEED}").is_dir():
         keep("after", after(args.runs, args.rounds))
     if args.only in (None, "real") and (args.models / "gemma3").is_dir():
-        keep("real", real(args.models, max(2, args.rounds // 4)))
+        real(args.models, max(2, args.rounds // 4))
 
 
 def kept() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -125,7 +126,25 @@ def test_forked_runs_are_those_of_the_suite(tmp_path: Path, monkeypatch: pytest.
     # a result file keeps the runs that were made elsewhere
     shutil.rmtree(tmp_path / "forked" / "pair" / "sgt" / "seed_1")
     assert Family.read(collect(tmp_path / "forked" / "pair", "pair")).arms == found.arms
+    _check_runs_made_again(tmp_path / "forked" / "pair", tmp_path / "evidence-pair.json")
     shorter = (tmp_path / "forked" / "pair" / "suite.yaml").read_text().replace("rounds: 4", "rounds: 2")
     (tmp_path / "forked" / "pair" / "suite.yaml").write_text(shorter)
     with pytest.raises(StorageError, match="another setting"):
         collect(tmp_path / "forked" / "pair", "pair")
+
+
+def _check_runs_made_again(folder: Path, kept: Path) -> None:
+    """A second run is told by its other seconds, and must have the numbers of the first."""
+    content = json.loads(kept.read_text())
+    assert content["about"]["again"] == []
+    of = content["arms"]["grpo"]["ada"]
+    of["processor"]["0"][-1] += 1.0
+    kept.write_text(json.dumps(content))
+    assert Family.read(collect(folder, "pair")).about["again"] == ["grpo 0"]
+    assert Family.read(collect(folder, "pair")).about["again"] == ["grpo 0"]
+    of["accuracy"]["1"][-1] += 0.25
+    kept.write_text(json.dumps(content))
+    with pytest.raises(StorageError, match="grpo seed 1, ada, came to another accuracy than in"):
+        collect(folder, "pair")
+    kept.unlink()
+    collect(folder, "pair")

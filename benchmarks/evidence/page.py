@@ -150,7 +150,7 @@ def _family(family: Family) -> str:
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         + f"; commit {', '.join(about['commits'])}; `python -m benchmarks.evidence run {family.name}`."
     )
-    lines = [f"## {family.name.capitalize()}\n", wrapped(setting), ""]
+    lines = [f"## {family.name.capitalize()}\n", wrapped(setting + _again(about)), ""]
     unfinished = [a for a in family.arms if len(family.seeds(a)) < len(about["seeds"])]
     if unfinished:
         counted = ", ".join(f"`{arm}` {len(family.seeds(arm))}" for arm in unfinished)
@@ -161,6 +161,12 @@ def _family(family: Family) -> str:
         lines += [f"![Differences to GRPO](figures/evidence-{family.name}.svg)\n"]
     lines += [_arms_table(family), _budgets_table(family)]
     return "\n".join(lines)
+
+
+def _again(about: Mapping[str, Any]) -> str:
+    """What joins the runs of several commits."""
+    runs = ", ".join(f"`{run}`" for run in about.get("again", ()))
+    return f" Runs made again later, with the same numbers to the last digit kept: {runs}." if runs else ""
 
 
 def _arms_table(family: Family) -> str:

@@ -20,7 +20,8 @@ from learners.run.suite import SUITE
 from mutual_env.errors import StorageError
 
 _DIGITS = 4
-SPENT = ("tokens", "processor")
+TIMES = "processor"
+SPENT = ("tokens", TIMES)
 
 
 def result_file(family: str) -> Path:
@@ -55,7 +56,8 @@ class Family:
 
 def collect(folder: Path, family: str) -> Path:
     """The finished runs of the suite in this folder, written down; and those of the result file that are not in the
-    folder, if they were of the same setting: runs take hours, and not all are made in one place."""
+    folder, if they were of the same setting: runs take hours, and not all are made in one place. A run that is in both
+    must have the same numbers: if it has not, neither have the others, and they are not to be compared."""
     config = load_suite(folder / SUITE)
     runs = {arm: of for arm in config.arms if (of := _finished(config, arm))}
     if not runs:
@@ -65,12 +67,15 @@ def collect(folder: Path, family: str) -> Path:
     at = [round for round, _ in _some(runs).evaluations[next(iter(config.base.policies))]["accuracy"]]
     if kept is not None and list(kept.at) != at:
         raise StorageError(f"{path} was evaluated at rounds {list(kept.at)}, {folder} at {at}: move the file away")
+    found = {arm: {p: _measured(of, p, at) for p in config.base.policies} for arm, of in runs.items()}
+    again = _again(kept, found, path)
     arms = {
-        arm: {p: _together(kept, arm, p, _measured(runs.get(arm, {}), p, at)) for p in config.base.policies}
+        arm: {p: _together(kept, arm, p, found.get(arm, {}).get(p, {})) for p in config.base.policies}
         for arm in config.arms
         if arm in runs or (kept is not None and arm in kept.arms)
     }
-    _write(path, {"about": _about(config, runs, kept), "at": at, "policies": list(config.base.policies)}, arms)
+    about = {**_about(config, runs, kept), "again": again}
+    _write(path, {"about": about, "at": at, "policies": list(config.base.policies)}, arms)
     return path
 
 
@@ -95,6 +100,29 @@ def _kept(path: Path, config: SuiteConfig) -> Family | None:
     if differing or kept.policies != tuple(config.base.policies):
         raise StorageError(f"{path} is of another setting ({', '.join(differing) or 'policies'}): move it away")
     return kept
+
+
+def _again(kept: Family | None, found: Mapping[str, Mapping[str, Any]], path: Path) -> list[str]:
+    """Arm and seed of the runs that were made a second time, now or before, and came to the same numbers."""
+    if kept is None:
+        return []
+    again = set(kept.about.get("again", ()))
+    for arm, policy in ((arm, policy) for arm, of in found.items() for policy in of):
+        before, now = kept.arms.get(arm, {}).get(policy, {}), found[arm][policy]
+        for seed in before.get(TIMES, {}).keys() & now[TIMES].keys():
+            _check_same(f"{arm} seed {seed}, {policy},", before, now, seed, path)
+            if now[TIMES][seed] != before[TIMES][seed]:  # the same run has the same seconds
+                again.add(f"{arm} {seed}")
+    return sorted(again)
+
+
+def _check_same(run: str, before: Mapping[str, Any], now: Mapping[str, Any], seed: str, path: Path) -> None:
+    differing = [m for m in now if m != TIMES and now[m][seed] != before.get(m, {}).get(seed, now[m][seed])]
+    if differing:
+        raise StorageError(
+            f"{run} came to another {', '.join(differing)} than in {path}: code, versions or machine differ, and so "
+            "may every run there. Move the file away and run the family anew"
+        )
 
 
 def _together(kept: Family | None, arm: str, policy: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -155,7 +183,7 @@ def _measured(runs: Mapping[int, RunResults], policy: str, at: Sequence[int]) ->
     for measure in sorted({key for run in runs.values() for key in run.evaluations.get(policy, {})}):
         curves = {seed: dict(run.evaluations[policy][measure]) for seed, run in runs.items()}
         found[measure] = {str(seed): [round(curve[r], _DIGITS) for r in at] for seed, curve in curves.items()}
-    for name, curve_of in (("tokens", _tokens(policy)), ("processor", lambda run: run.processor)):
+    for name, curve_of in (("tokens", _tokens(policy)), (TIMES, lambda run: run.processor)):
         found[name] = {str(seed): _so_far(curve_of(run), at) for seed, run in runs.items()}
     return found
 

@@ -25,6 +25,7 @@ from learners.evaluation.agreement import agreements
 from learners.evaluation.measures import measure
 from learners.evaluation.outcomes import Answered
 from learners.evaluation.sampling import sample
+from learners.numerics import PINNED, begin_again, environment
 from learners.run.config import EnvConfig, EvaluationConfig, PolicyConfig, RunConfig
 from learners.run.subject import Subject
 from mutual_env.prompts import text_of
@@ -127,8 +128,10 @@ def main() -> int:
     parser.add_argument("--family", action="append", default=[], choices=list(FAMILIES), help="default: all")
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     models = dict(word.split("=", 1) for word in args.models)
+    begin_again(environment(PINNED, args.threads))  # the same answers on every processor with AVX2
     survey(models, args.family or list(FAMILIES), args.prompts, args.samples)
     return 0
 
