@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,26 @@ def _family(family: Family) -> str:
         lines += [wrapped(f"Not run: {', '.join(f'`{arm}`' for arm in planned)}."), ""]
     if differences(family, at_the_end(family)):
         lines += [f"![Differences to GRPO](figures/evidence-{family.name}.svg)\n"]
-    lines += [_arms_table(family), _budgets_table(family)]
+    lines += [_arms_table(family), *_alike(family), _budgets_table(family)]
     return "\n".join(lines)
+
+
+def _alike(family: Family) -> list[str]:
+    """Arms that were one arm in the end."""
+    pairs = [
+        f"`{one}` and `{other}`"
+        for one, other in combinations(family.arms, 2)
+        if all(family.arms[one][p]["accuracy"] == family.arms[other][p]["accuracy"] for p in family.policies)
+    ]
+    if not pairs:
+        return []
+    return [
+        wrapped(
+            f"The same accuracies at every evaluation of every seed: {', '.join(pairs)}. Where policies begin alike "
+            "and learn from the same pool they stay the same policy: every ratio is 1, and nothing is left to correct."
+        ),
+        "",
+    ]
 
 
 def _again(about: Mapping[str, Any]) -> str:
