@@ -53,6 +53,7 @@ PHASES = {
     "updating": "updating",
 }
 SEED = 0
+PAIRS = {"tiny", "after", "real"}
 REAL = Path(__file__).parents[1] / "configs" / "evidence" / "real.yaml"
 
 
@@ -165,9 +166,13 @@ def tiny(rounds: int) -> None:
 
 def keep(pair: str, found: Mapping[str, Any]) -> None:
     """What was just measured beside what was."""
-    before = kept()
+    before, here = kept(), machine()
     together = {**before.get(pair, {}), **found}
-    write("costs", {**before, pair: together, "machine": machine()})
+    earlier = before.get("processors") or dict.fromkeys(
+        PAIRS & before.keys(), before.get("machine", {}).get("processor")
+    )
+    processors = {**earlier, pair: here["processor"]}
+    write("costs", {**before, pair: together, "processors": processors, "machine": here})
 
 
 def real(models: Path, rounds: int) -> None:

@@ -146,5 +146,20 @@ def _check_runs_made_again(folder: Path, kept: Path) -> None:
     kept.write_text(json.dumps(content))
     with pytest.raises(StorageError, match="grpo seed 1, ada, came to another accuracy than in"):
         collect(folder, "pair")
+    content["about"]["processor"] = ["Zilog Z80"]
+    kept.write_text(json.dumps(content))
+    with pytest.raises(StorageError, match=r"is of processors by Zilog, .* --as NAME"):
+        collect(folder, "pair")
+    assert collect(folder, "pair", "pair-elsewhere") == kept.with_name("evidence-pair-elsewhere.json")
+    assert Family.read(kept.with_name("evidence-pair-elsewhere.json")).suite == "pair"
     kept.unlink()
     collect(folder, "pair")
+
+
+def test_a_hypothesis_is_looked_up_where_most_seeds_have_both_arms() -> None:
+    rising, flat = [[0.0, 0.5, 1.0]] * 3, [[0.0, 0.0, 0.1], [0.0, 0.0, 0.2], [0.0, 0.0, 0.3]]
+    first = family(grpo=flat, sgt=rising)
+    arms = {**first.arms, "trrd": first.arms["sgt"], "kdrl": first.arms["grpo"]}
+    second = Family("letters-intel", {"seeds": [0, 1, 2], "suite": "evidence-letters"}, (0, 50, 100), ("llama",), arms)
+    found = {v.hypothesis.name: v for v in verdicts({"letters": first, "letters-intel": second})}
+    assert (found["H1"].where, found["H6"].where) == ("letters", "letters-intel")

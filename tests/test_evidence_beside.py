@@ -13,7 +13,9 @@ import pytest
 from benchmarks import costs, rounds
 from benchmarks.beside import arms_beside
 from benchmarks.evidence import plane, survey
+from learners.run.build import make_learner
 from learners.run.config import PolicyConfig, SuiteConfig, load_suite
+from mutual_env.verifiers import VerifierPool
 
 PAIR = """
 name: small
@@ -112,9 +114,10 @@ def test_a_survey_of_small_policies_has_every_figure_of_every_pair() -> None:
     letters = string.digits + string.ascii_letters + "+-*=:?.() \n"
     options: dict[str, Any] = {"width": 16, "layers": 1, "max_new_tokens": 3, "stop": ["\n"]}
     options["tokenizer"] = {"kind": "char", "alphabet": letters}
-    policies = {name: PolicyConfig("tiny", options) for name in ("one", "two", "three")}
-    found = survey.family("arithmetic, 1 digit", policies, prompts=4, samples=2)
-    assert {*found["accuracy"]} == {*policies}
+    learners = [make_learner(name, PolicyConfig("tiny", options), 0) for name in ("one", "two", "three")]
+    with VerifierPool() as pool:
+        found = survey.family("arithmetic, 1 digit", learners, pool, prompts=4, samples=2)
+    assert [*found["accuracy"]] == ["one", "two", "three"]
     assert [(pair["first"], pair["second"]) for pair in found["pairs"]] == [
         ("one", "two"),
         ("one", "three"),

@@ -1,7 +1,8 @@
 """`python -m benchmarks.evidence run letters`, `... collect letters`, `... page`.
 
 run      what is not finished of a family, or a part of it: `run letters --arm sgt --arm grpo --seed 0 key=value`
-collect  the runs of a family into its result file in docs/figures/data, `collect letters output=FOLDER`
+collect  the runs of a family into its result file in docs/figures/data, `collect letters output=FOLDER`; `--as NAME`:
+         into another one, for runs on a processor of another maker
 page     docs/evidence.md and its figures, from the result files
 """
 
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--arm", action="append", default=[])
     parser.add_argument("--seed", action="append", default=[], type=int)
+    parser.add_argument("--as", dest="name", default="")
     args = parser.parse_intermixed_args()
     if args.what == "run":
         failed = run(family_file(args.family), args.overrides, Chosen(args.arm, args.seed))
@@ -34,7 +36,7 @@ def main() -> int:
         return 1 if failed else 0
     if args.what == "collect":
         config = load_suite(family_file(args.family), args.overrides)
-        print(collect(Path(config.output) / config.name, args.family))
+        print(collect(Path(config.output) / config.name, args.family, args.name))
         return 0
     print(*write_page(), sep="\n")
     return 0

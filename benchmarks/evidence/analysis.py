@@ -26,12 +26,14 @@ Value = Callable[[str, str, str], float]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a hypothesis for one policy. `found`: None where an arm was not run on enough seeds."""
+    """What became of a hypothesis for one policy. `found`: None where an arm was not run on enough seeds; `where`: the
+    result file that was looked into."""
 
     hypothesis: Hypothesis
     policy: str
     found: Difference | None
     says: str
+    where: str = ""
 
 
 def at_the_end(family: Family, measure: str = "accuracy") -> Value:
@@ -74,7 +76,7 @@ def _between(spent: Sequence[float], values: Sequence[float], budget: float) -> 
 
 def differences(family: Family, value: Value, baseline: str = BASELINE) -> list[Difference]:
     """Every arm against the baseline, on the seeds that both have; Holm over arms and policies."""
-    scored = _scores(family, value, [arm for arm in family.arms if _shared(family, arm, baseline)])
+    scored = _scores(family, value, [arm for arm in family.arms if _shared(family, arm, baseline)], baseline)
     rows = compare(scored, baseline, ["accuracy"], "t")
     return [_with_bootstrap(row, scored, baseline) for row in rows]
 
@@ -83,8 +85,8 @@ def _shared(family: Family, arm: str, baseline: str) -> bool:
     return len({*family.seeds(arm)} & {*family.seeds(baseline)}) >= LEAST_SEEDS
 
 
-def _scores(family: Family, value: Value, arms: Sequence[str]) -> Scores:
-    with_baseline = set(family.seeds(BASELINE))
+def _scores(family: Family, value: Value, arms: Sequence[str], baseline: str) -> Scores:
+    with_baseline = set(family.seeds(baseline))
     values = {
         (arm, policy, "accuracy"): {s: value(arm, policy, s) for s in family.seeds(arm) if s in with_baseline}
         for arm in arms
@@ -102,20 +104,30 @@ def _with_bootstrap(row: Difference, scored: Scores, baseline: str) -> Differenc
 def verdicts(families: Mapping[str, Family]) -> list[Verdict]:
     """Every hypothesis for each policy it is about; Holm over all that could be tested."""
     asked = [
-        (hypothesis, policy)
-        for hypothesis in HYPOTHESES
-        for policy in hypothesis.policies or _policies(families, hypothesis)
+        (hypothesis, policy, family)
+        for hypothesis, family in ((h, _where(families, h)) for h in HYPOTHESES)
+        for policy in hypothesis.policies or (family.policies if family is not None else ("each policy",))
     ]
-    rows = [_row(families.get(h.family), h, policy) for h, policy in asked]
+    rows = [_row(family, h, policy) for h, policy, family in asked]
     corrected = iter(holm([row.p for row in rows if row is not None]))
     found = [row if row is None else replace(row, p_holm=next(corrected)) for row in rows]
-    planned = {name: len(family.about["seeds"]) for name, family in families.items()}
-    return [Verdict(h, p, row, _says(h, row, planned)) for (h, p), row in zip(asked, found, strict=True)]
+    return [
+        Verdict(h, policy, row, _says(h, row, family), "" if family is None else family.name)
+        for (h, policy, family), row in zip(asked, found, strict=True)
+    ]
 
 
-def _policies(families: Mapping[str, Family], hypothesis: Hypothesis) -> Sequence[str]:
-    family = families.get(hypothesis.family)
-    return family.policies if family is not None else ("each policy",)
+def _where(families: Mapping[str, Family], hypothesis: Hypothesis) -> Family | None:
+    """The family that it is about. Of one that was run on processors of several makers, the result file in which most
+    seeds have both arms; the first of them, where there are several."""
+    there = [family for family in families.values() if family.suite == hypothesis.family]
+    return max(there, key=lambda family: _pairs(family, hypothesis), default=None)
+
+
+def _pairs(family: Family, hypothesis: Hypothesis) -> int:
+    if not {hypothesis.arm, hypothesis.baseline} <= family.arms.keys():
+        return 0
+    return len({*family.seeds(hypothesis.arm)} & {*family.seeds(hypothesis.baseline)})
 
 
 def _row(family: Family | None, hypothesis: Hypothesis, policy: str) -> Difference | None:
@@ -123,16 +135,16 @@ def _row(family: Family | None, hypothesis: Hypothesis, policy: str) -> Differen
         return None
     if not _shared(family, hypothesis.arm, hypothesis.baseline):
         return None
-    scored = _scores(family, at_the_end(family), [hypothesis.baseline, hypothesis.arm])
+    scored = _scores(family, at_the_end(family), [hypothesis.baseline, hypothesis.arm], hypothesis.baseline)
     rows = compare(scored, hypothesis.baseline, ["accuracy"], "t")
     return next(_with_bootstrap(row, scored, hypothesis.baseline) for row in rows if row.policy == policy)
 
 
-def _says(hypothesis: Hypothesis, row: Difference | None, planned: Mapping[str, int]) -> str:
+def _says(hypothesis: Hypothesis, row: Difference | None, family: Family | None) -> str:
     """Who looks before all seeds are in may stop where it suits: an unfinished comparison has no verdict."""
-    if row is None:
+    if row is None or family is None:
         return "not run"
-    if row.pairs < planned[hypothesis.family]:
+    if row.pairs < len(family.about["seeds"]):
         return "unfinished"
     if math.isnan(row.p_holm) or row.p_holm >= ALPHA:
         return "open"

@@ -31,7 +31,7 @@ from learners.evaluation.comparison import Difference, holm
 from learners.evaluation.measures import scipy_stats
 
 DOCS = DATA.parent.parent
-FAMILIES = ("letters", "retries", "triple", "sums", "real")
+FAMILIES = ("letters", "letters-intel", "retries", "triple", "sums", "real")
 
 INTRODUCTION = """# Evidence
 
@@ -46,6 +46,9 @@ PROTOCOL = """## How it is measured
   evaluated on the same held-out tasks, so arms are compared in pairs.
 - The checkpoint is the last one, fixed beforehand. No hyperparameter was chosen on these seeds: learning rate, length
   and number of rounds were tried on seed 100.
+- Under one seed, processors of two makers give two runs ([reproducing](reproducing.md)). Arms are compared where both
+  were run on one; a hypothesis is looked up in the result file in which most seeds have both of its arms, the first
+  where several have as many. The others are beside it, as what they are: the same experiment once more.
 - Intervals: percentile bootstrap of the mean paired difference over seeds, 95 %. p: paired t over seeds, corrected by
   Holm over all arms and policies of a family. Effect: Hedges' g of the paired differences.
 - *Equal rollouts*: the arms as they are, and GRPO with 2n and 4n rollouts after a half and a quarter of the rounds.
@@ -135,10 +138,12 @@ def _expected(hypothesis: Hypothesis) -> str:
 
 def _verdict_row(verdict: Verdict) -> str:
     row = verdict.found
+    apart = verdict.where not in ("", verdict.hypothesis.family)
+    who = f"{verdict.policy} ({verdict.where})" if apart else verdict.policy
     if row is None:
-        return f"| {verdict.hypothesis.name} | {verdict.policy} | | | | | {verdict.says} |"
+        return f"| {verdict.hypothesis.name} | {who} | | | | | {verdict.says} |"
     cells = (_interval(row), _number(row.effect), _p(row.p_holm), str(row.pairs), f"**{verdict.says}**")
-    return f"| {verdict.hypothesis.name} | {verdict.policy} | {' | '.join(cells)} |"
+    return f"| {verdict.hypothesis.name} | {who} | {' | '.join(cells)} |"
 
 
 def _family(family: Family) -> str:
@@ -149,9 +154,9 @@ def _family(family: Family) -> str:
         f"{', '.join(about['processor'])}, instructions {', '.join(about['instructions'])}, threads "
         f"{', '.join(about['threads'])}; "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        + f"; commit {', '.join(about['commits'])}; `python -m benchmarks.evidence run {family.name}`."
+        + f"; commit {', '.join(about['commits'])}; `python -m benchmarks.evidence run {family.suite}`."
     )
-    lines = [f"## {family.name.capitalize()}\n", wrapped(setting + _again(about)), ""]
+    lines = [f"## {_title(family)}\n", wrapped(setting + _again(about)), ""]
     unfinished = [a for a in family.arms if len(family.seeds(a)) < len(about["seeds"])]
     if unfinished:
         counted = ", ".join(f"`{arm}` {len(family.seeds(arm))}" for arm in unfinished)
@@ -182,6 +187,12 @@ def _alike(family: Family) -> list[str]:
     ]
 
 
+def _title(family: Family) -> str:
+    if family.name == family.suite:
+        return family.name.capitalize()
+    return f"{family.suite.capitalize()}, on {', '.join(family.about['processor'])}"
+
+
 def _again(about: Mapping[str, Any]) -> str:
     """What joins the runs of several commits."""
     runs = ", ".join(f"`{run}`" for run in about.get("again", ()))
@@ -210,7 +221,7 @@ def _mean(by_seed: Mapping[str, object]) -> str:
 def _budgets_table(family: Family) -> str:
     if BASELINE not in family.arms:
         return ""
-    times = times_alone(family.name)
+    times = times_alone(family.suite)
     timed = replace(family, arms={arm: of for arm, of in family.arms.items() if arm in times})
     columns = {
         "equal rollouts": differences(family, at_equal_rollouts(family)),

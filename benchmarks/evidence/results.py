@@ -45,6 +45,11 @@ class Family:
         return cls(name, content["about"], tuple(content["at"]), tuple(content["policies"]), content["arms"])
 
     @property
+    def suite(self) -> str:
+        """The family whose suite this is: its own, but for the runs on another processor."""
+        return str(self.about.get("suite", self.name)).removeprefix("evidence-")
+
+    @property
     def parts(self) -> list[str]:
         """The parts that tasks are of, such as skills."""
         found = {key for arm in self.arms.values() for of in arm.values() for key in of if key.startswith("accuracy/")}
@@ -54,16 +59,17 @@ class Family:
         return list(next(iter(self.arms[arm].values()))["accuracy"])
 
 
-def collect(folder: Path, family: str) -> Path:
+def collect(folder: Path, family: str, name: str = "") -> Path:
     """The finished runs of the suite in this folder, written down; and those of the result file that are not in the
     folder, if they were of the same setting: runs take hours, and not all are made in one place. A run that is in both
-    must have the same numbers: if it has not, neither have the others, and they are not to be compared."""
+    must have the same numbers: if it has not, neither have the others, and they are not to be compared. `name`: of a
+    result file of their own, for runs on a processor of another maker."""
     config = load_suite(folder / SUITE)
     runs = {arm: of for arm in config.arms if (of := _finished(config, arm))}
     if not runs:
         raise StorageError(f"{folder} holds no finished run: `python -m benchmarks.evidence run {family}` makes them")
-    path = result_file(family)
-    kept = _kept(path, config)
+    path = result_file(name or family)
+    kept = _kept(path, config, _makers(runs))
     at = [round for round, _ in _some(runs).evaluations[next(iter(config.base.policies))]["accuracy"]]
     if kept is not None and list(kept.at) != at:
         raise StorageError(f"{path} was evaluated at rounds {list(kept.at)}, {folder} at {at}: move the file away")
@@ -91,12 +97,28 @@ def _write(path: Path, head: Mapping[str, Any], arms: Mapping[str, Mapping[str, 
     path.write_text("{\n" + ",\n".join([*parts, ' "arms": {\n' + ",\n".join(lines) + "\n }"]) + "\n}\n")
 
 
-def _kept(path: Path, config: SuiteConfig) -> Family | None:
-    """What an earlier result file holds, if it is of this setting."""
+def _makers(runs: Mapping[str, Mapping[int, RunResults]]) -> set[str]:
+    processes = [p for of in runs.values() for run in of.values() for p in run.info["processes"]]
+    return {_maker(str(process.get("processor", ""))) for process in processes}
+
+
+def _maker(processor: str) -> str:
+    """Whose libraries' kernels it is given, by its name: `Intel(R) Xeon(R) ...`, `AMD EPYC ...`."""
+    return processor.partition(" ")[0].partition("(")[0]
+
+
+def _kept(path: Path, config: SuiteConfig, processors: set[str]) -> Family | None:
+    """What an earlier result file holds, if it is of this setting and of such processors."""
     if not path.is_file():
         return None
     kept, setting = Family.read(path), _setting(config)
     differing = [key for key, value in setting.items() if kept.about.get(key) != value]
+    if (made_on := {_maker(p) for p in kept.about["processor"]}) and not processors <= made_on:
+        raise StorageError(
+            f"{path} is of processors by {', '.join(sorted(made_on))}, these runs are of one by "
+            f"{', '.join(sorted(processors))}: the same seed gives other numbers there (docs/reproducing.md), so that "
+            "they cannot be paired. Collect them into a file of their own: --as NAME"
+        )
     if differing or kept.policies != tuple(config.base.policies):
         raise StorageError(f"{path} is of another setting ({', '.join(differing) or 'policies'}): move it away")
     return kept

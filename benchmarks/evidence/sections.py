@@ -162,8 +162,9 @@ def costs(found: Mapping[str, Any]) -> str:
     }
     for key, setting in settings.items():
         if key in found:
-            parts += [wrapped(f"{setting}: {_costs_intro(found[key])}"), _costs_table(found[key])]
-            parts += [wrapped(_why_later(found[key]) if key == "after" else _why(found[key]))]
+            where = found["processors"][key]
+            parts += [wrapped(f"{setting}, on {where}: {_costs_intro(found[key])}"), _costs_table(found[key])]
+            parts += [wrapped(_WHY[key](found[key]))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -218,6 +219,36 @@ def _why_later(arms: Mapping[str, Any]) -> str:
         f"same weights SGT trains {_times(sgt['rows'], there['rows'])} times the rows and costs "
         f"{_times(sgt['times_alone'], there['times_alone'])} times as much. GRPO is cheap here where it learns nothing."
     )
+
+
+def _asked(arms: Mapping[str, Any]) -> str:
+    """Each bar, and where it is missed, of what the cost is made."""
+    told = [
+        f"{arm} {arms[arm]['times_alone']:.2f} ({'held' if arms[arm]['times_alone'] <= most else 'missed'})"
+        for arm, most in BARS.items()
+    ]
+    return f"Asked: {_names(1.05)} at most 1.05, {_names(1.6)} at most 1.6. Measured: {', '.join(told)}. " + " ".join(
+        _made_of(arm, arms) for arm, most in BARS.items() if arms[arm]["times_alone"] > most
+    )
+
+
+def _names(most: float) -> str:
+    return " and ".join(arm for arm, bar in BARS.items() if bar == most)
+
+
+def _made_of(arm: str, arms: Mapping[str, Any]) -> str:
+    alone, of = arms["grpo"], arms[arm]
+    scored = sum(of["phases"].values()) and of["phases"]["translating and scoring"] / sum(of["phases"].values())
+    return (
+        f"{arm} trains {_times(of['rows'], alone['rows'])} times the rows of GRPO, whose groups without spread teach "
+        f"nothing, at {_times(of['update_ms_per_token'], alone['update_ms_per_token'])} times the milliseconds a "
+        f"trained token; {scored:.0%} of its round is translating and scoring."
+    )
+
+
+BARS = {"sgt": 1.05, "xgrpo": 1.05, "prp": 1.6, "graft": 1.6}
+"""What a round may cost over two policies alone, on real models."""
+_WHY = {"tiny": _why, "after": _why_later, "real": _asked}
 
 
 def _times(one: float, other: float) -> str:

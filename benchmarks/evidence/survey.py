@@ -14,9 +14,8 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import mutual_env
@@ -24,11 +23,13 @@ from benchmarks.figures import DATA, machine
 from learners.evaluation.agreement import agreements
 from learners.evaluation.measures import measure
 from learners.evaluation.outcomes import Answered
-from learners.evaluation.sampling import sample
+from learners.evaluation.sampling import answers
 from learners.numerics import PINNED, begin_again, environment
+from learners.protocol import Learner
+from learners.run.build import make_learner
 from learners.run.config import EnvConfig, EvaluationConfig, PolicyConfig, RunConfig
-from learners.run.subject import Subject
 from mutual_env.prompts import text_of
+from mutual_env.verifiers import VerifierPool
 
 FILE = DATA / "evidence-survey.json"
 LOW, HIGH = 0.05, 0.95
@@ -57,9 +58,12 @@ def survey(models: Mapping[str, str], families: Sequence[str], prompts: int, sam
     about = {"models": sorted(models), "prompts": prompts, "samples": samples, "shots": SHOTS, "seed": SEED}
     kept = json.loads(FILE.read_text()) if FILE.is_file() else {}
     found: dict[str, Any] = kept.get("families", {}) if kept.get("about") == about else {}
-    for name in families:
-        if name not in found:
-            found[name] = family(name, policies_of(models), prompts, samples)
+    missing = [name for name in families if name not in found]
+    with ExitStack() as stack:
+        pool, policies = stack.enter_context(VerifierPool()), policies_of(models) if missing else {}
+        learners = [stack.enter_context(closing(make_learner(*policy, SEED))) for policy in policies.items()]
+        for name in missing:
+            found[name] = family(name, learners, pool, prompts, samples)
             content = {"machine": machine(("torch", "transformers")), "about": about, "families": found}
             FILE.write_text(json.dumps(content, indent=1) + "\n")
             print(name, json.dumps(found[name]["accuracy"]), flush=True)
@@ -72,7 +76,7 @@ def policies_of(models: Mapping[str, str]) -> dict[str, PolicyConfig]:
     return {model: PolicyConfig("torch", {"path": path, **own}) for model, path in models.items()}
 
 
-def family(name: str, policies: dict[str, PolicyConfig], prompts: int, samples: int) -> dict[str, Any]:
+def family(name: str, learners: Sequence[Learner], pool: VerifierPool, prompts: int, samples: int) -> dict[str, Any]:
     """What they make of one family, each and in pairs."""
     env_id, options = FAMILIES[name]
     template = "".join(f"Question: {asked}\nAnswer: {answer}\n\n" for asked, answer in _examples(env_id, options))
@@ -81,11 +85,10 @@ def family(name: str, policies: dict[str, PolicyConfig], prompts: int, samples: 
         name="survey",
         seed=SEED,
         env=EnvConfig(id=env_id, options={**options, "prompt": shape}),
-        policies=policies,
+        policies={learner.name: PolicyConfig("torch", {}) for learner in learners},
         evaluation=EvaluationConfig(every=1, prompts=prompts, samples=samples),
     )
-    answered = list(sample(Subject(name, config, None, Path("."))))
-    return _figures({model: [a for a in answered if a.policy == model] for model in policies})
+    return _figures({learner.name: list(answers(learner, config, pool)) for learner in learners})
 
 
 def _examples(env_id: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:

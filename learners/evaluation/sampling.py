@@ -27,8 +27,16 @@ def sample(subject: Subject, watch: Watch = lambda policy, done, of: None) -> It
     config = subject.config
     with VerifierPool() as pool:
         for name in config.policies:
-            with closing(subject.learner(name)) as learner, closing(_env(config, name, pool)) as env:
-                yield from _answers(env, learner, config, watch)
+            with closing(subject.learner(name)) as learner:
+                yield from answers(learner, config, pool, watch)
+
+
+def answers(
+    learner: Learner, config: RunConfig, pool: VerifierPool, watch: Watch = lambda policy, done, of: None
+) -> Iterator[Answered]:
+    """The samples of a policy that is in memory already."""
+    with closing(_env(config, learner.name, pool)) as env:
+        yield from _answers(env, learner, config, watch)
 
 
 def _env(config: RunConfig, policy: str, pool: VerifierPool) -> Any:

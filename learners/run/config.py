@@ -122,7 +122,7 @@ class ResourcesConfig:
     {prompt_tokens: 200, response_tokens: 2000}.
     `overlap`: in synchronous rounds a policy that has learnt samples the next one while others still learn: the same
     numbers, sooner.
-    `instructions`: avx2, the same digits on every x86-64 that has it, or native, the widest of this processor.
+    `instructions`: avx2, the same digits on all x86-64 of one maker, or native, the widest of this processor.
     `threads`: of the numerical libraries (0: as the environment says). Both are settled as `mutual-env` begins.
     """
 
