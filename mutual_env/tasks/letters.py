@@ -16,6 +16,8 @@ _SKILLS: dict[str, Callable[[str], str]] = {
     "rotate": lambda letters: letters[1:] + letters[:1],
 }
 
+_AT_ONCE = 64  # candidates drawn by one call of the generator
+
 
 class LettersTasks:
     """`r:dbca=` asks for `acbd`, `s:dbca=` for `abcd`: the skill by its first letter, then the letters.
@@ -59,9 +61,11 @@ class LettersTasks:
     def _candidates(self, seed: int, round: int, attempts: int) -> Iterator[Task]:
         rng = generator(seed, "mutual/letters-v0", self._split, round)
         seen: set[str] = set()
-        for _ in range(attempts):
+        for attempt in range(attempts):
+            if attempt % _AT_ONCE == 0:  # the same numbers as one at a time, and a call for all of them
+                drawn = rng.integers(len(self._alphabet), size=(_AT_ONCE, self._length)).tolist()
             skill = self._skills[len(seen) % len(self._skills)]
-            letters = "".join(self._alphabet[i] for i in rng.integers(len(self._alphabet), size=self._length))
+            letters = "".join([self._alphabet[i] for i in drawn[attempt % _AT_ONCE]])
             prompt = f"{skill[0]}:{letters}="
             if prompt not in seen and split_of(prompt) == self._split:
                 seen.add(prompt)
