@@ -24,11 +24,10 @@ from learners.run.suite import Chosen, keep_config
 from learners.run.training import resume, train
 from mutual_env.errors import StorageError
 
-_LIBRARIES = (
+_OF_MODELS = (
     "transformers.models.llama.modeling_llama",
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "learners.torch.tiny",
-    "learners.tabular",
 )
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
 
@@ -45,7 +44,7 @@ def run(file: Path, overrides: Sequence[str] = (), chosen: Chosen | None = None)
     begin_again({**environment(config.base.resources.instructions, config.base.resources.threads), **own})
     root.mkdir(parents=True, exist_ok=True)
     keep_config(root, config)
-    _load_libraries()
+    _load_libraries(config)
     arms, seeds = (chosen or Chosen()).of(config)
     return list(_failures(config, [(arm, seed) for seed in seeds for arm in arms]))
 
@@ -70,9 +69,10 @@ def _is_finished(path: Path) -> bool:
         return False
 
 
-def _load_libraries() -> None:
+def _load_libraries(config: SuiteConfig) -> None:
     """What every run would load; nothing here starts a thread, which a fork would lose."""
-    for name in _LIBRARIES:
+    tables_alone = all(policy.learner == "tabular" for policy in config.base.policies.values())
+    for name in ("learners.tabular", *(() if tables_alone else _OF_MODELS)):
         import_module(name)
 
 

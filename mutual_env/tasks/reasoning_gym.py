@@ -39,8 +39,8 @@ class ReasoningGymTasks:
     dataset    its name in reasoning-gym
     split      "train" or "eval". A question belongs to exactly one of them (a quarter to "eval"), by a hash of its
                text: the two share no question, whatever the seeds and options.
-    generator  the process that makes the items, where several sources are to share one; None: one of this source's
-               own, started when first needed and ended by `close`
+    generator  the process that makes the items; None: one that all sources have in common that name none, started
+               when first needed and ended when the last of them is closed
     options    the data set's own, such as `max_value=50`; unknown ones are refused with the nearest right one.
                `composite` is given its parts as `datasets=[{"name": "chain_sum", "weight": 1.0, "config": {}}, ...]`.
 
@@ -65,9 +65,11 @@ class ReasoningGymTasks:
         if dataset in _SCORES_ANY_TEXT:
             self.verifier = VerifierSpec("exact", {"ignore_case": True})
         self._owns_items = generator is None
-        self._items = ItemProcess() if generator is None else generator
+        self._items = generator
         if options:
-            self._items.make(dataset, self._options, seed=0, count=0)  # refuses a wrong option before the first round
+            self._process().make(
+                dataset, self._options, seed=0, count=0
+            )  # refuses a wrong option before the first round
 
     def draw(self, seed: int, round: int, n: int) -> list[Task]:
         what = f"reasoning_gym/{self._dataset}-v0 (split {self._split!r})"
@@ -75,12 +77,17 @@ class ReasoningGymTasks:
 
     def close(self) -> None:
         if self._owns_items:
-            self._items.close()
+            self._items = None
+
+    def _process(self) -> ItemProcess:
+        if self._items is None:
+            self._items = _in_common()
+        return self._items
 
     def _candidates(self, seed: int, round: int, n: int) -> Iterator[Task]:
         for chunk in range(_CHUNKS):
             chunk_seed = derive_seed(seed, "reasoning_gym", self._dataset, self._split, round, chunk) % 2**31
-            for entry in self._items.make(self._dataset, self._options, seed=chunk_seed, count=n):
+            for entry in self._process().make(self._dataset, self._options, seed=chunk_seed, count=n):
                 if entry is not None and split_of(entry["question"]) == self._split:
                     yield self._task(entry)
 
@@ -139,6 +146,15 @@ class ItemProcess:
         with self._lock:
             while self._running:
                 self._running.pop().end()
+
+
+_COMMON: weakref.WeakValueDictionary[int, ItemProcess] = weakref.WeakValueDictionary()
+"""By the id of the process that started it: a fork must not speak to its parent's. Nobody holds it but its users."""
+
+
+def _in_common() -> ItemProcess:
+    """Starting one takes two seconds of a core, and a run has tasks to train on and others that are held out."""
+    return _COMMON.get(os.getpid()) or _COMMON.setdefault(os.getpid(), ItemProcess())
 
 
 class _Running:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import pytest
 
 import mutual_env
 from mutual_env import VerifierPool
 from mutual_env.errors import DeadlineExceededError, InvalidInputError, UnknownNameError
+from mutual_env.tasks import reasoning_gym as family
 from mutual_env.tasks.reasoning_gym import ItemProcess, ReasoningGymTasks
 from mutual_env.tasks.reasoning_gym_names import DATASET_NAMES
 from mutual_env.testing import check_env
@@ -140,13 +142,19 @@ def test_a_generator_that_hangs_or_died_is_started_anew() -> None:
     process.close()
 
 
-def test_closing_an_env_ends_the_processes_that_it_started() -> None:
-    env = mutual_env.make("reasoning_gym/gcd-v0", agents=1, group_size=1, prompts_per_round=1)
-    env.reset()
-    (running,) = env._source._items._running  # type: ignore[attr-defined]
-    assert running._process.poll() is None
-    env.close()
-    assert running._process.poll() is not None
+def test_closing_the_envs_ends_the_process_that_they_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "_COMMON", WeakValueDictionary())  # others may not have closed theirs
+    envs = [
+        mutual_env.make(f"reasoning_gym/{name}-v0", agents=1, group_size=1, prompts_per_round=1)
+        for name in ("gcd", "chain_sum")
+    ]
+    for env in envs:
+        env.reset()
+    (process,) = {env._source._items._running[0]._process for env in envs}  # type: ignore[attr-defined]
+    envs[0].close()
+    assert process.poll() is None
+    envs[1].close()
+    assert process.poll() is not None
 
 
 def test_verdicts_do_not_depend_on_the_number_of_workers_and_nothing_is_imported_here() -> None:

@@ -126,7 +126,11 @@ def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, fl
 
 @pytest.mark.parametrize(
     ("config", "devices"),
-    [("qwen-llama-1b", "1x1:80"), ("qwen-llama-1b-eight", "1x8:80"), ("qwen-llama-8b-eight", "1x8:80")],
+    [
+        ("qwen-llama-1b", "1x1:80"),
+        pytest.param("qwen-llama-1b-eight", "1x8:80", marks=pytest.mark.long),
+        pytest.param("qwen-llama-8b-eight", "1x8:80", marks=pytest.mark.long),
+    ],
 )
 def test_the_shipped_files_are_laid_out_from_model_and_gpu_and_say_what_is_unproven(
     config: str, devices: str, capsys: pytest.CaptureFixture[str]

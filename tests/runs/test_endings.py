@@ -17,9 +17,7 @@ import pytest
 from numpy.random import Generator
 
 from learners.aside import Aside
-from learners.run.config import load_run
 from learners.run.directory import RunDirectory
-from learners.run.training import train
 from mutual_env.seeding import generator
 from mutual_env.verifiers.pool import directories
 from tests.runs.test_resume import whole
@@ -143,7 +141,9 @@ def killed_and_resumed(place: Place, times: int) -> None:
     """Kill runs of worker processes at random moments, so many that were going on; nothing outlives the kills, each
     last resume clears up, and what was written is what a run that nobody killed has written."""
     path = run_file(place, "processes", rounds="60")
-    undisturbed = whole(train(load_run(path, ["name=undisturbed", "resources.executor=serial"])).directory)
+    process = place.start("train", path, "name=undisturbed", "resources.executor=serial", "--quiet")
+    assert process.wait(timeout=WAIT_SECONDS) == 0
+    undisturbed = whole(place.path / "undisturbed")
     kept = shared_memory()
     rng = generator("endings", times)
     directory = place.path / "r"
@@ -183,6 +183,7 @@ def wait_for_a_moment(process: subprocess.Popen[bytes], metrics: Path, rng: Gene
         process.wait(timeout=seconds)
 
 
+@pytest.mark.long
 def test_kills_at_random_moments_leave_nothing(place: Place) -> None:
     killed_and_resumed(place, 2)
 

@@ -73,6 +73,7 @@ def test_pinned_weights_are_those_that_another_machine_got() -> None:
     assert found == weights
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_a_native_run_is_left_as_the_environment_has_it(tmp_path: Path) -> None:
     words = ("base.resources.instructions=native", "base.resources.threads=0")

@@ -88,10 +88,15 @@ def metrics_of(config_file: Path, name: str, *overrides: str) -> bytes:
     return (directory / "metrics.jsonl").read_bytes()
 
 
-def test_asynchronous_rounds_give_the_same_metrics_on_every_executor_and_whoever_is_fast(config_file: Path) -> None:
-    registry.register("slow", lambda name, tokenizer, max_new_tokens: Slow(tokenizer, name=name, max_new_tokens=2))
+@pytest.mark.long
+def test_asynchronous_rounds_give_the_same_metrics_in_processes(config_file: Path) -> None:
     serial = metrics_of(config_file, "serial", *ASYNCHRONOUS)
     assert metrics_of(config_file, "processes", *ASYNCHRONOUS, "resources.executor=processes") == serial
+
+
+def test_asynchronous_rounds_give_the_same_metrics_in_threads_whoever_is_fast(config_file: Path) -> None:
+    registry.register("slow", lambda name, tokenizer, max_new_tokens: Slow(tokenizer, name=name, max_new_tokens=2))
+    serial = metrics_of(config_file, "serial", *ASYNCHRONOUS)
     for policy in ("ada", "bob"):
         slow = f"policies.{policy}.learner=slow"
         assert metrics_of(config_file, f"threads-{policy}", *ASYNCHRONOUS, "resources.executor=threads", slow) == serial

@@ -68,7 +68,11 @@ def kept(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("family", "mode"),
-    [(RETRIES, []), (RETRIES, ASYNCHRONOUS), (DEBATE, ["sharing.exchange=memory", "resources.executor=processes"])],
+    [
+        (RETRIES, []),
+        (RETRIES, ASYNCHRONOUS),
+        pytest.param(DEBATE, ["sharing.exchange=memory", "resources.executor=processes"], marks=pytest.mark.long),
+    ],
 )
 def test_stopped_in_the_middle_of_an_episode_and_resumed_gives_the_same_bytes(
     tmp_path: Path, family: str, mode: list[str]
@@ -125,7 +129,7 @@ def by_policy(directory: Path) -> tuple[list[str], dict[str, bytes]]:
     return lines, weights
 
 
-@pytest.mark.parametrize("family", ["mutual/retries-v0", "mutual/python-v0"])
+@pytest.mark.parametrize("family", ["mutual/retries-v0", pytest.param("mutual/python-v0", marks=pytest.mark.long)])
 def test_the_number_of_worker_processes_changes_nothing(family: str) -> None:
     played = []
     for workers in (1, 3):
