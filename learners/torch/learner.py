@@ -171,8 +171,14 @@ class TorchLearner:
             ) from error
         self._version += 1
         if self._options.resets_after(self._version):
-            self._trainer.pulled_to.renew()
+            self._reset()
         return metrics
+
+    def _reset(self) -> None:
+        """What is pulled to is from now on the policy as it is, and the optimizer new, where that is asked for."""
+        self._trainer.pulled_to.renew()
+        if self._options.optimizer_reset:
+            self._optimizer.forget()
 
     def export_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The weights a sampler elsewhere needs to follow this policy, under the model's own names, LoRA merged in."""

@@ -104,6 +104,10 @@ class Optimizer:
                 tensors[f"master.{name}"] = master.detach().to("cpu", copy=copy)
         return tensors
 
+    def forget(self) -> None:
+        """The moments begin anew; masters and schedule stay."""
+        self._adam.state.clear()
+
     def load(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
         for key in tensors:
             if key.partition(".")[2] not in self._masters:

@@ -25,7 +25,8 @@ class TorchOptions(UpdateOptions):
     policy is asked), `conversation_mb` (what is kept of conversations from turn to turn, at most; 0: each turn computes
     all of them again).
     Optimizer: AdamW with `learning_rate`, `weight_decay`, `beta1`, `beta2`; `schedule` over `total_steps` optimizer
-    steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping).
+    steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping). `optimizer_reset`: at each reset of
+    the reference its moments begin anew, and the schedule goes on.
     Update: those of `UpdateOptions`.
     Memory: `micro_batch_tokens` (padded tokens of one forward), `logits_chunk_mib`, `gradient_checkpointing`,
     `share_prompts` (examples of one prompt are trained with the prompt computed once, where that saves work).
@@ -51,6 +52,7 @@ class TorchOptions(UpdateOptions):
     warmup_steps: int = 0
     total_steps: int = 0
     max_gradient_norm: float = 1.0
+    optimizer_reset: bool = False
     micro_batch_tokens: int = 4096
     logits_chunk_mib: int = 128
     gradient_checkpointing: bool = False
@@ -93,9 +95,17 @@ class TorchOptions(UpdateOptions):
             )
         if not 0.0 < self.top_p <= 1.0:
             raise InvalidInputError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
+        self._check_steps()
+
+    def _check_steps(self) -> None:
         if self.schedule == "cosine" and self.total_steps <= self.warmup_steps:
             raise InvalidInputError(
                 f"schedule 'cosine' needs total_steps above warmup_steps ({self.warmup_steps}), got {self.total_steps}"
+            )
+        if self.optimizer_reset and not self.reference_reset:
+            raise InvalidInputError(
+                "optimizer_reset=True resets the optimizer whenever the reference is reset, which it never is: give a "
+                "reference_reset above 0"
             )
 
     @property

@@ -118,6 +118,38 @@ def test_a_model_that_was_saved_goes_on_to_the_last_bit(lora: dict[str, Any], tm
             assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize("more", [{}, {"lora_rank": 2}, {"dtype": "bfloat16"}], ids=["all", "adapters", "bfloat16"])
+def test_the_optimizer_begins_anew_with_the_reference_where_that_is_asked_for(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    # After a reset a policy steps as a new learner with its weights does: the first step of Adam, and the schedule's.
+    schedule = {"schedule": "cosine", "total_steps": 40, "minibatches": 1, **more}
+    resetting = model(reference_reset=2, optimizer_reset=True, **schedule)
+    keeping = model(reference_reset=2, **schedule)
+    for policy in (resetting, keeping):
+        for seed in (1, 2):
+            policy.update(wrote(policy, seed))
+    resetting.save(tmp_path / "reset")
+    fresh = model(reference_reset=2, optimizer_reset=True, **schedule)
+    fresh.load(tmp_path / "reset")
+    assert not [key for key in fresh._optimizer.tensors() if not key.startswith("master.")]
+    assert fresh._optimizer.learning_rate == resetting._optimizer.learning_rate < 1e-2
+    examples = wrote(resetting, 3)
+    before = weights_of(resetting)
+    for policy in (resetting, keeping, fresh):
+        policy.update(examples)
+    assert torch.equal(weights_of(resetting), weights_of(fresh))
+    assert not torch.equal(weights_of(resetting), weights_of(keeping))
+    if not more:  # Adam's first step is the learning rate in the direction of the sign of each slope
+        steps = (weights_of(resetting) - before).abs()
+        rate = 1e-2 * 0.5 * (1.0 + math.cos(math.pi * 2 / 40))
+        assert float(steps.max()) == pytest.approx(rate, rel=1e-3)
+
+
+def weights_of(policy: TorchLearner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().double() for p in policy.language_model.trainable().values()])
+
+
 def test_asking_the_reference_leaves_the_trained_adapters_as_they_were() -> None:
     policy = model(reference_reset=1, lora_rank=2)
     policy.update(wrote(policy, 1))
@@ -135,3 +167,5 @@ def test_a_reset_of_nothing_is_refused() -> None:
         TorchOptions(reference_reset=10)
     with pytest.raises(InvalidInputError, match="reference_reset must not be negative"):
         TabularLearner(CHARS, kl_coefficient=0.1, reference_reset=-1)
+    with pytest.raises(InvalidInputError, match="give a reference_reset above 0"):
+        TorchOptions(kl_coefficient=0.1, optimizer_reset=True)

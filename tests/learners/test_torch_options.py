@@ -46,6 +46,7 @@ MOVES: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "minibatches_by": ("samples", {"minibatches": 2}),
     "prompt": ({"template": "a {prompt}"}, {}),
     "reference_reset": (1, {"kl_coefficient": 0.5}),
+    "optimizer_reset": (True, {"kl_coefficient": 0.5, "reference_reset": 1}),
     "schedule": ("cosine", {"total_steps": 3}),
     "seed": (1, {"lora_rank": 2}),
     "shuffle": (True, {"epochs": 2, "minibatches": 3}),
@@ -176,6 +177,7 @@ def test_small_micro_batches_are_many() -> None:
         ("minibatches_by", "tokens"),
         ("prompt", {"template": "no place"}),
         ("reference_reset", -1),
+        ("optimizer_reset", True),  # of a reference that stays
         ("schedule", "cosine"),  # over no steps
         ("seed", -1),
         ("temperature", 0.0),

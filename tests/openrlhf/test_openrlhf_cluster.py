@@ -104,7 +104,7 @@ def test_any_number_of_actors_learns_what_the_torch_learner_learns(
 ) -> None:
     # 40 tokens: the 15 toy sequences (at most 17 tokens each) make an odd number of micro-batches of two or three.
     options = {"minibatches": 2, "kl_coefficient": 0.02, "entropy_coefficient": 0.02, "temperature": 0.8}
-    options["reference_reset"] = 2  # what is pulled to goes into checkpoints too
+    options |= {"reference_reset": 2, "optimizer_reset": stage > 1}  # in checkpoints too
     ours = torch_learner(**options)
     theirs = build(gpus_per_node=actors, zero_stage=stage, micro_batch_tokens=40, **options)
     try:

@@ -145,6 +145,7 @@ def test_a_reference_far_away_still_pulls() -> None:
         {"kl_coefficient": 0.05},
         {"lora_rank": 4, "kl_coefficient": 0.05},
         {"kl_coefficient": 0.5, "reference_reset": 2},
+        {"kl_coefficient": 0.5, "reference_reset": 1, "optimizer_reset": True},
         {"lora_rank": 4, "kl_coefficient": 0.5, "reference_reset": 1},
         {"minibatches": 3, "temperature": 0.7},
         {"entropy_coefficient": 0.1, "temperature": 0.7, "epochs": 2, "aggregation": "constant"},

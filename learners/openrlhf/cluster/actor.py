@@ -101,6 +101,8 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
 
     def renew_reference(self) -> None:
         self._pulled_to.renew()
+        if self._spec.options.optimizer_reset:
+            ClusterState(self._model, self._steps).writer().forget()
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Every weight on the CPU, adapters merged in; from the first rank, the others return nothing."""

@@ -79,10 +79,11 @@ class DeepspeedSteps:
         self.actor, self._optimizer, _ = strategy.prepare((actor, settings))
         self.engine = self.actor.model
         self.steps = 0
+        self.counted = 0  # of these, since Adam's moments began
         self._broken = ""
         if strategy.stage < 3:
             _make_moments(self._optimizer)
-        self.restore(0)  # stage 3 takes a step over nothing when it starts, and counts it
+        self.restore(0, 0)  # stage 3 takes a step over nothing when it starts, and counts it
 
     @property
     def learning_rate(self) -> float:
@@ -107,23 +108,24 @@ class DeepspeedSteps:
             group["lr"] = self.learning_rate
         self._strategy.optimizer_step(self._optimizer, self.actor, None)
         self.steps += 1
+        self.counted += 1
         norm: float = self._strategy.get_grad_norm(self.actor)
         if norm != norm or norm in (float("inf"), float("-inf")):
             self._broken = f"The gradient norm was {norm}; the weights are spoilt."
             raise TrainingError(f"the gradient norm is {norm}: lower learning_rate, and go on from the last checkpoint")
         return norm
 
-    def restore(self, steps: int) -> None:
-        """As if so many steps had been taken; the moments are put back by the caller."""
-        self.steps = steps
+    def restore(self, steps: int, counted: int) -> None:
+        """As if so many steps had been taken, and so many since the moments began, which are put back by the caller."""
+        self.steps, self.counted = steps, counted
         self._broken = ""
         inner = getattr(self._optimizer, "optimizer", self._optimizer)
         for group in inner.param_groups:
             if "step" in group:
-                group["step"] = steps
+                group["step"] = counted
         for state in inner.state.values():
             if "step" in state:
-                state["step"] = torch.full_like(state["step"], steps) if torch.is_tensor(state["step"]) else steps
+                state["step"] = torch.full_like(state["step"], counted) if torch.is_tensor(state["step"]) else counted
 
 
 def _make_moments(optimizer: Any) -> None:

@@ -59,8 +59,8 @@ class ClusterState:
             weights[name] = master.to(self._model.dtype)
             if low:
                 moments[f"master.{name}"] = master
-            if self._steps.steps:
-                moments[f"step.{name}"] = torch.tensor(float(self._steps.steps))
+            if self._steps.counted:
+                moments[f"step.{name}"] = torch.tensor(float(self._steps.counted))
                 for key in MOMENTS:
                     moments[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key).cpu()
         return WholeState(weights, moments, self._steps.steps)
@@ -88,11 +88,21 @@ class StateWriter:
         for name, parameter in parameters.items():
             if f"master.{name}" in tensors:
                 safe_set_full_fp32_param(parameter, tensors[f"master.{name}"].to(parameter.device))
+        self._set_moments(tensors)
+        counts = [int(tensors[f"step.{name}"]) for name in parameters if f"step.{name}" in tensors]
+        self._steps.restore(steps, max(counts, default=0))
+
+    def forget(self) -> None:
+        """The moments begin anew; weights and schedule stay."""
+        self._set_moments({})
+        self._steps.restore(self._steps.steps, 0)
+
+    def _set_moments(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in self._model.trainable().items():
             for key in MOMENTS:
                 empty = torch.zeros(whole_shape(parameter))
                 moment = tensors.get(f"{key}.{name}", empty)
                 safe_set_full_optimizer_state(parameter, moment.to(parameter.device), key)
-        self._steps.restore(steps)
 
 
 class _Weight:
