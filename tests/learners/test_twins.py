@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,7 +24,19 @@ from mutual_env.types import (
     Verdict,
 )
 from sharing.testing import scripted_task
-from tests.learners.twins import PEER, PROMPTS, READER, WROTE, Twin, assert_same_update, gradients, model_of, strategies
+from tests.learners.twins import (
+    PEER,
+    PROMPTS,
+    READER,
+    VARIANTS,
+    VOTED,
+    WROTE,
+    Twin,
+    assert_same_update,
+    gradients,
+    model_of,
+    strategies,
+)
 from tests.tokenizers_bridge.published import loaded
 from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, TokenizerBridge
 
@@ -30,15 +45,16 @@ pytestmark = pytest.mark.torch
 ALPHABET = "abcdefghijklmnopqrstuvwxyzï0123456789 .,:()>'?-"
 CHARS = CharTokenizer(ALPHABET)
 PAIRS = PairTokenizer(ALPHABET, [("y", "e"), ("ye", "s"), ("n", "o"), ("1", "2"), (" ", "o"), ("a", "l")])
-REAL = [("gpt2", "qwen"), ("smollm2", "gemma3"), ("smollm2", "gpt2")]
+REAL = [("gpt2", "qwen"), ("smollm2", "gemma3"), ("smollm2", "gpt2"), ("gemma3", "llama3"), ("llama3", "deepseek")]
+EVERY = [*strategies().items(), *VARIANTS]
 
 
 def table(tokenizer: Tokenizer) -> Learner:
     """A policy that finds each token of what will be written more or less likely."""
     policy = TabularLearner(tokenizer, name=READER, learning_rate=20.0)
     draw = np.random.default_rng(4)
-    for prompt, texts in zip(PROMPTS, zip(*WROTE.values(), strict=True), strict=True):
-        for text in (*texts[0], *texts[1]):
+    for prompt, texts in zip(PROMPTS, zip(*WROTE.values(), *VOTED.values(), strict=True), strict=True):
+        for text in dict.fromkeys(text for group in texts for text in group):
             ids = np.append(tokenizer.encode_batch([text])[0], tokenizer.stop_id).astype(np.int32)
             rendered, advantages = (
                 tokenizer.render_prompt(scripted_task(prompt).prompt),
@@ -49,11 +65,13 @@ def table(tokenizer: Tokenizer) -> Learner:
     return policy
 
 
-@pytest.mark.parametrize("strategy", strategies())
+@pytest.mark.parametrize(("strategy", "options"), EVERY, ids=repr)
 @pytest.mark.parametrize("names", ["pairs from characters", "characters from pairs"])
-def test_twins_teach_a_table_what_its_own_tokenizer_would(names: str, strategy: str) -> None:
+def test_twins_teach_a_table_what_its_own_tokenizer_would(
+    names: str, strategy: str, options: Mapping[str, Any]
+) -> None:
     mine, other = (CHARS, PAIRS) if names.startswith("characters") else (PAIRS, CHARS)
-    assert_same_update(table(mine), other, strategy, strategies()[strategy])
+    assert_same_update(table(mine), other, strategy, options)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +80,13 @@ def published() -> dict[str, Tokenizer]:
 
 
 @pytest.mark.real_tokenizers
-@pytest.mark.parametrize("strategy", strategies())
-def test_twins_of_real_tokenizers_teach_a_model_alike(published: dict[str, Tokenizer], strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "options"), EVERY, ids=repr)
+def test_twins_of_real_tokenizers_teach_a_model_alike(
+    published: dict[str, Tokenizer], strategy: str, options: Mapping[str, Any]
+) -> None:
     for mine, other in REAL:
         reader = registry.make("torch", name=READER, **model_of(published[mine]))
-        assert_same_update(reader, published[other], strategy, strategies()[strategy])
+        assert_same_update(reader, published[other], strategy, options)
 
 
 # -- worked by hand ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,9 +32,15 @@ WROTE = {
 PROMPTS = ("t0.0", "t0.1")
 
 
+# The same for Co-RL, which takes of a peer its texts alone: votes that some own answers agree with.
+VOTED = {
+    READER: [["yes", "no: it isn't"], ["no", "12,345"]],
+    PEER: [["no: it isn't", "no: it isn't"], ["12,345", "yes: 3.14159 > 3"]],
+}
+
+
 def strategies(**more: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Every strategy by its registered name, with what it must be told; but for Co-RL, which takes of a peer its texts
-    alone, and whose vote agrees with no answer below."""
+    """Every strategy by its registered name, with what it must be told."""
     taught = {name: {"teacher": PEER} for name in ("trrd", "kdrl", "offline")}
     told = {
         "topd": {"teacher": PEER, "verified": 1.0},
@@ -41,7 +48,30 @@ def strategies(**more: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         "sapo": {"local": 1, "external": 1},
         "frozen": {"agents": [PEER]},
     }
-    return {**{name: {} for name in OWN if name != "corl"}, **taught, **told, **more}
+    return {**{name: {} for name in OWN}, **taught, **told, **more}
+
+
+# Options that change what is compared, or with what: name of the strategy and options.
+VARIANTS: list[tuple[str, Mapping[str, Any]]] = [
+    ("independent", {"ratio": "sequence"}),
+    ("prp", {"normalise": "author", "ratio_cap": 1.5, "above_cap": "weight"}),
+    ("prp", {"clip_low": math.inf, "clip_high": math.inf, "ratio_cap": math.inf}),
+    ("ftis", {"normalise": "union", "max_kl": 1e-3}),
+    ("xgrpo", {"eta": 1.0, "std": "sample"}),
+    ("sgt", {"compatible": True}),
+    ("sgt", {"per_rescue": True, "compatible": True, "aggregation": "sequence_mean"}),
+    ("memory", {"compatible": True, "own_weight": 1.0}),
+    ("placebo", {"per_rescue": True}),
+    ("auto", {"graft_above": 0.0}),
+    ("auto", {"per_rescue": True, "std": False}),
+    ("graft", {"stored": True, "pooled": True, "peers_at": "first"}),
+    ("graft", {"stored": True, "success_only": True, "gate": False}),
+    ("hacpo", {"aggregation": None, "alpha": 0.0}),
+    ("luffy", {"gamma": 0.5}),
+    ("trrd", {"teacher": PEER, "alpha": 0.0, "log_ratio_limit": 1e-3}),
+    ("kdrl", {"teacher": PEER, "coefficient": 2.0}),
+    ("topd", {"teacher": PEER, "alpha": 1.0, "verified": 0.5}),
+]
 
 
 @dataclass
@@ -59,13 +89,13 @@ class Twin:
 class Pair:
     """A reader, and the round that it had with a twin of this tokenizer."""
 
-    def __init__(self, reader: Learner, twin: Tokenizer) -> None:
+    def __init__(self, reader: Learner, twin: Tokenizer, wrote: Mapping[str, list[list[str]]] = WROTE) -> None:
         self.reader = reader
         self.tokenizer = twin
         self.bridge = TokenizerBridge([reader.tokenizer, twin])
         self._numbers = np.random.default_rng(5)
-        own = [[self._own(p, text) for text in group] for p, group in zip(PROMPTS, WROTE[READER], strict=True)]
-        borrowed = [[self._borrowed(p, text) for text in group] for p, group in zip(PROMPTS, WROTE[PEER], strict=True)]
+        own = [[self._own(p, text) for text in group] for p, group in zip(PROMPTS, wrote[READER], strict=True)]
+        borrowed = [[self._borrowed(p, text) for text in group] for p, group in zip(PROMPTS, wrote[PEER], strict=True)]
         self.written = {READER: own, PEER: borrowed}
 
     def batch(self, strategy: str, **options: Any) -> Batch:
@@ -144,8 +174,9 @@ def gradients(learner: Learner, examples: tuple[Example, ...]) -> dict[str, torc
 
 def assert_same_update(reader: Learner, other: Tokenizer, strategy: str, options: Any) -> None:
     """What a twin of another tokenizer teaches is what a twin of the reader's own tokenizer teaches."""
-    foreign = Pair(reader, other).batch(strategy, **options)
-    alike = Pair(reader, reader.tokenizer).batch(strategy, **options)
+    wrote = VOTED if strategy == "corl" else WROTE
+    foreign = Pair(reader, other, wrote).batch(strategy, **options)
+    alike = Pair(reader, reader.tokenizer, wrote).batch(strategy, **options)
     if "batch/ratio_variance" in foreign.metrics:
         assert foreign.metrics["batch/ratio_mean"] == pytest.approx(1.0, abs=1e-6)
         assert foreign.metrics["batch/ratio_variance"] < 1e-12

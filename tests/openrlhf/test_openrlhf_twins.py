@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 pytest.importorskip("openrlhf")
 
 from learners import registry
-from tests.learners.twins import READER, assert_same_update, model_of, strategies
+from tests.learners.twins import READER, VARIANTS, assert_same_update, model_of, strategies
 from tokenizers_bridge import Tokenizer, load
 
 pytestmark = pytest.mark.openrlhf
@@ -20,8 +23,10 @@ def published() -> dict[str, Tokenizer]:
     return {name: load(name) for name in ("gpt2", "deepseek")}
 
 
-@pytest.mark.parametrize("strategy", strategies())
-def test_twins_of_real_tokenizers_teach_an_actor_alike(published: dict[str, Tokenizer], strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "options"), [*strategies().items(), *VARIANTS], ids=repr)
+def test_twins_of_real_tokenizers_teach_an_actor_alike(
+    published: dict[str, Tokenizer], strategy: str, options: Mapping[str, Any]
+) -> None:
     for mine, other in PAIRS:
         reader = registry.make("openrlhf", name=READER, **model_of(published[mine]))
-        assert_same_update(reader, published[other], strategy, strategies()[strategy])
+        assert_same_update(reader, published[other], strategy, options)
