@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
+from mutual_env.errors import InvalidInputError
+
 Scalar: TypeAlias = "bool | int | float | str | None"
 Aggregation: TypeAlias = Literal["token_mean", "sequence_mean", "constant"]
 
@@ -67,6 +69,11 @@ class PolicyGradient(LossSpec):
     ratio_cap: float = math.inf
     above_cap: Literal["clamp", "weight", "mask"] = "clamp"
     dual_clip: float = math.inf
+
+    def __post_init__(self) -> None:
+        for side in ("clip_low", "clip_high"):
+            if not getattr(self, side) >= 0.0:
+                raise InvalidInputError(f"{side} must be at least 0, got {getattr(self, side)}: 0.2 is usual")
 
 
 @dataclass(frozen=True, slots=True)

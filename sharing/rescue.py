@@ -90,9 +90,13 @@ class ShareController:
     factors: dict[str, float]
 
     @classmethod
-    def of(cls, target: float | None) -> ShareController:
+    def of(cls, target: float | None, imitation: Imitation) -> ShareController:
         if target is not None and not 0.0 < target < 1.0:
             raise ConfigError(f"target_share must lie between 0 and 1, got {target}: it is a share of the gradient")
+        if target is not None and imitation.is_off:
+            raise ConfigError(
+                f"target_share={target} multiplies the weight of rescues, 0: give a weight above 0 to begin with"
+            )
         return cls(target, {})
 
     def factor(self, reader: str) -> float:

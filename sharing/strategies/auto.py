@@ -66,8 +66,8 @@ class Auto(SharingWrapper):
         super().__init__(env, **common)
         if not 0.0 <= floor < 1.0 or graft_above < 0.0:
             raise ConfigError(f"floor must lie in [0, 1) and graft_above be at least 0, got {floor} and {graft_above}")
-        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=True, per_rescue=per_rescue)
+        self._controller = ShareController.of(target_share, self._imitation)
         self._near = graft_above
         self._gate = CompatibilityGate(floor=floor)
         self._was_learnt = was_learnt

@@ -64,6 +64,8 @@ class Hacpo(SharingWrapper):
             raise ConfigError(f"alpha must be at least 0 and floor lie in [0, 1], got {alpha} and {floor}")
         if capability not in _CAPABILITIES:
             raise ConfigError(f"capability must be one of {', '.join(_CAPABILITIES)}, got {capability!r}")
+        if floor_step < 0:
+            raise ConfigError(f"floor_step must be at least 0, got {floor_step}: the floor rises from step to step")
         if cap_tolerance < 0:
             raise ConfigError(f"cap_tolerance must be at least 0, got {cap_tolerance}: 0 is the published cap")
         self._own = PolicyGradient(clip_low, clip_high, ratio="sequence")

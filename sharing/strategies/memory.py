@@ -63,8 +63,8 @@ class RescueMemory(SharingWrapper):
             )
         if not (half_life > 0 and own_weight > 0):
             raise ConfigError(f"half_life and own_weight must be above 0, got {half_life} and {own_weight}")
-        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible, per_rescue=per_rescue)
+        self._controller = ShareController.of(target_share, self._imitation)
         self.kinds = self._imitation.kinds
         super().__init__(env, **common)
         self._own, self._own_weight, self._half_life = own, own_weight, half_life

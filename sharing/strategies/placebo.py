@@ -46,8 +46,8 @@ class PlaceboRescue(SharingWrapper):
             raise ConfigError(f"source must be 'prompt' or 'own', got {source!r}")
         if capacity < 1:
             raise ConfigError(f"capacity must be at least 1, got {capacity}")
-        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=False, per_rescue=per_rescue)
+        self._controller = ShareController.of(target_share, self._imitation)
         self._from_own = source == "own"
         self._capacity = capacity
         self._own: dict[str, tuple[Experience, ...]] = {}

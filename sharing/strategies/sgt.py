@@ -46,8 +46,8 @@ class SuccessGatedTransfer(SharingWrapper):
         target_share: float | None = None,
         **common: Unpack[Common],
     ) -> None:
-        self._controller = ShareController.of(target_share)
         self._imitation = Imitation.of(weight, env.possible_agents, compatible=compatible, per_rescue=per_rescue)
+        self._controller = ShareController.of(target_share, self._imitation)
         self.kinds = self._imitation.kinds
         super().__init__(env, **common)
 

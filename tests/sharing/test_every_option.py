@@ -220,3 +220,13 @@ def test_so_it_is_with_common_options(option: str, tmp_path: Path) -> None:
     for wrong in WRONG:
         with pytest.raises(MutualEnvError, match=option):
             checked(tmp_path, "sgt", {option: wrong})
+
+
+BELOW_0 = [(name, side) for name in MOVES for side in ("clip_low", "clip_high", "floor_step") if side in MOVES[name]]
+
+
+@pytest.mark.parametrize(("name", "option"), BELOW_0)
+def test_a_bound_on_the_wrong_side_is_refused(name: str, option: str) -> None:
+    for wrong in (-0.1, -math.inf):
+        with pytest.raises(MutualEnvError, match=option):
+            sharing.make(name, ScriptedEnv(AGENTS), **{**REQUIRED.get(name, {}), option: wrong})

@@ -14,15 +14,17 @@ from learners.batch import build_batch
 from learners.tabular import TabularLearner
 from mutual_env.errors import ConfigError
 from mutual_env.types import Completion, CrossEntropy
-from sharing.rescue import ShareController
+from sharing.rescue import Imitation, ShareController
 from sharing.testing import ScriptedEnv, check_strategy
 from tests.sharing.toys import BAD, GOOD, play
 from tokenizers_bridge import CharTokenizer, TokenizerBridge
 
+RESCUES = Imitation.of(0.1, ["a", "b"], compatible=False, per_rescue=False)
+
 
 def test_what_is_left_in_logarithms_is_halved_by_each_round_of_the_same_kind() -> None:
     # Pulls of 3 λ beside 2: the share is .25 at λ* with 3 λ* / 2 = 1/3. λ starts 4.5 times as large as that.
-    controller, best = ShareController.of(0.25), 2.0 / 9.0
+    controller, best = ShareController.of(0.25, RESCUES), 2.0 / 9.0
     for round_ in range(6):
         weight = controller.factor("a")
         assert math.log(weight / best) == pytest.approx(math.log(4.5) / 2**round_)
@@ -31,7 +33,7 @@ def test_what_is_left_in_logarithms_is_halved_by_each_round_of_the_same_kind() -
 
 
 def test_a_round_that_says_nothing_changes_nothing_and_the_factor_is_bounded() -> None:
-    controller = ShareController.of(0.5)
+    controller = ShareController.of(0.5, RESCUES)
     for share in (0.0, 1.0):
         controller.measured("a", share)
     assert controller.factor("a") == 1.0
@@ -41,6 +43,13 @@ def test_a_round_that_says_nothing_changes_nothing_and_the_factor_is_bounded() -
     for wrong in (0.0, 1.0, -0.1, 2.0):
         with pytest.raises(ConfigError, match="target_share must lie between 0 and 1"):
             sharing.make("sgt", ScriptedEnv(["a"]), target_share=wrong)
+
+
+@pytest.mark.parametrize("name", ["sgt", "memory", "placebo", "auto"])
+def test_a_share_of_rescues_that_weigh_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="give a weight above 0 to begin with"):
+        sharing.make(name, ScriptedEnv(["a"]), target_share=0.2, weight={"a": 0.0, "*": 0.0})
+    sharing.make(name, ScriptedEnv(["a"]), target_share=0.2, weight={"a": {"b": 0.0, "*": 0.1}, "*": 0.0})
 
 
 def reader() -> TabularLearner:
