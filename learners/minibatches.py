@@ -2,13 +2,16 @@
 
 Minibatches are cut by prompt: a prompt's own samples, what peers wrote on it and its rescue fall into one step. What is
 imitated follows the samples that have credit and takes no part in the cut, so a rescue changes no own sample's company.
+Nor does it add a step: where a prompt's own samples teach nothing, and their step holds nothing else that does, their
+rescue joins the next step that is taken anyway. An optimizer with momentum moves in every step, however little there is
+to learn in it, so a rescue in a step of its own would not vanish with its weight.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, TypeAlias, TypeVar
 
@@ -22,9 +25,16 @@ T = TypeVar("T")
 
 
 def minibatches(
-    examples: Sequence[Example], count: int, *, by: By = "prompts", epochs: int = 1, shuffle: bool = False
+    examples: Sequence[Example],
+    count: int,
+    *,
+    by: By = "prompts",
+    epochs: int = 1,
+    shuffle: bool = False,
+    teaches: Callable[[Example], bool] = lambda _: True,
 ) -> list[list[Example]]:
-    """The examples of each optimizer step: every epoch has all of them, in `count` minibatches or fewer.
+    """The examples of each optimizer step: every epoch has all of them, in `count` minibatches or fewer. Steps in which
+    nothing `teaches` are not going to be taken.
 
     Prompts, or samples, are cut evenly in the order in which they came, those of a higher `order` last; `shuffle` draws
     another order for each epoch, seeded by what is trained on, and within it a higher `order` still comes last.
@@ -39,7 +49,7 @@ def minibatches(
     for epoch in range(epochs):
         ordered = sorted(_shuffled(groups, epoch) if shuffle else groups, key=_order)
         parts = [[e for group in part for e in group] for part in _cut(ordered, count)]
-        plan += _with_followers(parts, following)
+        plan += _with_followers(parts, following, [any(map(teaches, part)) for part in parts])
     _say_what_is_inert(plan)
     return plan
 
@@ -77,17 +87,21 @@ def _cut(items: Sequence[T], count: int) -> Iterator[Sequence[T]]:
     return (items[start:end] for start, end in pairwise(borders) if end > start)
 
 
-def _with_followers(parts: Sequence[list[Example]], following: Sequence[Example]) -> list[list[Example]]:
+def _with_followers(
+    parts: Sequence[list[Example]], following: Sequence[Example], taken: Sequence[bool]
+) -> list[list[Example]]:
     """What follows joins the step of its prompt's last sample; of prompts that are not there, each step gets as many
-    as the others."""
+    as the others. Where some steps are `taken` anyway it is the next of these, or the last."""
+    open_to = [at for at, is_taken in enumerate(taken) if is_taken] or list(range(len(parts)))
     step_of = {example.prompt_ids.tobytes(): at for at, part in enumerate(parts) for example in part}
     joined = [list(part) for part in parts]
     strangers = [example for example in following if example.prompt_ids.tobytes() not in step_of]
     for example in following:
         if example.prompt_ids.tobytes() in step_of:
-            joined[step_of[example.prompt_ids.tobytes()]].append(example)
-    for at, example in enumerate(strangers):
-        joined[at * len(parts) // len(strangers)].append(example)
+            own = step_of[example.prompt_ids.tobytes()]
+            joined[next((at for at in open_to if at >= own), open_to[-1])].append(example)
+    for index, example in enumerate(strangers):
+        joined[open_to[index * len(open_to) // len(strangers)]].append(example)
     return joined
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
@@ -111,7 +112,12 @@ def update(examples: Sequence[Example], backend: Backend, options: UpdateOptions
     """The optimizer steps that these examples ask for: none, if they teach nothing."""
     learning_rate = backend.learning_rate
     plan = minibatches(
-        examples, options.minibatches, by=options.minibatches_by, epochs=options.epochs, shuffle=options.shuffle
+        examples,
+        options.minibatches,
+        by=options.minibatches_by,
+        epochs=options.epochs,
+        shuffle=options.shuffle,
+        teaches=partial(teaches, regularised=options.regularised),
     )
     starts = _known(backend.current, _later_starts(plan, options))
     asking = [e for e in examples if options.kl_coefficient != 0.0 and is_own(e) and e.mask.any()]

@@ -254,14 +254,28 @@ def divisor(text: Text, step: Sequence[Text]) -> float:
 
 
 def cut(texts: Sequence[Text], count: int) -> list[list[Text]]:
-    """Prompts in even numbers, those of the highest order last; what is imitated is where its prompt is."""
+    """Prompts in even numbers, those of the highest order last; what is imitated is where its prompt is, or in the next
+    step that has credit of its own."""
     asked = [t for t in texts if not t.imitated] or list(texts)
     prompts = list(dict.fromkeys(tuple(t.prompt) for t in asked))
     prompts.sort(key=lambda p: max((t.lesson.order for t in asked if tuple(t.prompt) == p), key=abs))
     borders = [round(i * len(prompts) / count) for i in range(count + 1)]
     parts = [prompts[a:b] for a, b in pairwise(borders) if b > a]
-    steps = [[t for t in texts if tuple(t.prompt) in part] for part in parts]
-    strangers = [t for t in texts if tuple(t.prompt) not in prompts]
+    steps = [[t for t in asked if tuple(t.prompt) in part] for part in parts]
+    taken = [i for i, step in enumerate(steps) if any(has_credit(t) for t in step)] or list(range(len(steps)))
+    imitated = [t for t in texts if all(t is not other for other in asked)]
+    for text in imitated:
+        here = [i for i, part in enumerate(parts) if tuple(text.prompt) in part]
+        if here:
+            steps[next((i for i in taken if i >= here[0]), taken[-1])].append(text)
+    strangers = [t for t in imitated if tuple(t.prompt) not in prompts]
     for at, text in enumerate(strangers):
-        steps[at * len(steps) // len(strangers)].append(text)
+        steps[taken[at * len(taken) // len(strangers)]].append(text)
     return steps
+
+
+def has_credit(text: Text) -> bool:
+    """Whether it moves anything by itself."""
+    pulled = isinstance(text.lesson.correction, TeacherDivergence) and text.lesson.correction.coefficient
+    gained = text.gained is not None and bool((text.gained + text.lesson.advantage != 0).any())
+    return bool(pulled) or gained or (text.gained is None and text.lesson.advantage != 0) or text.imitated

@@ -65,6 +65,24 @@ def test_imitation_of_prompts_that_are_not_there_is_dealt_evenly() -> None:
     assert tags(minibatches(alone, 2)) == [[0, 1], [2, 3]]
 
 
+def test_a_rescue_makes_no_step_that_would_not_be_taken_without_it() -> None:
+    # Two prompts a step; 20, 30 and 60, 70 teach nothing by themselves. Their rescues go on to the next step, the last
+    # ones back to the last that is taken.
+    own = [sample(p, 10 * p, weight=float(p not in (2, 3, 6, 7))) for p in range(8)]
+    rescues = [sample(p, 10 * p + 1, CrossEntropy()) for p in (0, 2, 3, 7)]
+
+    def teaches(example: Example) -> bool:
+        return example.weight > 0.0
+
+    steps = minibatches([*own, *rescues], 4, teaches=teaches)
+    assert tags(steps) == [[0, 10, 1], [20, 30], [40, 50, 21, 31, 71], [60, 70]]
+    # What is dealt evenly is dealt over these; where nothing would be taken, everything stays as it was cut.
+    replayed = [sample(9, 90 + i, CrossEntropy()) for i in range(2)]
+    assert tags(minibatches([*own, *replayed], 4, teaches=teaches)) == [[0, 10, 90], [20, 30], [40, 50, 91], [60, 70]]
+    alone = [e for e in own if e.weight == 0.0]
+    assert tags(minibatches([*alone, *rescues[1:]], 2, teaches=teaches)) == [[20, 30, 21, 31], [60, 70, 71]]
+
+
 def test_a_higher_order_comes_last_and_takes_its_prompt_along() -> None:
     examples = [sample(p, 10 * p + i, order=int(p == 0)) for p in range(4) for i in range(2)]
     assert tags(minibatches(examples, 2)) == [[10, 11, 20, 21], [30, 31, 0, 1]]
@@ -142,6 +160,24 @@ def test_rescues_that_weigh_nothing_leave_grpo_as_it_is(count: int, options: dic
     grpo, nothing, little = tables
     assert all(np.array_equal(row, nothing[key]) for key, row in grpo.items())
     assert all(np.allclose(row, little[key], rtol=0, atol=1e-10) for key, row in grpo.items())
+
+
+def trained(strategy: str, count: int, **given: Any) -> np.ndarray[Any, Any]:
+    """The weights of a model after one update with Adam, in which some steps have no credit of their own."""
+    policy: Any = registry.make("torch", name=READER, minibatches=count, learning_rate=1e-3, **model_of(TOKENIZER))
+    table = TabularLearner(TOKENIZER, name=READER)
+    policy.update(build_batch(lessons(table, strategy, **given), policy, TokenizerBridge([TOKENIZER])).examples)
+    return np.concatenate([p.detach().numpy().ravel() for p in policy.model.parameters()])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_so_it_is_with_an_optimizer_that_moves_in_every_step(count: int) -> None:
+    grpo = trained("independent", count)
+    for strategy in ("sgt", "memory", "auto"):
+        assert np.array_equal(trained(strategy, count, weight=1e-300), grpo)
+    assert np.abs(trained("sgt", count, weight=1e-12) - grpo).max() < 1e-7
+    assert np.abs(trained("sgt", count) - grpo).max() > 1e-3
 
 
 @pytest.mark.torch
