@@ -163,3 +163,10 @@ def test_a_hypothesis_is_looked_up_where_most_seeds_have_both_arms() -> None:
     second = Family("letters-intel", {"seeds": [0, 1, 2], "suite": "evidence-letters"}, (0, 50, 100), ("llama",), arms)
     found = {v.hypothesis.name: v for v in verdicts({"letters": first, "letters-intel": second})}
     assert (found["H1"].where, found["H6"].where) == ("letters", "letters-intel")
+
+
+def test_where_the_baseline_is_hardly_begun_there_is_nothing_to_subtract_it_from() -> None:
+    rising = [[0.0, 0.5, 1.0]] * 3
+    begun = family(sgt=rising, grpo=[[0.0, 0.0, 0.1]])
+    assert differences(begun, at_the_end(begun)) == []
+    assert differences(family(sgt=rising), at_the_end(begun)) == []

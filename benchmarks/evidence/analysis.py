@@ -75,7 +75,10 @@ def _between(spent: Sequence[float], values: Sequence[float], budget: float) -> 
 
 
 def differences(family: Family, value: Value, baseline: str = BASELINE) -> list[Difference]:
-    """Every arm against the baseline, on the seeds that both have; Holm over arms and policies."""
+    """Every arm against the baseline, on the seeds that both have; Holm over arms and policies. None, where the
+    baseline was not run on enough of them."""
+    if baseline not in family.arms or not _shared(family, baseline, baseline):
+        return []
     scored = _scores(family, value, [arm for arm in family.arms if _shared(family, arm, baseline)], baseline)
     rows = compare(scored, baseline, ["accuracy"], "t")
     return [_with_bootstrap(row, scored, baseline) for row in rows]

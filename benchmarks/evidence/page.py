@@ -219,7 +219,7 @@ def _mean(by_seed: Mapping[str, object]) -> str:
 
 
 def _budgets_table(family: Family) -> str:
-    if BASELINE not in family.arms:
+    if not differences(family, at_equal_rollouts(family)):
         return ""
     times = times_alone(family.suite)
     timed = replace(family, arms={arm: of for arm, of in family.arms.items() if arm in times})
