@@ -95,9 +95,15 @@ def _hint(args: argparse.Namespace, word: str) -> str:
     settings = [field.name for field in dataclasses.fields(RunConfig)]
     if hasattr(args, "overrides") and name.split(".")[0] in settings:
         return f": settings are written without dashes, {name}=VALUE"
-    options = [f"--{key.replace('_', '-')}" for key in vars(args) if key not in ("run", "parser", "overrides")]
-    near = difflib.get_close_matches(word.partition("=")[0], options, n=1)
+    near = difflib.get_close_matches(word.partition("=")[0], _options(args.command), n=1)
     return f": did you mean {near[0]}?" if near else ""
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """What can be written with dashes, after the command or a word below it."""
+    below = [p for action in parser._actions if isinstance(action.choices, dict) for p in action.choices.values()]
+    own = [option for action in parser._actions for option in action.option_strings]
+    return [*own, *(option for p in below for option in _options(p))]
 
 
 class Parser(argparse.ArgumentParser):
@@ -126,7 +132,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
         summary, *_ = (command.__doc__ or name).strip().splitlines()
         subparser = commands.add_parser(name, help=summary.rstrip(".").replace("%", "%%"), description=command.__doc__)
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run, parser=parser)
+        subparser.set_defaults(run=command.run, parser=parser, command=subparser)
     return parser
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from learners.vllm.transport import untied
-from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError
+from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, WrongPathError
 
 ModelDtype: TypeAlias = Literal["float32", "bfloat16"]
 MAGIC = b"GGUF"
@@ -33,7 +33,7 @@ def convert(
     check_dtype(dtype)
     _check_file(file)
     if target.exists():
-        raise StorageError(f"{target} is there already: name another directory, or move it away")
+        raise WrongPathError(f"{target} is there already: name another directory, or move it away")
     start = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
     report(f"{file}: converting to {dtype}; a large vocabulary takes a minute or two")
@@ -70,7 +70,7 @@ def write_directory(file: Path, ready: Path, dtype: ModelDtype) -> int:
 
 def _check_file(file: Path) -> None:
     if not file.is_file():
-        raise StorageError(f"{file} does not exist: give a .gguf file")
+        raise WrongPathError(f"{file} does not exist: give a .gguf file")
     with file.open("rb") as opened:
         if opened.read(4) != MAGIC:
             raise InvalidInputError(f"{file} is no GGUF file: it does not begin with {MAGIC.decode()}")

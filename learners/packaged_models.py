@@ -17,7 +17,7 @@ from pathlib import Path
 
 from learners import sealed
 from learners.gguf import ModelDtype, check_dtype, write_directory
-from mutual_env.errors import StorageError, UnknownNameError
+from mutual_env.errors import StorageError, UnknownNameError, WrongPathError
 from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource
 
 MANIFEST = "mutual-env-model.json"
@@ -105,7 +105,7 @@ def verify(path: Path, *, source: ModelSource, dtype: ModelDtype) -> _Manifest:
     wanted = (FORMAT, source.sha256, dtype)
     found = (manifest.format, manifest.source_sha256, manifest.dtype)
     if wanted != found:
-        raise StorageError(
+        raise WrongPathError(
             f"{path} was converted with (format, source, dtype) {found}, wanted {wanted}: use another directory"
         )
     return manifest

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mutual_env.errors import InvalidInputError, StorageError
+from mutual_env.errors import InvalidInputError, WrongPathError
 from tokenizers_bridge.kinds.published import PUBLISHED
 from tokenizers_bridge.report import SAMPLE, print_report, report
 
@@ -40,7 +40,7 @@ def _paragraphs(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        raise WrongPathError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{path} is not UTF-8 at byte {error.start}: convert it first") from error
     texts = [part for part in text.split("\n\n") if part.strip()]

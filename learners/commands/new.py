@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from mutual_env.errors import InvalidInputError, StorageError
+from mutual_env.errors import InvalidInputError, WrongPathError
 
 _GROUPS = {"task": "tasks", "strategy": "strategies", "learner": "learners", "loss": "losses"}
 _LISTED = {"task": "envs", "strategy": "strategies", "learner": "learners", "loss": "losses"}
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInputError(f"name {args.name!r} must be lower-case words with hyphens between, e.g. best-peer")
     root = args.directory / args.name
     if root.exists():
-        raise StorageError(f"{root} is there already: choose another name or --directory")
+        raise WrongPathError(f"{root} is there already: choose another name or --directory")
     written = []
     for path, text in _files(args.kind, args.name).items():
         target = root / path

@@ -11,7 +11,7 @@ from typing import Any
 
 from learners.run import lines
 from learners.run.lines import read_lines
-from mutual_env.errors import StorageError
+from mutual_env.errors import StorageError, WrongPathError
 from mutual_env.types import JSON, Experience, Message, VerdictStatus
 
 SAMPLES, SUMMARY = "samples.jsonl", "evaluation.json"
@@ -75,7 +75,7 @@ def is_kept(directory: Path) -> bool:
 def read(directory: Path) -> dict[str, tuple[Answered, ...]]:
     """policy -> its tasks, in the order in which they were asked."""
     if not is_kept(directory):
-        raise StorageError(f"{directory} holds no evaluation: it has no {SUMMARY}; `mutual-env eval` writes one")
+        raise WrongPathError(f"{directory} holds no evaluation: it has no {SUMMARY}; `mutual-env eval` writes one")
     path = directory / SAMPLES
     found: dict[str, list[Answered]] = defaultdict(list)
     with path.open(encoding="utf-8") as file:

@@ -12,7 +12,7 @@ from learners.evaluation import outcomes
 from learners.run.config import load_suite
 from learners.run.directory import RunDirectory
 from learners.run.results import RunResults, read_run, run_path
-from mutual_env.errors import ConfigError, InvalidInputError, StorageError
+from mutual_env.errors import ConfigError, InvalidInputError, WrongPathError
 
 Unit: TypeAlias = Literal["seed", "task"]
 Key: TypeAlias = tuple[str, str, str]
@@ -85,7 +85,7 @@ def _arms(path: Path) -> Iterator[tuple[str, list[RunResults]]]:
     else:
         members = [child for child in sorted(path.glob("*")) if RunDirectory(child).info.is_file()]
         if not members:
-            raise StorageError(f"{path} holds no suite, no run, no runs in folders, and no evaluation")
+            raise WrongPathError(f"{path} holds no suite, no run, no runs in folders, and no evaluation")
         yield path.name, [read_run(member) for member in members]
 
 

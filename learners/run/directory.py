@@ -207,6 +207,8 @@ def versions() -> dict[str, JSON]:
 def _nearest(path: Path) -> str:
     """The run that was meant, perhaps."""
     with suppress(OSError, ValueError):
+        if path.is_dir() and (inside := sorted(p.parent.name for p in path.glob("*/run.json"))):
+            return f"; it holds {', '.join(inside[:5])}{', ...' if inside[5:] else ''}: name one"
         if not path.parent.is_dir() or path.exists():
             return ""
         near = difflib.get_close_matches(path.name, [p.parent.name for p in path.parent.glob("*/run.json")], n=1)

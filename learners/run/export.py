@@ -19,7 +19,7 @@ from learners.run.config import PolicyConfig
 from learners.run.subject import Subject
 from learners.torch.options import TorchOptions
 from mutual_env.catalogue import load
-from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError
+from mutual_env.errors import IdentityMismatchError, InvalidInputError, StorageError, WrongPathError
 from mutual_env.types import Floats, Ids
 from tokenizers_bridge.kinds.toy_files import write_toy
 
@@ -45,7 +45,7 @@ class Exported:
 def export(subject: Subject, policy: str, directory: Path, card: str, *, adapter: bool = False) -> Exported:
     """Write, load again with transformers, compare; only then the directory has its name."""
     if directory.exists() and any(directory.iterdir()):
-        raise StorageError(f"{directory} is there already and not empty: name another directory, or move it away")
+        raise WrongPathError(f"{directory} is there already and not empty: name another directory, or move it away")
     described = _as_torch(subject.only([policy]).config.policies[policy], policy)
     aside = directory.with_name(f".{directory.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)

@@ -19,8 +19,8 @@ from mutual_env.errors import (
     InvalidInputError,
     MissingExtraError,
     MutualEnvError,
-    StorageError,
     UnknownNameError,
+    WrongPathError,
 )
 
 Place: TypeAlias = str
@@ -65,7 +65,7 @@ def _in_sentences(path: str | Path, rows: Iterator[Row]) -> Iterator[Row]:
             raise
         except Exception as error:  # a boundary: what a damaged file makes a library raise has no end of kinds
             said = " ".join(str(error).split())[:300] or "no reason given"
-            raise StorageError(f"path {str(path)!r} cannot be read: {type(error).__name__}: {said}") from error
+            raise WrongPathError(f"path {str(path)!r} cannot be read: {type(error).__name__}: {said}") from error
         if _depth(row[1]) > MAX_DEPTH:
             raise DatasetRowError(f"{row[0]} is nested more than {MAX_DEPTH} deep: store flatter columns")
         yield row
@@ -83,7 +83,8 @@ def _depth(value: object) -> int:
 
 def _read(path: Path, part: str | None) -> Iterator[Row]:
     if not path.exists():
-        raise StorageError(f"path {str(path)!r} does not exist: give a {', '.join(_SUFFIXES)} file or a folder of them")
+        kinds = ", ".join(_SUFFIXES)
+        raise WrongPathError(f"path {str(path)!r} does not exist: give a {kinds} file or a folder of them")
     if path.is_file():
         yield from _read_file(path)
     elif (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -170,7 +171,7 @@ def _read_parquet(file: Path) -> Iterator[Row]:
     try:
         yield from _numbered(str(file), pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS))
     except pyarrow.ArrowInvalid as e:
-        raise StorageError(f"path {str(file)!r} is not a whole Parquet file: {e}") from e
+        raise WrongPathError(f"path {str(file)!r} is not a whole Parquet file: {e}") from e
 
 
 def _read_hugging_face(folder: Path, part: str | None) -> Iterator[Row]:

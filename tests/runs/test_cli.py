@@ -105,12 +105,26 @@ def test_a_dry_run_prints_what_it_would_run_and_writes_nothing(
         (["train", "--resume", "nowhere"], "is not a run directory"),
         (["train", "{suite}", "--arm", "sgt", "base.rounds={"], "is not YAML"),
         (["report", "nowhere"], "is not a run directory"),
+        (["view", "nowhere"], "is not a run directory"),
+        (["eval", "nowhere"], "nowhere does not exist"),
+        (["compare", "nowhere"], "nowhere holds no suite, no run"),
+        (["export", "nowhere", "ada", "out"], "nowhere does not exist"),
+        (["models", "convert", "no.gguf", "out"], "no.gguf does not exist"),
+        (["models", "fetch", "smolm2"], "did you mean 'smollm2'"),
+        (["bridge", "gpt2", "gemma3", "nowhere.txt"], "cannot read nowhere.txt"),
+        (["report", "{folder}/runs"], "is not a run directory: it has no run.json; it holds begun: name one"),
+        (["train", "arithmetic", "env.id=dataset/jsonl-v0", "env.options={path: nowhere.jsonl}"], "does not exist"),
+        (["new", "task", "here", "--directory", "{folder}"], "is there already"),
     ],
 )
 def test_a_mistake_is_answered_with_a_sentence_and_exit_code_2(
     suite: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([word.replace("{suite}", str(suite)) for word in arguments]) == 2
+    (suite.parent / "here").mkdir()
+    (suite.parent / "runs" / "begun").mkdir(parents=True)
+    (suite.parent / "runs" / "begun" / "run.json").write_text("{}")
+    given = [word.replace("{suite}", str(suite)).replace("{folder}", str(suite.parent)) for word in arguments]
+    assert main(given) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert sentence in error
@@ -119,7 +133,10 @@ def test_a_mistake_is_answered_with_a_sentence_and_exit_code_2(
 def test_words_that_are_no_override_are_refused(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["train", str(suite), "--arm", "sgt", "--sead", "1"])
-    assert "unrecognized arguments: --sead" in capsys.readouterr().err
+    assert "unrecognized arguments: --sead 1: did you mean --seed?" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["bridge", "gpt2", "gemma3", "--file", "x"])
+    assert "did you mean" not in capsys.readouterr().err  # the file has no dashes
 
 
 def test_what_can_be_named_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
