@@ -131,7 +131,8 @@ def _is_too_long(prompt_ids: Ids, response_ids: Ids, longest: int | None) -> boo
 
 def _own(lesson: Lesson, learner: Learner, conversing: Conversing) -> Draft:
     experience = lesson.experience
-    for completion in experience.written:
+    opening = sum(turn.is_opening for turn in experience.earlier[:1])
+    for completion in experience.written[opening:]:
         if not completion.has_trace:
             raise InvalidInputError(
                 f"{learner.name}: a lesson from its own experience on task {experience.task.id!r} has no token "

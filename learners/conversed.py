@@ -102,9 +102,13 @@ def earlier_in_tokens_of(
     """What was written in these turns in a tokenizer's ids; a translation that is to be rejected comes back alone."""
     if not turns:
         return []
-    translations = bridge.translate([turn.completion for turn in turns], tokenizer)
+    written = [turn.completion for turn in turns if not turn.is_opening]
+    translations = bridge.translate(written, tokenizer)
     rejected = next((t for t in translations if t.action == "reject"), None)
-    return rejected if rejected is not None else [Piece.borrowed(t) for t in translations]
+    if rejected is not None:
+        return rejected
+    borrowed = map(Piece.borrowed, translations)
+    return [Piece.own(turn.completion) if turn.is_opening else next(borrowed) for turn in turns]
 
 
 def _numbered(chunks: Sequence[Ints]) -> Ints:

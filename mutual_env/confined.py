@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from mutual_env.errors import InvalidInputError
-from mutual_env.interaction import Answer, Conversation, Interaction, InteractionSpec, Over, checked, target_of
+from mutual_env.interaction import Answer, Conversation, Interaction, InteractionSpec, Over, Wait, checked, target_of
 from mutual_env.types import JSON, Reply, Task, Verdict
 from mutual_env.verifiers import Outcome, VerifierPool
 from mutual_env.verifiers.pool.wire import task_as_json, task_from_json
@@ -64,13 +64,14 @@ def answers_of(interaction: Confined, spec: InteractionSpec, pool: VerifierPool,
     ]
     outcomes = pool.call(f"{target_of(spec)}.answer", items) if items else []
     heard = iter(
-        _answers(outcome, len(said), trusted=not interaction.runs_code)
+        _answers(outcome, said, trusted=not interaction.runs_code)
         for outcome, (_, said) in zip(outcomes, calls, strict=True)
     )
     return [next(heard) if answer is None else [answer] for answer in known]
 
 
-def _answers(outcome: Outcome, count: int, *, trusted: bool) -> list[Answer]:
+def _answers(outcome: Outcome, said: Sequence[Conversation], *, trusted: bool) -> list[Answer]:
+    count = len(said)
     if outcome.status != "ok":
         failure = Verdict.unscored(
             outcome.status, elapsed=outcome.elapsed, detail=f"the world's turn: {outcome.detail}"
@@ -80,13 +81,15 @@ def _answers(outcome: Outcome, count: int, *, trusted: bool) -> list[Answer]:
         found = outcome.value
         if not isinstance(found, list) or len(found) != count:
             raise InvalidInputError(f"there must be {count} answers")
-        return [_answer(fields, trusted=trusted) for fields in found]
+        return checked([_answer(fields, trusted=trusted) for fields in found], said, "a worker's answer")
     except (InvalidInputError, TypeError, ValueError, KeyError) as cause:
         what = f"the world's turn: a worker sent what is no answer, {type(cause).__name__}: {cause}"
         return [Over(Verdict.unscored("error", detail=what[:500]), failed=True)] * count
 
 
 def _answer(fields: Any, *, trusted: bool) -> Answer:
+    if "waits" in fields:
+        return Wait()
     if "text" not in fields:
         verdict = fields["verdict"]
         return Over(_verdict(verdict) if trusted and verdict is not None else None)
@@ -102,6 +105,8 @@ def _answer(fields: Any, *, trusted: bool) -> Answer:
 def _as_json(answer: Answer) -> JSON:
     if isinstance(answer, Reply):
         return {"text": answer.text, "role": answer.role, "reward": answer.reward}
+    if isinstance(answer, Wait):
+        return {"waits": True}
     return {"verdict": None if answer.verdict is None else _stated(answer.verdict)}
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from mutual_env.interaction import Answer, Conversation, Over
-from mutual_env.types import Completion, Context, Experience, Task, Turn, Verdict
+from mutual_env.interaction import Answer, Conversation, Over, Wait
+from mutual_env.types import Completion, Context, Experience, Prompt, Task, Turn, Verdict
 
 Respond: TypeAlias = Callable[[Sequence[tuple[Task, Sequence[Conversation]]]], Sequence[Sequence[Answer]]]
 """From the conversations on some tasks to an answer to each."""
@@ -26,7 +26,7 @@ class Spoken:
     """One conversation so far. `last` was written and not answered yet, or ends it; None: nothing was written.
 
     `is_cut`: it ended because a limit was reached. `verdict`: what the world said it came to. `is_failed`: it ended
-    because the world broke on it.
+    because the world broke on it. `is_opened`: the world spoke first, to a silence that nobody wrote.
     """
 
     context: Context
@@ -35,6 +35,22 @@ class Spoken:
     is_cut: bool = False
     verdict: Verdict | None = None
     is_failed: bool = False
+    is_opened: bool = False
+
+    @classmethod
+    def opened(cls, prompt: Prompt) -> Spoken:
+        """One in which the world is to speak first."""
+        return cls(Context(prompt), Completion.silence(), is_opened=True)
+
+    @property
+    def waits(self) -> bool:
+        """Whether others have to write before it is answered."""
+        return self.last is not None and not self.is_over
+
+    @property
+    def written_turns(self) -> int:
+        """How often something was written."""
+        return len(self.context.turns) + (self.last is not None) - self.is_opened
 
     def as_seen(self, author: str, sample: int) -> Conversation:
         """What the world reads of it."""
@@ -46,13 +62,15 @@ class Spoken:
         """After the world's answer: over, cut, or waiting for the next turn."""
         if self.last is None:
             raise ValueError("a conversation in which nothing was written has no answer")
+        if isinstance(answer, Wait):
+            return self
         if isinstance(answer, Over):
             return replace(self, is_over=True, verdict=answer.verdict, is_failed=answer.failed)
         turns = (*self.context.turns, Turn(self.last, answer))
         written = sum(turn.completion.token_ids.size for turn in turns)
-        if len(turns) >= limits.turns or (limits.tokens is not None and written >= limits.tokens):
+        if self.written_turns >= limits.turns or (limits.tokens is not None and written >= limits.tokens):
             return replace(self, is_over=True, is_cut=True)  # an answer that nobody reads is no part of it
-        return Spoken(Context(self.context.prompt, turns))
+        return Spoken(Context(self.context.prompt, turns), is_opened=self.is_opened)
 
 
 class Conversations:
@@ -66,6 +84,13 @@ class Conversations:
             agent: [[Spoken(Context(task.prompt)) for _ in range(group_size)] for task in tasks] for agent in agents
         }
 
+    def open(self, respond: Respond) -> None:
+        """Let the world speak first, to everybody."""
+        for groups in self._spoken.values():
+            for p, group in enumerate(groups):
+                groups[p] = [Spoken.opened(self._tasks[p].prompt) for _ in group]
+        self.answer(respond, joint=True)
+
     def is_over(self, agent: str) -> bool:
         return all(spoken.is_over for group in self._spoken[agent] for spoken in group)
 
@@ -74,16 +99,16 @@ class Conversations:
         return any(spoken.is_cut for group in self._spoken[agent] for spoken in group)
 
     def contexts(self, agent: str) -> tuple[tuple[Context | None, ...], ...]:
-        """What the agent goes on from, for each prompt and sample; None where the conversation is over."""
-        return tuple(tuple(None if s.is_over else s.context for s in group) for group in self._spoken[agent])
+        """What the agent goes on from, for each prompt and sample; None where the conversation is over or waits."""
+        return tuple(tuple(None if s.is_over or s.waits else s.context for s in group) for group in self._spoken[agent])
 
     def spoken(self, agent: str) -> Iterator[Spoken]:
         """All its conversations, group after group."""
         return (spoken for group in self._spoken[agent] for spoken in group)
 
     def without_the_over(self, agent: str, action: Any) -> Any:
-        """The action with an empty text wherever a conversation is over: what is given there is not read."""
-        return without_the_over([[spoken.is_over for spoken in group] for group in self._spoken[agent]], action)
+        """The action with an empty text wherever a conversation is over or waits: what is given there is not read."""
+        return without_the_over([[s.is_over or s.waits for s in group] for group in self._spoken[agent]], action)
 
     def write(self, agent: str, completions: Sequence[Completion]) -> None:
         """Add what the agent wrote to its open conversations; group after group, one for each conversation."""
@@ -91,7 +116,7 @@ class Conversations:
         for group in self._spoken[agent]:
             for g, spoken in enumerate(group):
                 completion = next(written)
-                if not spoken.is_over:
+                if not spoken.is_over and not spoken.waits:
                     group[g] = replace(spoken, last=completion)
 
     def answer(self, respond: Respond, *, joint: bool) -> None:
@@ -107,6 +132,16 @@ class Conversations:
                 spoken = self._spoken[agent][p][g]
                 if not spoken.is_over:
                     self._spoken[agent][p][g] = spoken.answered(answer, self._limits)
+            if any(isinstance(answer, Wait) for answer in answers):
+                self._cut_with_others(group)
+
+    def _cut_with_others(self, places: Sequence[tuple[str, int, int]]) -> None:
+        """Where all that are open wait, the one that they waited for was cut just now, and so are they."""
+        for sample in {g for _, _, g in places}:
+            open_ones = [place for place in places if place[2] == sample and not self._at(place).is_over]
+            if all(self._at(place).waits for place in open_ones):
+                for agent, p, g in open_ones:
+                    self._spoken[agent][p][g] = replace(self._spoken[agent][p][g], is_over=True, is_cut=True)
 
     def as_seen(self) -> list[list[Conversation]]:
         """All conversations on each task, as the world reads them."""
@@ -139,20 +174,6 @@ class Conversations:
     def _at(self, place: tuple[str, int, int]) -> Spoken:
         agent, p, g = place
         return self._spoken[agent][p][g]
-
-
-def again(table: Sequence[Conversation], reader: str, turn: int) -> tuple[int, list[Conversation]]:
-    """The table as it was when everybody had written their `turn`-th text, and the reader's place at it."""
-    seen = [_until(c, turn) for c in table]
-    return next(i for i, c in enumerate(seen) if c.author == reader), seen
-
-
-def _until(conversation: Conversation, turn: int) -> Conversation:
-    """What was there of a conversation after so many turns; one that was over by then is over."""
-    earlier = conversation.earlier
-    if turn >= len(earlier):
-        return replace(conversation, is_over=turn > len(earlier))
-    return Conversation(conversation.author, conversation.sample, earlier[turn][0], earlier[:turn])
 
 
 def without_the_over(over: Sequence[Sequence[bool]], action: Any) -> Any:

@@ -49,7 +49,12 @@ class Over:
     failed: bool = False
 
 
-Answer: TypeAlias = Reply | Over
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Others have to write before this conversation is answered: see `TakingTurns`."""
+
+
+Answer: TypeAlias = Reply | Over | Wait
 
 
 @runtime_checkable
@@ -98,6 +103,25 @@ class Seated(Interaction, Protocol):
 
 Speaker: TypeAlias = Callable[[Sequence[Prompt], int], Sequence[str]]
 """Who sits in a seat: from prompts and a seed to what is said to each. It depends on these alone."""
+
+
+@runtime_checkable
+class TakingTurns(Interaction, Protocol):
+    """A joint interaction whose agents write one after the other, such as a game. Conversations of one sample on a
+    task belong together.
+
+    It speaks first: when a round begins it is asked with nothing written. Whoever is to write gets a `Reply`, the
+    others `Wait`: they are asked for nothing, and their conversations come again, as they are, when somebody has
+    written.
+    """
+
+    @property
+    def takes_turns(self) -> bool:
+        """True."""
+
+    @property
+    def players(self) -> int:
+        """How many agents there must be."""
 
 
 @runtime_checkable
@@ -167,11 +191,18 @@ def make(spec: InteractionSpec) -> Interaction:
 
 
 def checked(answers: Sequence[Answer], conversations: Sequence[Conversation], what: str) -> list[Answer]:
-    """The answers, if there is one of the right kind for each conversation."""
+    """The answers, if there is one of the right kind for each conversation, and nobody waits for ever."""
     given = list(answers)
-    if len(given) != len(conversations) or not all(isinstance(a, (Reply, Over)) for a in given):
+    if len(given) != len(conversations) or not all(isinstance(a, Answer) for a in given):
         raise InvalidInputError(
-            f"{what}: respond must return a Reply or Over for each of {len(conversations)} conversations, "
+            f"{what}: respond must return a Reply, Over or Wait for each of {len(conversations)} conversations, "
             f"got {given!r:.200}"
         )
+    open_ones = [(c.sample, a) for c, a in zip(conversations, given, strict=True) if not c.is_over]
+    waited_for = {sample for sample, answer in open_ones if isinstance(answer, Reply)}
+    for sample, answer in open_ones:
+        if isinstance(answer, Wait) and sample not in waited_for:
+            raise InvalidInputError(
+                f"{what}: respond lets sample {sample} wait and asks nobody of it: answer Reply to whoever is to write"
+            )
     return given

@@ -21,6 +21,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 
+from mutual_env.conversations import without_the_over
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import ConformanceError, InvalidInputError, MutualEnvError
 from mutual_env.registry import make
@@ -101,13 +102,13 @@ def fuzz_actions(make_env: MakeEnv, *, n: int = 200, seed: int = 0) -> dict[str,
     `InvalidInputError`, and then the round is still open. Returns how many were scored and refused."""
     rng = random.Random(seed)
     env = make_env()
-    env.reset(seed=seed)
+    observations, _ = env.reset(seed=seed)
     counts = {"scored": 0, "refused": 0}
     for number in range(n):
         _seed_actions(env, seed + number)
         actions = _mutate({a: env.action_space(a).sample() for a in env.agents}, rng)
         fits = isinstance(actions, dict) and actions.keys() == set(env.agents)
-        fits = fits and all(actions[a] in env.action_space(a) for a in env.agents)
+        fits = fits and all(_as_read(actions[a], observations[a]) in env.action_space(a) for a in env.agents)
         try:
             env.step(actions)
         except InvalidInputError as e:
@@ -117,7 +118,7 @@ def fuzz_actions(make_env: MakeEnv, *, n: int = 200, seed: int = 0) -> dict[str,
         else:
             _expect(fits, f"an action outside the action space is refused, got through: {actions!r:.300}")
             counts["scored"] += 1
-            env.reset()
+            observations, _ = env.reset()
     env.close()
     return counts
 
@@ -258,6 +259,12 @@ def _check_lessons(agent: str, info: AgentInfo) -> None:
 
 def _small_env() -> ReasoningEnv:
     return make("mutual/arithmetic-v0", agents=3, group_size=4, prompts_per_round=3, digits=1)
+
+
+def _as_read(action: Any, observation: Mapping[str, Any]) -> Any:
+    """The action without what stands where nothing is asked for: that is not read, whatever it is."""
+    asked = observation.get("conversations")
+    return action if asked is None else without_the_over([[c is None for c in group] for group in asked], action)
 
 
 def _seed_actions(env: Env, seed: int) -> None:

@@ -30,6 +30,7 @@ def check_turns(env: ParallelEnv[str, Any, Any], observations: Mapping[str, Any]
             _check_agent(env, agent, [result[agent] for result in results], written[agent])
         if not env.agents:
             break
+        _expect(any(_is_asked(observations[agent]) for agent in env.agents), "somebody is asked until the round ends")
     _expect(not env.agents, f"a round ends within {MOST_TURNS} turns")
     try:
         env.step({})
@@ -66,13 +67,18 @@ def _check_agent(env: ParallelEnv[str, Any, Any], agent: str, result: Sequence[A
     _expect((agent in env.agents) is not ended, f"{agent!r} is an agent until it is terminated or truncated")
     _expect(observation in env.observation_space(agent), f"observation of {agent!r} lies in its space")
     contexts = [context for group in observation["conversations"] for context in group]
-    is_open = any(context is not None for context in contexts)
-    _expect(is_open is not ended, f"{agent!r} ends when all its conversations are over, not sooner or later")
+    waits = getattr(env.unwrapped, "takes_turns", False) and not ended
+    fits = waits or _is_asked(observation) is not ended
+    _expect(fits, f"{agent!r} ends when all its conversations are over, not sooner or later")
     if ended:
         _check_ended(env, agent, info, written, reward)
     else:
         _expect(reward == 0.0 and info["groups"] == (), "nothing is settled before the end")
         _check_contexts(agent, contexts, written)
+
+
+def _is_asked(observation: Mapping[str, Any]) -> bool:
+    return any(context is not None for group in observation["conversations"] for context in group)
 
 
 def _remember(
@@ -91,7 +97,7 @@ def _remember(
 
 def _check_contexts(agent: str, contexts: Sequence[Context | None], written: Sequence[Sequence[str]]) -> None:
     for context, texts in zip(contexts, written, strict=True):
-        seen = texts if context is None else [turn.completion.text for turn in context.turns]
+        seen = texts if context is None else [t.completion.text for t in context.turns if not t.is_opening]
         _expect(seen == texts, f"a context of {agent!r} holds what it wrote, {texts!r:.200}, got {seen!r:.200}")
 
 
@@ -103,7 +109,8 @@ def _check_ended(
         texts = [tuple(w) for w in written[number * size : (number + 1) * size]]
         for e in group:
             _expect(e.author == agent and e.task == env.tasks[number], f"an experience says whose it is: {e!r:.300}")
-            _expect(tuple(c.text for c in e.written) in texts, "an experience holds what was written, turn by turn")
+            said = (*(turn.completion.text for turn in e.earlier if not turn.is_opening), e.completion.text)
+            _expect(said in texts, "an experience holds what was written, turn by turn")
     rewards = [e.verdict.reward or 0.0 for group in info["groups"] for e in group]
     mean = math.fsum(rewards) / len(rewards) if rewards else 0.0
     _expect(reward == mean, f"rewards[{agent!r}] is the mean over the groups, {mean!r}, got {reward!r}")

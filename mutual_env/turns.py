@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from gymnasium.spaces import Dict
 
 from mutual_env.confined import Asked, Confined, answers_of, check_confined
-from mutual_env.conversations import Conversations, Limits, Spoken, again
+from mutual_env.conversations import Conversations, Limits, Spoken
 from mutual_env.env import Action, Observation, ReasoningEnv, Stepped, flat, summarize
+from mutual_env.errors import InvalidInputError
 from mutual_env.heard import check_seats, judged, spoken_to
-from mutual_env.interaction import Answer, Interaction, Judging, Measured, Seated, Speaker, checked
+from mutual_env.interaction import Answer, Interaction, Judging, Measured, Seated, Speaker, TakingTurns, checked
+from mutual_env.replay import again, heard_in_turns
 from mutual_env.seeding import derive_seed
 from mutual_env.spaces import conversation_space
 from mutual_env.spec import EnvSpec
@@ -22,11 +25,11 @@ from mutual_env.verifiers import VerifierPool, settle
 class ConversationEnv(ReasoningEnv):
     """A round of conversations: G of each agent on each of the P prompts.
 
-    `step` takes the next turn of every open conversation; what is given for one that is over is not read (None will
-    do). What the world answers is in the next observation. An agent ends when all its conversations are over: it is
-    truncated where one of them reached `max_turns` or `max_tokens`, terminated otherwise. Then it is verified, rewarded
-    and told its groups; until then its reward is 0.0 and its groups are empty. The verifier reads what was written
-    last, unless the interaction has said what the conversation came to.
+    `step` takes the next turn of every open conversation; what is given for one that is over, or waits for others (see
+    `TakingTurns`), is not read (None will do). What the world answers is in the next observation. An agent ends when
+    all its conversations are over: it is truncated where one of them reached `max_turns` or `max_tokens`, terminated
+    otherwise. Then it is verified, rewarded and told its groups; until then its reward is 0.0 and its groups are empty.
+    The verifier reads what was written last, unless the interaction has said what the conversation came to.
 
     An interaction that is not inline answers in the pool's worker processes. One that hangs or breaks on a conversation
     ends it with that status, unscored: `on_unscored` says what becomes of it, and `unscored_limit`, which is about
@@ -47,6 +50,7 @@ class ConversationEnv(ReasoningEnv):
         self._seats = dict(seats or {})
         check_seats(spec.id, interaction, self._seats)
         check_confined(interaction, source.interaction)
+        check_players(spec, interaction)
         self._interaction, self._called = interaction, source.interaction
         turns = interaction.max_turns if spec.max_turns is None else min(spec.max_turns, interaction.max_turns)
         self._limits = Limits(turns, spec.max_tokens)
@@ -59,6 +63,11 @@ class ConversationEnv(ReasoningEnv):
     def max_turns(self) -> int:
         """How often an agent writes in an episode, at most."""
         return self._limits.turns
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether agents write one after the other, so that one may be asked for nothing before it is done."""
+        return isinstance(self._interaction, TakingTurns) and self._interaction.takes_turns
 
     def begin_verifying(self, agent: str, action: Action) -> None:
         """What is verified is known when a conversation is over."""
@@ -89,20 +98,27 @@ class ConversationEnv(ReasoningEnv):
         its author wrote in its own place: 0 where the world answers each by itself, for the same is said to the same.
 
         Where everybody's conversations on a task are answered together, the world is asked again, turn by turn, with
-        what everybody wrote in this round.
+        what everybody wrote in this round. Where agents write one after the other, the first reply that is another one
+        makes another conversation of all that follows.
         """
         if not experience.earlier or not self._interaction.joint:
             return 0.0
         table = self._talk.table(experience, reader)
-        replayed = [again(table, reader, turn) for turn in range(len(experience.earlier))]
-        heard = self._respond([(experience.task, conversations) for _, conversations in replayed])
-        own = [answers[place] for (place, _), answers in zip(replayed, heard, strict=True)]
         said = [turn.reply.text for turn in experience.earlier]
+        if self.takes_turns:
+            heard = heard_in_turns(self._respond, experience.task, table, reader)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(said, heard, strict=False)))
+            return 1.0 - same / len(said)
+        replayed = [again(table, reader, turn) for turn in range(len(experience.earlier))]
+        answered = self._respond([(experience.task, conversations) for _, conversations in replayed])
+        own = [answers[place] for (place, _), answers in zip(replayed, answered, strict=True)]
         return sum(not (isinstance(a, Reply) and a.text == text) for a, text in zip(own, said, strict=True)) / len(own)
 
     def _begin(self) -> None:
         self._talk = Conversations(self._tasks, self.agents, self._spec.group_size, self._limits)
         self._turn = 0
+        if self.takes_turns:
+            self._talk.open(self._respond)
 
     def _observe(self) -> dict[str, Observation]:
         prompts = tuple(task.prompt for task in self._tasks)
@@ -135,7 +151,8 @@ class ConversationEnv(ReasoningEnv):
         for number, agent in enumerate(ended):
             own = range(number * size, (number + 1) * size)
             groups = self._grouped(agent, spoken[agent], [kept.get(i) for i in own])
-            metrics = summarize(groups, [_last(s) for s in spoken[agent]], [verdicts[i] for i in own])
+            said = [(_last(asked[i][1]), verdicts[i]) for i in own if asked[i][1].written_turns]
+            metrics = summarize(groups, [completion for completion, _ in said], [verdict for _, verdict in said])
             metrics |= conversation_metrics(spoken[agent]) | gain_metrics(groups) | self._measured(agent)
             infos[agent] = {"round": self._round, "groups": groups, "metrics": metrics}
         return infos
@@ -159,12 +176,13 @@ class ConversationEnv(ReasoningEnv):
         return {name: sum(found) / len(found) for name, found in values.items()}
 
     def _grouped(self, agent: str, spoken: Sequence[Spoken], settled: Sequence[Verdict | None]) -> tuple[Group, ...]:
+        """A game that was over before its player wrote anything is no experience."""
         size = self._spec.group_size
         return tuple(
             tuple(
                 Experience(task, agent, _last(s), verdict, self._round, s.context.turns)
                 for s, verdict in zip(spoken[p : p + size], settled[p : p + size], strict=True)
-                if verdict is not None
+                if verdict is not None and s.written_turns
             )
             for task, p in zip(self._tasks, range(0, len(spoken), size), strict=True)
         )
@@ -172,7 +190,7 @@ class ConversationEnv(ReasoningEnv):
 
 def conversation_metrics(spoken: Sequence[Spoken]) -> Metrics:
     """How long an agent's conversations were, and what share of them reached a limit or broke the world."""
-    turns = [len(s.context.turns) + 1 for s in spoken]
+    turns = [s.written_turns for s in spoken]
     return {
         "turns/mean": sum(turns) / len(turns),
         "turns/max": float(max(turns)),
@@ -187,7 +205,10 @@ def gain_metrics(groups: Sequence[Group]) -> Metrics:
     experiences = [e for group in groups for e in group]
     if not any(e.earlier for e in experiences):
         return {}
-    pairs = [(e.earlier[0].reply.reward if e.earlier else e.verdict.reward, e.verdict.reward) for e in experiences]
+    firsts = [
+        next((turn.reply.reward for turn in e.earlier if not turn.is_opening), e.verdict.reward) for e in experiences
+    ]
+    pairs = [(first, e.verdict.reward) for first, e in zip(firsts, experiences, strict=True)]
     known = [(first, last) for first, last in pairs if first is not None and last is not None]
     if not known:
         return {}
@@ -196,6 +217,19 @@ def gain_metrics(groups: Sequence[Group]) -> Metrics:
         "turns/to_right": sum(first <= 0.0 < last for first, last in known) / len(known),
         "turns/to_wrong": sum(last <= 0.0 < first for first, last in known) / len(known),
     }
+
+
+def check_players(spec: EnvSpec, interaction: Interaction) -> None:
+    """Refuse a game that is for another number of agents."""
+    if not isinstance(interaction, TakingTurns) or not interaction.takes_turns:
+        return
+    if not interaction.joint:
+        raise InvalidInputError(f"{spec.id}: agents write one after the other, so its interaction must be joint")
+    if len(spec.agents) != interaction.players:
+        raise InvalidInputError(
+            f"{spec.id} is played by exactly {interaction.players} agents, got {len(spec.agents)}: "
+            f"make it with agents={interaction.players}, or their names"
+        )
 
 
 def _last(spoken: Spoken) -> Completion:

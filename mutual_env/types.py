@@ -93,9 +93,19 @@ class Completion:
         """Without a token trace: it can be verified and shared as text, but its author cannot train on it."""
         return cls(text, np.empty(0, np.int32), np.empty(0), "stop", policy_version, "")
 
+    @classmethod
+    def silence(cls) -> Completion:
+        """What stands before a reply where the world speaks first. An empty text that somebody wrote was not cut."""
+        return cls("", np.empty(0, np.int32), np.empty(0), "length", 0, "")
+
     @property
     def has_trace(self) -> bool:
         return self.tokenizer != ""
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether nobody wrote it: see `silence`."""
+        return not self.text and not self.has_trace and self.finish_reason == "length"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Completion):
@@ -136,6 +146,11 @@ class Turn:
     completion: Completion
     reply: Reply
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether the world speaks first: nothing was written."""
+        return self.completion.is_silence
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -143,6 +158,11 @@ class Context:
 
     prompt: Prompt
     turns: tuple[Turn, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the policy has written nothing in it yet."""
+        return all(turn.is_opening for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)

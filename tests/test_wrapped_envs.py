@@ -19,6 +19,7 @@ from mutual_env.registry import source_of
 from mutual_env.tasks.source import InteractiveSource
 from mutual_env.testing import check_wrapper, fuzz_actions
 from mutual_env.types import Prompt
+from tests.mutual_env.turns.pile import TARGET
 
 TEACHER = {"teacher": "policy_2"}
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -46,6 +47,10 @@ PAIRS = [
     for strategy in STRATEGIES
     for family in CONVERSATIONS
 ]
+
+
+GAME = "test/pile-of-three-v0"
+mutual_env.register(GAME, TARGET, players=3)
 
 
 def has_turns(id: str) -> bool:
@@ -116,6 +121,20 @@ def test_a_strategy_passes_the_tests_of_pettingzoo_and_ours_in_conversations(nam
     check_wrapper(wrap, lambda: conversation(family))
     counts = fuzz_actions(lambda: wrap(conversation(family)), n=20)
     assert counts["scored"] > 0
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_passes_around_a_game_that_is_played_in_turns(name: str) -> None:
+    def game() -> Any:
+        return mutual_env.make(GAME, agents=3, group_size=2, prompts_per_round=2)
+
+    def wrap(env: Any) -> Any:
+        return sharing.make(name, env, **STRATEGIES[name])
+
+    parallel_api_test(wrap(game()), num_cycles=8)
+    parallel_seed_test(lambda: wrap(game()))
+    check_wrapper(wrap, game)
 
 
 @pytest.mark.usefixtures("strict")

@@ -58,6 +58,8 @@ class Conversing:
 
     def _own_ids(self, completion: Completion) -> Ids:
         """The ids that were sampled; a text that was not (a loop without traces, a person) is encoded."""
+        if completion.is_silence:
+            return np.empty(0, np.int32)
         if not completion.has_trace:
             goes_on = declaration_of(self._tokenizer).boundary.continues
             return (self._continuation if goes_on else self._beginning)(completion.text)

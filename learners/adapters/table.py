@@ -10,6 +10,7 @@ import numpy as np
 
 import mutual_env
 from mutual_env import interaction
+from mutual_env.errors import InvalidInputError
 from mutual_env.registry import source_of
 from mutual_env.tasks.source import InteractiveSource
 from mutual_env.types import Completion, Context, Experience, Prompt
@@ -89,7 +90,15 @@ def answers_together(id: str, options: Mapping[str, Any]) -> bool:
     """Whether the conversations of all agents on a task are answered in one call."""
     own = {k: v for k, v in options.items() if k not in ("prompt", "max_turns", "max_tokens", "verifier", "seats")}
     source = source_of(id, **own)
-    return isinstance(source, InteractiveSource) and interaction.make(source.interaction).joint
+    if not isinstance(source, InteractiveSource):
+        return False
+    made = interaction.make(source.interaction)
+    if isinstance(made, interaction.TakingTurns) and made.takes_turns:
+        raise InvalidInputError(
+            f"{id}: its agents write one after the other, and another library's loop asks everybody at once: play it "
+            "with mutual_env.make and our loop, or choose a family in which nobody waits"
+        )
+    return made.joint
 
 
 def ended(last: Completion | None, group: Sequence[Experience], *, is_cut: bool) -> Ended:

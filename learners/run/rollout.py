@@ -27,18 +27,24 @@ class Turn:
 
     def asked(self, names: Sequence[str]) -> dict[str, Asked]:
         """In the first turn a group for each prompt, later one answer to each open conversation; a policy whose
-        conversations are over is not asked."""
-        if self.number == 0:
+        conversations are over, or wait for others, is not asked."""
+        if self.number == 0 and not self._is_opened:
             return {name: (self._begun(name), self.group_size, self.seed) for name in names}
-        seed = derive_seed(self.seed, "turn", self.number)
+        seed = derive_seed(self.seed, "turn", self.number) if self.number else self.seed
         contexts = {name: list(self._open(name)) for name in names if name in self.observations}
         return {name: (found, 1, seed) for name, found in contexts.items() if found}
 
     def actions(self, answers: Mapping[str, Groups]) -> dict[str, Any]:
         """The answers as the env takes them: a group for each prompt, None where a conversation is over."""
-        if self.number == 0:
+        if self.number == 0 and not self._is_opened:
             return dict(answers)
         return {name: self._in_place(name, answers.get(name, ())) for name in self.observations}
+
+    @property
+    def _is_opened(self) -> bool:
+        """Whether the world spoke first, so that some wait, and nobody's conversation is its prompt alone."""
+        seen = (group for each in self.observations.values() for group in each.get("conversations", ()))
+        return any(context is None or context.turns for group in seen for context in group)
 
     def _begun(self, name: str) -> Sequence[Prompt | Context]:
         """The prompts, said to begin conversations where they do: a sampler then keeps what it computes of them."""

@@ -138,7 +138,7 @@ class TorchLearner:
         self._require_room(rendered)
         self._model.require_parts()
         cache = self._conversations if any(isinstance(prompt, Context) for prompt in prompts) else None
-        if not any(isinstance(prompt, Context) and prompt.turns for prompt in prompts):
+        if all(not isinstance(prompt, Context) or prompt.is_new for prompt in prompts):
             self._conversations.clear()  # a new round
         with memory_errors(self._name):
             groups = sample_groups(self._model, rendered, seeds_PG, self.sampling, self._options.max_rows, cache)

@@ -3,6 +3,7 @@
     name = "mutual_env.adapters.textarena:TextArenaTasks"
     mutual_env.register("textarena/guess-v0", name, game="GuessTheNumber-v0")
     mutual_env.register("textarena/nim-v0", name, game="Nim-v0", players=2, opponent="acme.players:careful")
+    mutual_env.register("textarena/nim-match-v0", name, game="Nim-v0", players=2)    # the env's two agents play
 
 A game keeps its state in an object and draws from Python's global generator. Here each turn plays it again from its
 seed, in a confined worker process: the same texts get the same answers, whatever else runs, and a game that hangs ends
@@ -21,7 +22,7 @@ import textarena
 from mutual_env.catalogue import load
 from mutual_env.confined import Confined
 from mutual_env.errors import InvalidInputError, UnknownNameError
-from mutual_env.interaction import Answer, Conversation, InteractionSpec, Over
+from mutual_env.interaction import Answer, Conversation, InteractionSpec, Over, Wait
 from mutual_env.seeding import generator
 from mutual_env.spec import whole_number
 from mutual_env.tasks.source import check_split, split_of, take_distinct
@@ -65,42 +66,108 @@ class Game(Confined):
         return Over(Verdict.scored(reward, correct=reward >= 1.0))
 
 
-class Table:
-    """A game up to where `player` moves: `heard` is what that player reads first."""
+@dataclass(frozen=True)
+class Match(Confined):
+    """A game of the env's own agents: each sample on a task is one, played again from what everybody wrote so far. The
+    agents take the places in the order of their names, from another place on in each game. Whoever is to move hears
+    what was said since its last move, the others wait; when the game ends everybody is told what it was worth."""
 
-    def __init__(self, game: str, seed: int, players: int, player: int, opponent: str) -> None:
+    runs_code = False
+    joint = takes_turns = True
+
+    game: str
+    players: int
+    max_turns: int = 20
+
+    def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Answer]:
+        seed = int(str(task.metadata["game_seed"]))
+        answers: dict[tuple[str, int], Answer] = {}
+        for sample in sorted({c.sample for c in conversations}):
+            of_sample = sorted((c for c in conversations if c.sample == sample), key=lambda c: c.author)
+            shift = seed % self.players
+            seated = [*of_sample[shift:], *of_sample[:shift]]
+            answers |= zip([(c.author, sample) for c in seated], self._answers(seed, seated), strict=True)
+        return [answers[c.author, c.sample] for c in conversations]
+
+    def _answers(self, seed: int, seated: Sequence[Conversation]) -> list[Answer]:
+        """To each player in the order of their places."""
+        moves = [iter(_moves(c)) for c in seated]
+        arena = Arena(self.game, seed, self.players)
+        while not arena.is_over:
+            asked, heard = arena.asked()
+            move = next(moves[asked], None)
+            if move is None:
+                over = seated[asked].is_over  # it was cut, and never moves
+                return [Over() if over else Reply(heard) if p == asked else Wait() for p in range(self.players)]
+            arena.move(move)
+        rewards = arena.rewards()
+        won = [float(rewards.get(player, 0.0)) for player in range(self.players)]
+        return [Over(Verdict.scored(reward, correct=reward >= 1.0)) for reward in won]
+
+
+def _moves(conversation: Conversation) -> list[str]:
+    """What was written, behind the silence that a game begins with."""
+    return [*(written for written, _ in conversation.earlier), conversation.text][1:]
+
+
+class Arena:
+    """A game of TextArena from its seed."""
+
+    def __init__(self, game: str, seed: int, players: int) -> None:
         self._env = textarena.make(f"{game}-raw")
-        self._seed, self._player = seed, player
-        self._opponent: Opponent | None = load("opponent", opponent) if opponent else None
         try:
             self._env.reset(num_players=players, seed=seed)
         except (AssertionError, ValueError) as cause:
             raise InvalidInputError(f"{game} is no game for {counted(players)}: {cause}") from cause
         self.is_over = False
+
+    def asked(self) -> tuple[int, str]:
+        """Who is to move, and what that player has heard since its last move."""
+        player, messages = self._env.get_observation()
+        return int(player), _text(messages, player)
+
+    def move(self, text: str) -> None:
+        self.is_over, _ = self._env.step(text)
+
+    def rewards(self) -> dict[int, float]:
+        """What the game came to for each player."""
+        rewards, _ = self._env.close()
+        return rewards or {}
+
+
+class Table:
+    """A game up to where `player` moves: `heard` is what that player reads first."""
+
+    def __init__(self, game: str, seed: int, players: int, player: int, opponent: str) -> None:
+        self._arena = Arena(game, seed, players)
+        self._seed, self._player = seed, player
+        self._opponent: Opponent | None = load("opponent", opponent) if opponent else None
         self.heard = self._until_asked()
+
+    @property
+    def is_over(self) -> bool:
+        return self._arena.is_over
 
     def move(self, text: str) -> str:
         """What the player hears after its move, when it is asked again."""
-        self.is_over, _ = self._env.step(text)
+        self._arena.move(text)
         return self._until_asked()
 
     def reward(self) -> float:
         """What the game came to for the player."""
-        rewards, _ = self._env.close()
-        return float((rewards or {}).get(self._player, 0.0))
+        return float(self._arena.rewards().get(self._player, 0.0))
 
     def _until_asked(self) -> str:
         """Let the others move until it is the player's turn."""
         for _ in range(LONGEST):
             if self.is_over:
                 return ""
-            asked, messages = self._env.get_observation()
-            said = _text(messages, asked)
+            asked, said = self._arena.asked()
             if asked == self._player:
                 return said
             if self._opponent is None:
                 raise InvalidInputError("a game of several players needs an opponent, a 'module:function'")
-            self.is_over, _ = self._env.step(self._opponent(said, self._seed))
+            self._arena.move(self._opponent(said, self._seed))
         raise InvalidInputError(f"{LONGEST} moves of opponents in a row: is {self._player} a player of this game?")
 
 
@@ -108,9 +175,10 @@ class TextArenaTasks:
     """`game` is one of TextArena's ids, such as "GuessTheNumber-v0"; each task is a game of its own. `turns` bounds how
     often a policy writes; `split`: "train" or "eval", by a hash of the game's seed.
 
-    In a game of several `players` the policy is the one numbered `player`, and the "module:function" `opponent` moves
-    for all others: see `Opponent`. It runs in the confined worker, where the game does: one of an installed package, or
-    of a directory that the pool's `readable` names.
+    In a game of several `players` the env's agents play each other, as many as there are players. Where an `opponent`
+    is given each agent plays a game of its own: it is the player numbered `player`, and the "module:function"
+    `opponent` moves for all others: see `Opponent`. It runs in the confined worker, where the game does: one of an
+    installed package, or of a directory that the pool's `readable` names.
     """
 
     verifier = VerifierSpec("exact")  # never asked where the game ends by itself: what is cut was not won
@@ -130,14 +198,18 @@ class TextArenaTasks:
             raise UnknownNameError.of("game of TextArena", game, known)
         if not 0 <= player < whole_number("players", players, 1):
             raise InvalidInputError(f"player must be one of the {players} players, counted from 0, got {player!r}")
-        if (players > 1) is not bool(opponent):
-            raise InvalidInputError(
-                "opponent moves for the other players: give it where there are some, and only there"
-            )
+        if opponent and players == 1:
+            raise InvalidInputError("opponent moves for the other players, and this game has none: leave it out")
+        if player and not opponent:
+            raise InvalidInputError(f"player={player} says which one plays the opponent: give one, or leave it out")
         self._game, self._split = game, check_split(split)
+        self._is_match = players > 1 and not opponent
         self._places: dict[str, Any] = {"players": players, "player": player, "opponent": opponent}
-        kwargs: dict[str, JSON] = {"game": game, "max_turns": whole_number("turns", turns, 1), **self._places}
-        self.interaction = InteractionSpec(f"{__name__}:Game", kwargs)
+        kwargs: dict[str, JSON] = {"game": game, "max_turns": whole_number("turns", turns, 1), "players": players}
+        if self._is_match:
+            self.interaction = InteractionSpec(f"{__name__}:Match", kwargs)
+        else:
+            self.interaction = InteractionSpec(f"{__name__}:Game", {**kwargs, **self._places})
 
     def draw(self, seed: int, round: int, n: int) -> list[Task]:
         rng = generator(seed, "textarena", self._game, self._split, round)
@@ -146,12 +218,21 @@ class TextArenaTasks:
         return take_distinct((self._task(s) for s in mine), n, f"textarena/{self._game}")
 
     def _task(self, seed: int) -> Task:
+        name = f"textarena/{self._game}:{seed}"
         state = random.getstate()
         try:
-            table = Table(self._game, seed, **self._places)
+            prompt = self._prompt(seed)
         finally:
             random.setstate(state)  # a game draws from Python's global generator, and an env must leave it as it was
-        return Task(f"textarena/{self._game}:{seed}", table.heard, "(won)", {"game_seed": seed})
+        return Task(name, prompt, "(won)", {"game_seed": seed})
+
+    def _prompt(self, seed: int) -> str:
+        """What a lone player reads first; in a match each is told the rules when it is first asked to move."""
+        if not self._is_match:
+            return Table(self._game, seed, **self._places).heard
+        players = int(self._places["players"])
+        Arena(self._game, seed, players)  # which knows whether so many can play it
+        return f"A game of {self._game} for {players} players.\n"
 
 
 def counted(players: int) -> str:

@@ -101,9 +101,8 @@ def test_a_second_player_hears_what_the_first_has_done(pool: VerifierPool) -> No
 
 
 def test_opponents_are_given_where_there_are_some() -> None:
-    for options in ({"players": 2}, {"opponent": "tests.adapters.players:greedy"}):
-        with pytest.raises(InvalidInputError, match="opponent moves for the other players"):
-            mutual_env.make("test/textarena-nim-v0", game="Nim-v0", **options)
+    with pytest.raises(InvalidInputError, match="opponent moves for the other players"):
+        mutual_env.make("test/textarena-nim-v0", game="Nim-v0", opponent="tests.adapters.players:greedy")
     with pytest.raises(InvalidInputError, match="no game for one player"):
         mutual_env.make("test/textarena-nim-v0", game="Nim-v0").reset()
 

@@ -70,6 +70,8 @@ def experienced(rng: random.Random, author: str) -> Experience:
         Turn(said(rng, tokenizers()[author]), Reply(text(rng), role=rng.choice(("user", "tool"))))
         for _ in range(rng.randint(1, 3))
     )
+    if rng.random() < 0.2:  # the world speaks first
+        turns = (Turn(Completion.silence(), Reply(text(rng))), *turns)
     verdict = Verdict.scored(1.0, correct=True)
     return Experience(Task("t", prompt, ""), author, said(rng, tokenizers()[author]), verdict, 0, turns)
 
@@ -109,6 +111,8 @@ def check(
     assert read.tolist() == np.concatenate(replies).tolist()
     if own:
         assert trained.tolist() == np.concatenate([c.token_ids for c in experience.written]).tolist()
+    if experience.earlier[0].is_opening:
+        assert pieces[0].ids.size == 0, "a silence is trained on"
     stops = sum(c.finish_reason == "stop" for c in experience.written)
     control = [int(i) for i in trained if int(i) in tokenizer.specials]
     assert set(control) <= set(stop_ids_of(tokenizer)), f"control tokens {control} are trained on"
