@@ -40,6 +40,12 @@ def spans(ends: np.ndarray) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)) if ends.size else []
 
 
+def pieces_of(tokenizer: Tokenizer, ids: np.ndarray) -> list[bytes]:
+    """The bytes of each token."""
+    data = tokenizer.token_bytes(ids)
+    return [data[a:b] for a, b in spans(np.cumsum(tokenizer.byte_lengths(ids)))]
+
+
 def assert_alignment_holds(
     alignment: Alignment, author: Tokenizer, author_ids: np.ndarray, reader: Tokenizer, reader_ids: np.ndarray
 ) -> None:
@@ -53,9 +59,9 @@ def assert_alignment_holds(
     assert np.all(np.diff(ends_r, prepend=0) > 0)
     assert (ends_a[-1], ends_r[-1]) == (author_ids.size, reader_ids.size)
     inexact = 0
+    spelled_a, spelled_r = pieces_of(author, author_ids), pieces_of(reader, reader_ids)
     for (a0, a1), (r0, r1), exact in zip(spans(ends_a), spans(ends_r), alignment.exact, strict=True):
-        pieces_a = [author.token_bytes([i]) for i in author_ids[a0:a1]]
-        pieces_r = [reader.token_bytes([i]) for i in reader_ids[r0:r1]]
+        pieces_a, pieces_r = spelled_a[a0:a1], spelled_r[r0:r1]
         if not exact:
             inexact += 1
             continue

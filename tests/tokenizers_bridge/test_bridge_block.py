@@ -91,7 +91,7 @@ def batch_of(written: Sequence[str], seed: int) -> list[Completion]:
         if kind < 0.6:
             rows.append(completion_of(author.tokenizer, [*ids.tolist(), author.tokenizer.stop_id], "stop", seed))
         elif kind < 0.9:
-            rows.append(author.sample(rng, ids.tolist()))
+            rows.append(author.sample(rng, np.random.default_rng(seed), ids.tolist()))
         elif kind < 0.94:
             rows.append(Completion.from_text(text))
         elif kind < 0.97:

@@ -303,6 +303,7 @@ def _sums(values: Floats, ends: Ints, counts: Ints) -> Floats:
 
 
 def _counts(ends: Ints) -> Ints:
-    counts = ends.copy()
-    counts[1:] -= ends[:-1]
+    counts = np.empty_like(ends)
+    counts[:1] = ends[:1]
+    np.subtract(ends[1:], ends[:-1], out=counts[1:])
     return counts
