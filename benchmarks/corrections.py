@@ -125,7 +125,7 @@ def main() -> None:
         figures["small"] = added(small(), prompts=16, longest=16, pairs=151)
     if args.only != "small" and (args.models / "smollm2").is_dir():
         real = make_torch(path=str(args.models / "smollm2"), name="real", device="cpu", learning_rate=1e-6)
-        figures["SmolLM2-135M"] = added(real, prompts=1, longest=24, pairs=9)
+        figures["SmolLM2-135M"] = added(real, prompts=1, longest=24, pairs=31)
     write("corrections", {**figures, "machine": machine()})
 
 
