@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from learners.registry import built_by, takes, tried_by
 from learners.torch.options import TorchOptions
 from mutual_env.catalogue import load
 from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
-from mutual_env.options import check_options
+from mutual_env.options import fields_of
 from tokenizers_bridge import Tokenizer
 
 ARCHITECTURES = ("llama", "gpt_neox")
@@ -44,26 +45,32 @@ def try_tiny(
     if width % (2 * heads):
         raise InvalidInputError(f"width must be a multiple of 2 * heads, got width={width} and heads={heads}")
     if warm_start is not None:
-        check_options("warm_start", check_warm_start, warm_start, complete=True)
-        check_warm_start(**warm_start)
+        with closing(fields_of("warm_start", WarmStart, warm_start).draws(seed=0)) as draws:
+            draws.reset(seed=0, options={"round": 0})
 
 
-def check_warm_start(
-    *,
-    env: str,
-    knows: Mapping[str, Sequence[str]],
-    steps: int = 150,
-    prompts: int = 64,
-    learning_rate: float = 3e-3,
-    env_options: Mapping[str, Any] | None = None,
-) -> None:
-    if steps < 0 or not learning_rate >= 0:
-        raise InvalidInputError(
-            f"steps and learning_rate of warm_start must be at least 0, got {steps} and {learning_rate}"
-        )
-    draws = mutual_env.make(env, agents=1, group_size=1, prompts_per_round=prompts, seed=0, **(env_options or {}))
-    with closing(draws):
-        draws.reset(seed=0, options={"round": 0})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmStart:
+    """Supervised steps before the first round. `knows` names a metadata key and the values that are taught, e.g.
+    `{skill: [sort]}`: tasks with another value are answered with letters drawn at random from those of all answers."""
+
+    env: str
+    knows: Mapping[str, Sequence[str]]
+    steps: int = 150
+    prompts: int = 64
+    learning_rate: float = 3e-3
+    env_options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.learning_rate >= 0:
+            raise InvalidInputError(
+                f"steps and learning_rate of warm_start must be at least 0, got {self.steps} and {self.learning_rate}"
+            )
+
+    def draws(self, seed: int) -> mutual_env.ReasoningEnv:
+        """The tasks, to be drawn a step at a time."""
+        options = self.env_options or {}
+        return mutual_env.make(self.env, agents=1, group_size=1, prompts_per_round=self.prompts, seed=seed, **options)
 
 
 @tried_by(try_tiny)
@@ -81,8 +88,7 @@ def make_tiny(
     warm_start: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Learner:
-    """A torch learner around a new model; `options` are the torch learner's, `warm_start` is what `check_warm_start`
-    takes."""
+    """A torch learner around a new model; `options` are the torch learner's, `warm_start` is a `WarmStart`."""
     _require_torch()
     build = load("the builder of tiny policies", _BUILDER)
     learner = build(

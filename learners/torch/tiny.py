@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
-import mutual_env
 from learners.example import Example
 from learners.numerics import level
 from learners.protocol import Learner
 from learners.run.directory import WARM_STARTS, versions
+from learners.tiny import WarmStart
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
 from mutual_env.errors import UnknownNameError
@@ -52,7 +52,7 @@ def build(
         made_of = {**shape, "tokenizer": tokenizer.fingerprint, "warm_start": warm_start, "options": heard}
         with _kept(model, made_of) as is_new:
             if is_new:
-                warm_up(model, tokenizer, seed=seed, options=options, **warm_start)
+                warm_up(model, tokenizer, WarmStart(**warm_start), seed=seed, options=options)
     return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options))
 
 
@@ -103,29 +103,20 @@ def _kept(model: Any, made_of: Mapping[str, Any]) -> Iterator[bool]:
 def warm_up(
     model: Any,
     tokenizer: Tokenizer,
+    warm: WarmStart,
     *,
     seed: int,
-    env: str,
-    knows: Mapping[str, Sequence[str]],
-    steps: int = 150,
-    prompts: int = 64,
-    learning_rate: float = 3e-3,
-    env_options: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Supervised steps. `knows` names a metadata key and the values that are taught, e.g. `{skill: [sort]}`.
-
-    Tasks with another value are answered with letters drawn at random from those of all answers.
-    """
-    known = {key: tuple(values) for key, values in knows.items()}
+    known = {key: tuple(values) for key, values in warm.knows.items()}
     teacher = TorchLearner(
         model,
         tokenizer,
         name="warm-start",
-        options=TorchOptions.of({**(options or {}), "learning_rate": learning_rate, "minibatches": 1}),
+        options=TorchOptions.of({**(options or {}), "learning_rate": warm.learning_rate, "minibatches": 1}),
     )
-    draws = mutual_env.make(env, agents=1, group_size=1, prompts_per_round=prompts, seed=seed, **(env_options or {}))
-    for step in range(steps):
+    draws = warm.draws(seed)
+    for step in range(warm.steps):
         draws.reset(seed=derive_seed(seed, "warm-start"), options={"round": step})
         rng = generator(seed, "warm-start", step)
         teacher.update(_lessons(draws.tasks, teacher.tokenizer, known, rng))
