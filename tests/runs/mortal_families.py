@@ -11,6 +11,7 @@ from mutual_env import Task
 from mutual_env.interaction import Answer, Conversation, InteractionSpec
 from mutual_env.tasks.debate import Debate, DebateTasks
 from mutual_env.tasks.retries import RetryTasks, TryAgain
+from tests.mutual_env.turns.pile import Pile, PileTasks
 
 KILL_AT = "TEST_KILL_AT"
 
@@ -44,6 +45,20 @@ class MortalDebate(Debate):
     def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Answer]:
         tick()
         return super().respond(task, conversations)
+
+
+class MortalPile(Pile):
+    def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Answer]:
+        tick()
+        return super().respond(task, conversations)
+
+
+class MortalPileTasks(PileTasks):
+    """`digits` and `modulus` are of the other families: a game has none."""
+
+    def __init__(self, *, digits: int = 1, modulus: int = 4, players: int = 2, split: str = "train") -> None:
+        super().__init__(players=players, split=split)
+        self.interaction = InteractionSpec(f"{__name__}:MortalPile", self.interaction.kwargs)
 
 
 class MortalRetryTasks(RetryTasks):

@@ -16,7 +16,7 @@ from learners.run.config import load_run
 from learners.run.training import resume, train
 from tests.runs.mortal_families import KILL_AT, Clock, EnoughError
 
-RETRIES, DEBATE = "test/mortal-retries-v0", "test/mortal-debate-v0"
+RETRIES, DEBATE, GAME = "test/mortal-retries-v0", "test/mortal-debate-v0", "test/mortal-pile-v0"
 ADA = """
   ada:
     learner: tabular
@@ -44,6 +44,7 @@ ASYNCHRONOUS = ["resources.mode=asynchronous", "sharing.options={max_staleness: 
 @pytest.fixture(scope="module", autouse=True)
 def _families() -> None:
     mutual_env.register(RETRIES, "tests.runs.mortal_families:MortalRetryTasks")
+    mutual_env.register(GAME, "tests.runs.mortal_families:MortalPileTasks")
     mutual_env.register(DEBATE, "tests.runs.mortal_families:MortalDebateTasks")
 
 
@@ -71,6 +72,7 @@ def kept(directory: Path) -> dict[str, bytes]:
     [
         (RETRIES, []),
         (RETRIES, ASYNCHRONOUS),
+        (GAME, []),
         pytest.param(DEBATE, ["sharing.exchange=memory", "resources.executor=processes"], marks=pytest.mark.long),
     ],
 )
@@ -105,7 +107,7 @@ def test_killed_in_the_middle_of_an_episode_and_resumed_gives_the_same_bytes(tmp
     assert kept(resume(tmp_path / "cut").directory) == whole
 
 
-@pytest.mark.parametrize(("family", "executor"), [(RETRIES, "processes"), (DEBATE, "threads")])
+@pytest.mark.parametrize(("family", "executor"), [(RETRIES, "processes"), (DEBATE, "threads"), (GAME, "threads")])
 def test_no_executor_changes_a_byte(tmp_path: Path, family: str, executor: str) -> None:
     config = written(tmp_path)
     serial = kept(train(load_run(config, [f"env.id={family}"])).directory)
@@ -113,12 +115,13 @@ def test_no_executor_changes_a_byte(tmp_path: Path, family: str, executor: str) 
     assert kept(other.directory) == serial
 
 
-@pytest.mark.parametrize("family", [RETRIES, DEBATE])
+@pytest.mark.parametrize("family", [RETRIES, DEBATE, GAME])
 def test_the_order_of_the_agents_changes_nothing(tmp_path: Path, family: str) -> None:
     (tmp_path / "b").mkdir()
     third = ADA.replace("ada", "cleo")
-    one = train(load_run(written(tmp_path, ADA, BOB, third), [f"env.id={family}"])).directory
-    other = train(load_run(written(tmp_path / "b", third, BOB, ADA), [f"env.id={family}"])).directory
+    chosen = [f"env.id={family}", *(["env.options.players=3"] if family == GAME else [])]
+    one = train(load_run(written(tmp_path, ADA, BOB, third), chosen)).directory
+    other = train(load_run(written(tmp_path / "b", third, BOB, ADA), chosen)).directory
     assert by_policy(one) == by_policy(other)
 
 

@@ -29,7 +29,7 @@ class Pile:
         return [found[c.author, c.sample] for c in conversations]
 
     def _table(self, seated: Sequence[Conversation]) -> dict[tuple[str, int], Answer]:
-        left, number, heard = 5, 0, ["you begin: 5"] + ["you wait"] * (len(seated) - 1)
+        left, number, heard = 5, 0, ["5?"] + ["?"] * (len(seated) - 1)
         scripts = [[*(text for text, _ in c.earlier), c.text][1:] for c in seated]
         while number // len(seated) < len(scripts[number % len(seated)]):
             mover = number % len(seated)
@@ -42,7 +42,7 @@ class Pile:
                     for i, c in enumerate(seated)
                 }
             number += 1
-            heard = [f"left: {left}"] * len(seated)
+            heard = [f"{left}?"] * len(seated)
         mover = number % len(seated)
         return {(c.author, c.sample): Reply(heard[i]) if i == mover else Wait() for i, c in enumerate(seated)}
 
@@ -52,8 +52,9 @@ class PileTasks:
 
     verifier = VerifierSpec("exact")
 
-    def __init__(self, *, players: int = 2, turns: int = 4) -> None:
+    def __init__(self, *, players: int = 2, turns: int = 4, split: str = "train") -> None:
+        self._split = split
         self.interaction = InteractionSpec("tests.mutual_env.turns.pile:Pile", {"players": players, "max_turns": turns})
 
     def draw(self, seed: int, round: int, n: int) -> list[Task]:
-        return [Task(f"pile:{seed}:{round}:{i}", "take 1 or 2=", str(i)) for i in range(n)]
+        return [Task(f"pile:{self._split}:{seed}:{round}:{i}", f"{i}+=", str(i)) for i in range(n)]

@@ -55,9 +55,9 @@ def test_turns_alternate_and_a_game_has_one_winner() -> None:
     assert not any(truncations.values())
     assert all(set(step[1].values()) == {0.0} for step in before)
     [[ann]], [[bob]] = (infos[name]["groups"] for name in ("ann", "bob"))
-    assert [t.reply.text for t in ann.earlier] == ["you begin: 5", "left: 2"]  # 5 - 2 - 1
+    assert [t.reply.text for t in ann.earlier] == ["5?", "2?"]  # 5 - 2 - 1
     assert [t.completion.text for t in ann.earlier] == ["", "2"]
-    assert [t.reply.text for t in bob.earlier] == ["left: 3"]
+    assert [t.reply.text for t in bob.earlier] == ["3?"]
     assert (ann.completion.text, bob.completion.text) == ("2", "1")
     assert (ann.verdict.correct, bob.verdict.correct) == (True, False)
     assert infos["ann"]["metrics"]["turns/mean"] == 2.0  # the silence before the rules is no turn
@@ -170,7 +170,7 @@ def test_a_peers_game_was_played_from_another_place_and_ones_own_was_not() -> No
 
 
 def test_two_policies_of_two_tokenizers_learn_from_their_games() -> None:
-    alphabet = "0123456789 :=?abcdefghijklmnopqrstuvwxyz"
+    alphabet = "0123456789+=?"
     tokenizers = {"ann": CharTokenizer(alphabet), "bob": PairTokenizer(alphabet, ["1=", "2="])}
     policies = {
         name: learners.make("tabular", name=name, tokenizer=t, alphabet="12", max_new_tokens=2, learning_rate=4)
