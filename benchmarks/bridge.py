@@ -219,6 +219,35 @@ def in_turns(works: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> di
     return {name: np.array(times) for name, times in taken.items()}
 
 
+def bare_passes(author: Tokenizer, reader: Tokenizer, completions: Sequence[Completion]) -> Callable[[], None]:
+    """What NumPy alone takes for tokens to meet: rows joined, the length of each token looked up and added up, its
+    bytes compared with the text's on the author's side, borders found through one table over bytes, sums carried over.
+    Each is one call over all rows, without a look at any row, at verdicts or at residuals: what the bridge takes more
+    than this is its own."""
+    rows_a, rows_r = [c.token_ids for c in completions], reader.encode_batch([c.text for c in completions])
+    logprobs = [c.logprobs for c in completions]
+    lengths = [t.byte_lengths(np.arange(t.vocab_size, dtype=np.int32)) for t in (author, reader)]
+    ids = [np.concatenate(rows) for rows in (rows_a, rows_r)]
+    ends = [table.take(of).cumsum() for table, of in zip(lengths, ids, strict=True)]
+    words = np.zeros(1 + max(int(at[-1]) for at in ends), np.uint64)
+    heads, is_end = np.zeros(author.vocab_size, np.uint64), np.zeros(words.size, np.bool_)
+    shared = np.intersect1d(*ends, return_indices=True)[1:]
+    counts = np.diff(shared[1], prepend=-1)
+
+    def work() -> None:
+        for table, rows, of, at in zip(lengths, (rows_a, rows_r), ids, ends, strict=True):
+            np.concatenate(rows, out=of)
+            table.take(of, out=at, mode="clip").cumsum(out=at)
+            is_end[at] = True
+        (words.take(ends[0]) != heads.take(ids[0])).any()
+        for at in ends:
+            is_end.take(at).nonzero()
+        carried = np.concatenate(logprobs)
+        (carried.take(shared[0]) / counts).repeat(counts)
+
+    return work
+
+
 def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[str]) -> dict[str, dict[str, float]]:
     """A full `translate` of completions that the bridge has not met, beside the plain encoding of the same texts."""
     completions = sampled(author, texts)
@@ -232,7 +261,7 @@ def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[s
             bridge.translate(completions, reader)
 
         own = {"own": lambda reader=reader: reader.encode_batch(texts)}
-        spent = in_turns({**plain, **own, "translate": work})
+        spent = in_turns({**plain, **own, "translate": work, "bare": bare_passes(author, reader, completions)})
         quickest = spent[min(plain, key=lambda way: float(np.median(spent[way])))]
         tokens = sum(c.token_ids.size for c in completions) + sum(ids.size for ids in reader.encode_batch(texts))
         figures[name] = {
@@ -242,6 +271,7 @@ def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[s
             "over_encode_batch": float(np.median(spent["translate"] / spent["batch"])),
             "over_encode_quickest": float(np.median(spent["translate"] / quickest)),
             "beyond_encoding_ns_per_token_and_side": float(np.median(spent["translate"] - spent["own"])) / tokens * 1e9,
+            "bare_numpy_passes_ns_per_token_and_side": float(np.median(spent["bare"])) / tokens * 1e9,
         }
     return figures
 
