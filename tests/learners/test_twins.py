@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from tests.learners.twins import (
     VARIANTS,
     VOTED,
     WROTE,
+    Pair,
     Twin,
     assert_same_update,
     gradients,
@@ -87,6 +89,22 @@ def test_twins_of_real_tokenizers_teach_a_model_alike(
     for mine, other in REAL:
         reader = registry.make("torch", name=READER, **model_of(published[mine]))
         assert_same_update(reader, published[other], strategy, options)
+
+
+@pytest.mark.real_tokenizers
+@pytest.mark.parametrize("strategy", ["prp", "graft", "hacpo", "ftis"])
+def test_so_they_do_at_another_temperature_than_one(published: dict[str, Tokenizer], strategy: str) -> None:
+    reader = registry.make("torch", name=READER, temperature=0.6, **model_of(published["llama3"]))
+    assert_same_update(reader, published["deepseek"], strategy, strategies()[strategy])
+
+
+@pytest.mark.real_tokenizers
+def test_a_teacher_that_is_ones_twin_pulls_nowhere(published: dict[str, Tokenizer]) -> None:
+    reader = registry.make("torch", name=READER, **model_of(published["gpt2"]))
+    taught = Pair(reader, published["llama3"]).batch("kdrl", teacher=PEER, coefficient=2.0).examples
+    pull = tuple(replace(example, advantages=0.0 * example.advantages) for example in taught)
+    norms = [sum(float(g.norm()) ** 2 for g in gradients(reader, found).values()) ** 0.5 for found in (pull, taught)]
+    assert norms[0] < 1e-5 * norms[1]  # what float32 leaves
 
 
 # -- worked by hand ---------------------------------------------------------------------------------------------------
