@@ -16,7 +16,7 @@ from typing import NoReturn, Protocol
 from learners.run.config import RunConfig
 from learners.run.ending import EndedBySignal, ended_by_signals
 from mutual_env.catalogue import Catalogue
-from mutual_env.display import shown
+from mutual_env.display import said_shortly
 from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvError, UnknownNameError
 
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = args.run(args)
         sys.stdout.flush()
     except MutualEnvError as error:
-        print(shown(f"error: {error}"), file=sys.stderr)  # it may quote what a model or a peer wrote
+        print(said_shortly(f"error: {error}"), file=sys.stderr)  # it may quote what a model or a peer wrote
         asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError, MissingExtraError))
         return 2 if asked_wrongly and not getattr(args, "running", False) else 1
     except EndedBySignal as signal:
@@ -115,7 +115,7 @@ class Parser(argparse.ArgumentParser):
             choices = [choice.strip(" '") for choice in wrong[2].split(",")]
             near = difflib.get_close_matches(wrong[1], choices, n=1)
             message += f": did you mean {near[0]!r}?" if near else ""
-        super().error(shown(message))
+        super().error(said_shortly(message))
 
 
 def whole_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+LONGEST_LINE = 1200
 _OBEYED = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but for tab and line feed
@@ -25,6 +26,19 @@ def shown(text: str) -> str:
 def shown_on_one_line(text: str) -> str:
     """The same with tabs and line feeds written out too: for a table's cell, or one line of a log."""
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def said_shortly(text: str) -> str:
+    """The same with the middle of every line left out that is longer than a person reads: an error quotes the value
+    that it is about, and a value may be a file's every byte."""
+    return "\n".join(_cut(line) for line in shown(text).split("\n"))
+
+
+def _cut(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    head, tail = LONGEST_LINE * 2 // 3, LONGEST_LINE // 4
+    return f"{line[:head]} [... {len(line) - head - tail:,} characters ...] {line[-tail:]}"
 
 
 def _written(character: str) -> str:

@@ -20,7 +20,7 @@ from learners.run.check import check
 from learners.run.config import arm_config, as_mapping, load_suite, to_yaml
 from learners.run.shipped import config_file
 from learners.run.suite import Chosen, run_suite
-from mutual_env.display import shown
+from mutual_env.display import said_shortly
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,5 +61,5 @@ def run(args: argparse.Namespace) -> int:
         console.print(curves(results))
         console.print(f"{time.monotonic() - began:.0f} s in all; report: {report}", highlight=False)
     for failure in results.failures:
-        print(shown(f"error: {failure}"), file=sys.stderr)
+        print(said_shortly(f"error: {failure}"), file=sys.stderr)
     return 1 if results.failures else 0

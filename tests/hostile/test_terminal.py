@@ -18,6 +18,7 @@ from mutual_env.types import Verdict
 from mutual_env.verifiers import settle
 from tests.hostile.answers import ODD
 from tests.hostile.fuzz_config import FIRST_SIGNAL, RUN, told
+from tokenizers_bridge import CharTokenizer
 
 SPELLS = (
     *ODD,
@@ -111,6 +112,32 @@ class Quotes:
 
     def run(self, args: argparse.Namespace) -> int:
         raise InvalidInputError("wrote " + "\x1b[2J" + "".join(SPELLS))
+
+
+class QuotesMuch(Quotes):
+    """A command that fails with a value that nobody reads to its end."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        raise InvalidInputError("alphabet " + "[" * 10**6 + " stands twice\nsay another")
+
+
+def test_of_an_error_that_quotes_much_both_ends_are_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli._COMMANDS._targets, "doctor", QuotesMuch)
+    assert cli.main(["doctor"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: alphabet [[")
+    assert said.endswith("[[ stands twice\nsay another\n")
+    assert "characters ..." in said
+    assert len(said) < 1500
+
+
+@pytest.mark.parametrize("character", ["[", "0", "é"])
+def test_an_alphabet_that_is_refused_is_not_quoted_whole(character: str) -> None:
+    with pytest.raises(InvalidInputError, match="more than once") as caught:
+        CharTokenizer("01" + character * 5000)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_refusal_of_unscored_items_quotes_none_as_it_is() -> None:

@@ -153,7 +153,8 @@ def _distinct(alphabet: str) -> str:
     repeated = sorted({char for char in alphabet if alphabet.count(char) > 1})
     if repeated or not alphabet:
         raise InvalidInputError(
-            f"alphabet must be distinct characters, at least one; more than once: {repeated[:8]!r}, in {alphabet!r}"
+            f"alphabet must be distinct characters, at least one; "
+            f"more than once: {repeated[:8]!r}, in {alphabet[:80]!r}"
         )
     return alphabet
 
