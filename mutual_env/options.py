@@ -114,6 +114,13 @@ def check_value(where: str, value: Any, hint: Any) -> None:
         raise ConfigError(f"{where} must be {wrong}")
 
 
+def typed(item: T) -> T:
+    """The same, where its fields hold what their annotations say."""
+    for option in options_of(type(item))[0].values():
+        check_value(option.name, getattr(item, option.name), option.hint)
+    return item
+
+
 def problem(value: Any, hint: Any) -> str:
     """What it should be, and what it is; "" if nothing is wrong with it."""
     if hint is Any or hint is object or isinstance(hint, (str, ForwardRef)) or not _wrong(value, hint):

@@ -12,6 +12,7 @@ from typing import Any
 from learners.run import lines
 from learners.run.lines import read_lines
 from mutual_env.errors import StorageError, WrongPathError
+from mutual_env.options import typed
 from mutual_env.types import JSON, Experience, Message, VerdictStatus
 
 SAMPLES, SUMMARY = "samples.jsonl", "evaluation.json"
@@ -78,19 +79,24 @@ def read(directory: Path) -> dict[str, tuple[Answered, ...]]:
         raise WrongPathError(f"{directory} holds no evaluation: it has no {SUMMARY}; `mutual-env eval` writes one")
     path = directory / SAMPLES
     found: dict[str, list[Answered]] = defaultdict(list)
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            item = _answered(line, f"{path}, line {number}")
-            found[item.policy].append(item)
+    try:
+        rows = path.read_bytes().splitlines()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({error.strerror}): evaluate again") from error
+    for number, line in enumerate(rows, start=1):
+        item = _answered(line, f"{path}, line {number}")
+        found[item.policy].append(item)
     return {policy: tuple(items) for policy, items in found.items()}
 
 
 def read_about(directory: Path) -> dict[str, Any]:
     """What the evaluation says of itself: what was evaluated, how it was sampled, on which tasks."""
     try:
-        about: dict[str, Any] = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        about = json.loads((directory / SUMMARY).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(f"{directory / SUMMARY} cannot be read ({error}): evaluate again") from error
+    if not isinstance(about, dict):
+        raise StorageError(f"{directory / SUMMARY} must hold a JSON object: evaluate again")
     return about
 
 
@@ -113,10 +119,10 @@ def _voted(right: str, vote: str | None) -> Judged:
     return Judged(vote or "", float(correct), correct, "ok" if vote is not None else "wrong_format")
 
 
-def _answered(line: str, where: str) -> Answered:
+def _answered(line: bytes, where: str) -> Answered:
     try:
         content = json.loads(line)
-        samples = tuple(Judged(**sample) for sample in content.pop("samples"))
-        return Answered(samples=samples, **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        samples = tuple(typed(Judged(**sample)) for sample in content.pop("samples"))
+        return typed(Answered(samples=samples, **content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{where} is no evaluated task ({error}): evaluate again") from error

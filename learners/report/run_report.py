@@ -17,6 +17,7 @@ from learners.run.directory import RunDirectory
 from learners.run.lines import read_lines
 from learners.run.recorded import read_shares
 from learners.run.results import Curve, read_run
+from mutual_env.errors import StorageError
 from mutual_env.metrics import ACCURACY, HELD_OUT, REWARD, describe
 
 Policies: TypeAlias = Mapping[str, Mapping[str, Curve]]
@@ -41,11 +42,19 @@ def write_run_report(path: Path) -> Path:
         section("Predicted and actual timeline", planned_and_actual(path)),
         section(
             "Configuration and versions",
-            folded("configuration", preformatted(directory.config.read_text())),
+            folded("configuration", preformatted(_written(directory.config))),
             table(("part", "version"), [(k, str(v)) for k, v in run.info["versions"].items()]),
         ),
     ]
     return write_page(directory.report, str(run.info["name"]), status, sections)
+
+
+def _written(config: Path) -> str:
+    """A configuration is shown even where what stands in it now is no text."""
+    try:
+        return config.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise StorageError(f"{config} cannot be read: {error.strerror}") from error
 
 
 def _by_metric(curves: Policies, prefix: str = "", bounds: tuple[float, float] | None = None) -> Iterator[str]:

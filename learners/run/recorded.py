@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from learners.run import lines
 from learners.run.directory import RunDirectory
 from learners.run.lines import REMEDY, check_fields, read_line, read_lines
 from mutual_env.errors import ConfigError, StorageError
-from mutual_env.options import check_value, options_of
-
-T = TypeVar("T")
+from mutual_env.options import check_value, typed
 
 _ROUND = re.compile(rb'"round": (\d+), "policy": "((?:[^"\\]|\\.)*)"')
 
@@ -159,7 +157,9 @@ def _places(path: Path) -> Iterator[tuple[int, str, int]]:
         for line in file:
             head = _ROUND.search(line, 0, 400)
             if head is not None and line.endswith(b"\n"):
-                yield int(head[1]), json.loads(b'"' + head[2] + b'"'), offset
+                with _whole(str(path)):
+                    policy = json.loads(b'"' + head[2] + b'"')
+                yield int(head[1]), policy, offset
             offset += len(line)
 
 
@@ -174,8 +174,8 @@ def _whole(where: str) -> Iterator[None]:
 
 def _group(content: Mapping[str, Any]) -> RecordedGroup:
     task = content.get("task") or json.dumps(content["prompt"])
-    samples = tuple(_typed(Written.of(sample)) for sample in content["completions"])
-    group = _typed(RecordedGroup(task, content["prompt"], str(content["answer"]), samples))
+    samples = tuple(typed(Written.of(sample)) for sample in content["completions"])
+    group = typed(RecordedGroup(task, content["prompt"], str(content["answer"]), samples))
     for message in () if isinstance(group.prompt, str) else group.prompt:
         check_value("prompt", message["content"], str)
     return group
@@ -184,11 +184,4 @@ def _group(content: Mapping[str, Any]) -> RecordedGroup:
 def _lesson(reader: str, content: Mapping[str, Any]) -> RecordedLesson:
     known = {key: content[key] for key in RecordedLesson.__dataclass_fields__ if key in content and key != "pieces"}
     pieces = tuple((text, chunk, log) for text, chunk, log in content.get("pieces", ()))
-    return _typed(RecordedLesson(reader=reader, pieces=pieces, **known))
-
-
-def _typed(item: T) -> T:
-    """The same, where its fields hold what their annotations say."""
-    for option in options_of(type(item))[0].values():
-        check_value(option.name, getattr(item, option.name), option.hint)
-    return item
+    return typed(RecordedLesson(reader=reader, pieces=pieces, **known))

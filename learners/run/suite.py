@@ -194,7 +194,7 @@ def keep_config(root: Path, config: SuiteConfig) -> Path:
     """The suite's own copy of its configuration; one of another configuration is not written over, but for more seeds,
     arms and rounds."""
     kept, resolved = root / SUITE, to_yaml(config)
-    if kept.is_file() and kept.read_text() != resolved:
+    if kept.is_file() and kept.read_bytes() != resolved.encode():
         check_growth(root, load_suite(kept), config)
     write_whole(kept, resolved)
     return kept

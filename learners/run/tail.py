@@ -49,5 +49,5 @@ def _last_lines(path: Path) -> Iterator[Any]:
             lines = file.read().split(b"\n")
         for line in reversed(lines[1 if start else 0 : -1]):
             yield json.loads(line)
-    except (OSError, ValueError):  # not there yet, or cut back by a resumed run at this very moment
+    except (OSError, ValueError, RecursionError):  # not there yet, or cut back by a resumed run at this very moment
         return

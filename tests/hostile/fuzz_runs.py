@@ -24,7 +24,18 @@ from tests.hostile import fuzzing
 from tests.hostile.fuzz_config import MEMORY_BYTES, SUITE, told, value
 from tests.hostile.fuzz_data import damaged
 
-KINDS = ("report", "view", "compare", "eval", "export", "resume", "plan", "suite report", "suite compare")
+KINDS = (
+    "report",
+    "view",
+    "compare",
+    "eval",
+    "export",
+    "resume",
+    "plan",
+    "suite report",
+    "suite compare",
+    "compare evaluated",
+)
 GOOD = ("done", "refused")
 LONGEST_SENTENCE = 3000
 RUN = """
@@ -50,6 +61,7 @@ def sound(folder: Path) -> None:
         assert told(["train", "run.yaml", "output=.", "--quiet"])[0] == 0
         shutil.rmtree("begun", ignore_errors=True)
         assert told(["train", "run.yaml", "output=.", "name=begun", "rounds=4", "--quiet"])[0] == 0
+        assert told(["eval", "run", "--prompts", "4", "--samples", "1", "--out", "evaluated", "--json"])[0] == 0
         assert told(["suite", "s.yaml", "output=.", "--quiet"])[0] == 0
 
 
@@ -142,6 +154,7 @@ def words(kind: str) -> tuple[list[str], str]:
         "export": (["export", "run", "ada", "exported"], "run"),
         "resume": (["train", "--resume", "begun", "--quiet"], "begun"),
         "plan": (["plan", "run.yaml", "--like", "run"], "run"),
+        "compare evaluated": (["compare", "evaluated", "evaluated", "--json"], "evaluated"),
         "suite report": (["report", "s"], "s"),
         "suite compare": (["compare", "s", "--json"], "s"),
     }[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,37 @@ def test_every_command_reads_what_is_whole(kind: str, home: Path) -> None:
     with contextlib.chdir(home):
         code, said = told(command)
     assert code == (2 if kind == "export" else 0), said  # a table has no model directory
+
+
+SPOILT = {
+    "a byte that is no UTF-8": lambda data: data[:9] + b"\xef" + data[9:],
+    "a control character": lambda data: data.replace(b'"a', b'"\x01a').replace(b'"b', b'"\x01b'),
+    "deeply nested": lambda data: b"[" * 5000 + b"\n" + data,
+    "another type": lambda data: b"[]\n" + data,
+    "nothing": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("how", [*SPOILT, "a folder", "gone"])
+@pytest.mark.parametrize("kind", ["report", "view", "compare", "compare evaluated", "suite report"])
+def test_each_file_of_a_run_is_spoilt_in_each_way(kind: str, how: str, home: Path, tmp_path: Path) -> None:
+    """What a fuzzer meets by chance is tried of each text that a command may read."""
+    command, folder = words(kind)
+    ended = {}
+    for file in sorted(p for p in (home / folder).rglob("*") if p.suffix in (".yaml", ".json", ".jsonl")):
+        copied = tmp_path / "home"
+        shutil.copytree(home, copied)
+        at = copied / file.relative_to(home)
+        data = at.read_bytes()
+        at.unlink()
+        if how == "a folder":
+            at.mkdir()
+        elif how != "gone":
+            at.write_bytes(SPOILT[how](data))
+        with contextlib.chdir(copied):
+            ended[str(file.relative_to(home))] = told(command)
+        shutil.rmtree(copied)
+    assert {name: said for name, (code, said) in ended.items() if code and "error: " not in said} == {}
 
 
 def test_the_first_damaged_line_is_named(home: Path) -> None:
