@@ -54,6 +54,7 @@ FUNCTIONS = {
 WITHOUT_ARGUMENTS = {"recv", "recv_bytes", "accept"}  # wait for the other side; fine right after `poll(limit)`
 BOUNDED_OTHERWISE = {
     ("learners/run/saving.py", "pending.result"): "what is written there is files here, or a worker's within its limit",
+    ("learners/run/evaluating.py", "found.result"): "of what is done",
     ("mutual_env/verifiers/pool/directories.py", "ended.wait"): "a process of its own: nobody waits for its end",
     ("learners/vllm/server.py", "future.result"): "each future is one HTTP request, which has a limit of its own",
     ("learners/vllm/local.py", "future.result"): "after a wait with a limit, which found it done",

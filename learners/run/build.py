@@ -15,8 +15,9 @@ from learners.resources.executor import Executor
 from learners.run.ahead import Ahead
 from learners.run.config import PolicyConfig, RunConfig
 from learners.run.envs import Envs
+from learners.run.evaluating import Twins
 from learners.run.loop import Loop, Noticed, TaskEnv
-from learners.run.places import Places
+from learners.run.places import Places, evaluates_aside, twin_of
 from learners.seat import seated
 from mutual_env.errors import ConfigError
 from mutual_env.seeding import derive_seed
@@ -29,13 +30,14 @@ from tokenizers_bridge import TokenizerBridge, load
 @dataclass(frozen=True, slots=True)
 class Parts:
     """One loop for all policies or, in asynchronous rounds, one for each; and the env they are evaluated on (None:
-    never)."""
+    never). `twins`: who evaluates while the run goes on (None: the policies themselves, while it stands still)."""
 
     envs: Envs
     exchange: Exchange
     pool: VerifierPool
     loops: tuple[Loop, ...]
     held_out: TaskEnv | None
+    twins: Twins | None = None
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -72,7 +74,11 @@ class Parts:
 def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitStack) -> Parts:
     """Build everything. What `stack` takes is closed by it, also when building fails half way; the envs by `Parts`."""
     executor = stack.enter_context(closing(places.start()))
-    policies = executor.host({name: partial(make_learner, name, p, config.seed) for name, p in config.policies.items()})
+    makers = {name: partial(make_learner, name, p, config.seed) for name, p in config.policies.items()}
+    aside = {twin_of(name): make for name, make in makers.items()} if evaluates_aside(config) else {}
+    hosted = executor.host({**makers, **aside})
+    policies = {name: hosted[name] for name in makers}
+    twins = stack.enter_context(closing(Twins(policies, hosted, executor))) if aside else None
     teachers = {name: make_learner(name, p, config.seed) for name, p in config.teachers.items()}
     seats = {name: make_learner(name, p, config.seed) for name, p in config.seats.items()}
     for asked in (*teachers.values(), *seats.values()):
@@ -95,7 +101,7 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
         )
         for names in envs.together()
     ]
-    return Parts(envs, exchange, pool, tuple(loops), envs.held_out(list(config.policies), pool))
+    return Parts(envs, exchange, pool, tuple(loops), envs.held_out(list(config.policies), pool), twins)
 
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:

@@ -77,12 +77,14 @@ class PolicyConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Held-out accuracy, every so many rounds (0: never), overall and by the task's metadata key `part`."""
+    """Held-out accuracy, every so many rounds (0: never), overall and by the task's metadata key `part`. `background`:
+    by a twin of each policy, which takes its memory once more, while the run goes on; the same numbers."""
 
     every: int = 0
     prompts: int = 64
     samples: int = 1
     part: str = ""
+    background: bool = False
     options: dict[str, Any] = field(default_factory=lambda: {"split": "eval"})
 
 

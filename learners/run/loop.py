@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from learners.batch import Batch, Outcome, build_batch
 from learners.protocol import Learner
@@ -24,6 +24,8 @@ from mutual_env.types import JSON, AgentInfo, Context, Metrics
 from sharing import Sampled
 from tokenizers_bridge import TokenizerBridge
 
+T = TypeVar("T")
+
 
 class TaskEnv(Protocol):
     """What an evaluation stands on: a parallel env of tasks, as `mutual_env.make` gives it."""
@@ -35,6 +37,12 @@ class TaskEnv(Protocol):
         """Verify what the agents wrote; the last item says of each agent what came of it."""
 
     def close(self) -> None: ...
+
+
+class Maps(Protocol):
+    """Of an executor, what an evaluation asks of it."""
+
+    def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]: ...
 
 
 class SharedEnv(TaskEnv, Protocol):
@@ -164,7 +172,7 @@ def _answer(env: TaskEnv, name: str, learner: Learner, asked: Asked) -> Groups:
 
 
 def evaluate(
-    env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int, executor: Executor | None = None
+    env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int, executor: Maps | None = None
 ) -> dict[str, AgentInfo]:
     """What each policy makes of the env's tasks, verified. With an executor they sample as in a round."""
     observations, _ = env.reset(seed=seed, options={"round": 0})

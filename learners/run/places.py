@@ -40,6 +40,7 @@ _EXECUTORS: dict[str, Callable[..., Executor]] = {
     "processes": ProcessExecutor,
     "ray": RayExecutor,
 }
+_ASIDE = ("threads", "processes")  # executors under which a policy may have a twin that evaluates
 _MOST = 4096
 _GIVEN = ("demands", "supply", "patience", "clock")  # what an executor takes that is no option of the configuration
 
@@ -50,7 +51,8 @@ class Places:
 
     `options` are the executor's own. `demands`: one for each policy. `staleness`: by how many rounds policies may be
     apart; 0 in synchronous rounds. `timed`: the (policy, phase) of which it is known how long they take; `estimates`
-    where that follows from a model's size. `declared`: whether the configuration says what machines there are.
+    where that follows from a model's size. `declared`: whether the configuration says what machines there are. `twins`:
+    what those take beside, who evaluate in the background.
     """
 
     executor: str
@@ -62,6 +64,7 @@ class Places:
     timed: frozenset[tuple[str, str]]
     estimates: Mapping[str, Estimate]
     declared: bool = False
+    twins: tuple[Demand, ...] = ()
 
     @property
     def apart(self) -> bool:
@@ -84,7 +87,7 @@ class Places:
         """The executor, told what each policy takes and what there is."""
         if self.executor == "serial":
             return SerialExecutor()
-        shared: dict[str, Any] = {"demands": self.demands, "patience": self.patience}
+        shared: dict[str, Any] = {"demands": (*self.demands, *self.twins), "patience": self.patience}
         if self.executor != "ray":  # a cluster knows its own machines
             self._require_gpus()
             shared["supply"] = self.supply
@@ -124,6 +127,7 @@ def read_places(config: RunConfig, supply: Supply | None = None) -> Places:
     it names."""
     resources, policies = config.resources, list(config.policies)
     _check_executor(resources)
+    _check_background(config)
     _check_demands(resources.demands, policies)
     check_assumptions(resources.assumptions)
     supply = supply or (parse_devices(resources.devices) if resources.devices else Supply.local())
@@ -132,16 +136,18 @@ def read_places(config: RunConfig, supply: Supply | None = None) -> Places:
         for name, policy in config.policies.items()
         if (found := estimated(policy, config.env, supply, resources.assumptions)) is not None
     }
+    demands = tuple(_demands(config, supply, estimates))
     places = Places(
         executor=resources.executor,
         options=resources.options,
         supply=supply,
-        demands=tuple(_demands(config, supply, estimates)),
+        demands=demands,
         patience=_make(Patience, resources.patience, "patience"),
         staleness=_staleness(config.sharing, policies) if resources.mode == "asynchronous" else 0,
         timed=frozenset(_timed(resources.demands, estimates)),
         estimates=estimates,
         declared=bool(resources.devices),
+        twins=tuple(_twin(demand) for demand in demands) if evaluates_aside(config) else (),
     )
     if config.sharing.exchange == "ray" and resources.executor != "ray":
         raise ConfigError(
@@ -163,6 +169,30 @@ def _check_executor(resources: ResourcesConfig) -> None:
     for option in ("threads", "keep"):
         if not 1 <= resources.options.get(option, 1) <= _MOST:
             raise ConfigError(f"resources.options.{option} must lie between 1 and {_MOST}")
+
+
+def evaluates_aside(config: RunConfig) -> bool:
+    """Whether evaluations are made by twins of the policies while the run goes on."""
+    return config.evaluation.background and config.evaluation.every > 0
+
+
+def twin_of(policy: str) -> str:
+    """What the executor calls who evaluates for the policy; no policy is called so."""
+    return f"{policy} (evaluation)"
+
+
+def _twin(demand: Demand) -> Demand:
+    """It samples, and does nothing else."""
+    needs = demand.phases.get("act") or next(iter(demand.phases.values()))
+    return dataclasses.replace(demand, policy=twin_of(demand.policy), phases={"act": needs})
+
+
+def _check_background(config: RunConfig) -> None:
+    if evaluates_aside(config) and config.resources.executor not in _ASIDE:
+        raise ConfigError(
+            f"evaluation.background needs resources.executor={' or '.join(_ASIDE)}, got "
+            f"{config.resources.executor!r}: set one of them, or leave evaluation.background out"
+        )
 
 
 def _check_demands(demands: Mapping[Any, Any], policies: Collection[str]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from learners.numerics import in_force
 from learners.resources import Rounds
@@ -20,7 +21,8 @@ from learners.run.changes import changes, sentence
 from learners.run.checkpoint import EXCHANGE, Checkpoint
 from learners.run.config import RunConfig, as_mapping, load_run, to_yaml
 from learners.run.directory import RunDirectory
-from learners.run.lines import JsonLines
+from learners.run.evaluating import InOrder
+from learners.run.files import Files
 from learners.run.lock import Lock
 from learners.run.longer import before_the_last_evaluation, check_longer, is_longer
 from learners.run.loop import accuracies, evaluate
@@ -152,34 +154,6 @@ def _tracked(config: RunConfig, directory: RunDirectory, done: int) -> TrackedRu
     return TrackedRun(config.name, directory.path, as_mapping(config), names, config.rounds, done)
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What a run writes as it goes."""
-
-    metrics: JsonLines
-    timings: JsonLines
-    samples: JsonLines
-    lessons: JsonLines
-    evaluations: JsonLines
-
-    @classmethod
-    def open(cls, directory: RunDirectory, stack: ExitStack) -> Files:
-        paths = (directory.metrics, directory.timings, directory.samples, directory.lessons, directory.evaluations)
-        return cls(*(stack.enter_context(closing(JsonLines(path))) for path in paths))
-
-    def sync(self) -> None:
-        """What they hold by now is on the disk."""
-        for name in self.__slots__:
-            getattr(self, name).sync()
-
-    def positions(self) -> dict[str, int]:
-        return {name: getattr(self, name).position() for name in self.__slots__}
-
-    def cut(self, positions: Mapping[str, int]) -> None:
-        for name in self.__slots__:
-            getattr(self, name).cut(positions.get(name, 0))
-
-
 class _Run:
     """How far a run has come, and what each further round leaves behind."""
 
@@ -198,11 +172,12 @@ class _Run:
         self._config, self._places, self._lock = config, places, lock
         self._checkpoints = directory.checkpoints(config.checkpoint.keep)
         self._saver = Saver(self._checkpoints, background=config.checkpoint.background, took=self._saved)
-        self._files = files
+        self._files, self._order = files, InOrder()
         record, sizes = config.record, (config.rounds, len(config.policies), config.env.group_size)
         self._recorder = Recorder(Allowance.of(record.megabytes, *sizes))
         self._parts = parts.noticed_by(self._recorder.noticed, told.entered)
         self._told = told
+        self._marked: Future[None] | None = None  # when the files are as the last checkpoint has them
 
     def restore(self, accepted: dict[str, list[JSON]] | None) -> list[str]:
         """Take up the last whole checkpoint, if there is one; what was written after it is written again. `accepted`:
@@ -263,6 +238,7 @@ class _Run:
                 self._evaluate()
             if self._due(self._config.checkpoint.every):
                 self._save()
+        self._order.settle()
         if not self._saver.settled():  # a run ends with a checkpoint: its workers are there again
             self._save()
             self._saver.settled()
@@ -275,7 +251,8 @@ class _Run:
             for round in rounds:
                 self._write(round, began)
                 self.done += 1
-                self._told.measured(self.done, {name: info["metrics"] for name, info in round.infos.items()})
+                measured = {name: info["metrics"] for name, info in round.infos.items()}
+                self._order.do(partial(self._told.measured, self.done, measured))
                 began = _clocks()
         self._go_on_without(self._parts.executor.parked)  # who was lost in the last round has no state to save
 
@@ -309,9 +286,12 @@ class _Run:
         if lost == set(self._parts.learners):
             raise WorkerLostError(f"no policy is left: {', '.join(sorted(lost))} are parked")
         if lost:
+            self._order.settle()  # an evaluation may be going on in the env that ends here
             self._parts = self._parts.without(lost)
 
     def close(self) -> None:
+        if self._marked is not None:
+            self._marked.cancel()  # a checkpoint behind an evaluation that came to nothing is none
         self._saver.close()
         self._parts.close()
 
@@ -326,34 +306,45 @@ class _Run:
         return last or (every > 0 and self.done % every == 0)
 
     def _write(self, round: RoundResult, began: tuple[float, float]) -> None:
+        files, say = self._files, self._order.do
         for name, info in round.infos.items():
             where = {"round": self.done, "policy": name}
-            self._files.metrics.append({**where, "metrics": info["metrics"]})
+            say(partial(files.metrics.append, {**where, "metrics": info["metrics"]}))
             recorded = self._recorder.take(name, info["round"])
             if recorded is not None:
                 samples, lessons = recorded
-                self._files.samples.append_finite({**where, **samples})
-                self._files.lessons.append_finite({**where, **lessons})
-                self._told.wrote(self.done + 1, name, samples)
+                say(partial(files.samples.append_finite, {**where, **samples}))
+                say(partial(files.lessons.append_finite, {**where, **lessons}))
+                say(partial(self._told.wrote, self.done + 1, name, samples))
         seconds, worked = (now - then for now, then in zip(_clocks(), began, strict=True))
-        self._files.timings.append({"type": "round", "round": self.done, "seconds": seconds, "processor": worked})
-        for name, pace in round.paces.items():
-            self._files.timings.append({"type": "pace", "round": self.done, "policy": name, **pace})
-        for item in self._parts.executor.record.take():
-            self._files.timings.append(as_json(item))
+        timings: list[Mapping[str, Any]] = [
+            {"type": "round", "round": self.done, "seconds": seconds, "processor": worked},
+            *[{"type": "pace", "round": self.done, "policy": name, **pace} for name, pace in round.paces.items()],
+            *(as_json(item) for item in self._parts.executor.record.take()),
+        ]
+        for timing in timings:
+            say(partial(files.timings.append, timing))
 
     def _evaluate(self) -> None:
-        evaluation = self._config.evaluation
-        if self._parts.held_out is None:
+        if (env := self._parts.held_out) is None:
             return
+        write = partial(self._write_evaluation, self.done)
+        self._order.settle()  # one evaluation at a time
         self._told.entered("evaluating")
-        infos = self._of_all(self._evaluated)
-        found = {name: accuracies(info, evaluation.part) for name, info in infos.items()}
+        if (twins := self._parts.twins) is None:
+            write(self._of_all(self._evaluated))
+        else:
+            asked = self._config.seed, self._config.evaluation.samples
+            self._order.after(twins.evaluate(env, self._parts.learners, *asked), write)
+
+    def _write_evaluation(self, done: int, infos: Mapping[str, AgentInfo]) -> None:
+        part = self._config.evaluation.part
+        found = {name: accuracies(info, part) for name, info in infos.items()}
         for name, metrics in found.items():
-            where = {"round": self.done, "policy": name}
+            where = {"round": done, "policy": name}
             self._files.metrics.append({**where, "evaluation": metrics})
-            self._files.evaluations.append_finite({**where, **evaluation_line(infos[name], evaluation.part)})
-        self._told.measured(self.done, {name: {f"{HELD_OUT}{k}": v for k, v in m.items()} for name, m in found.items()})
+            self._files.evaluations.append_finite({**where, **evaluation_line(infos[name], part)})
+        self._told.measured(done, {name: {f"{HELD_OUT}{k}": v for k, v in m.items()} for name, m in found.items()})
 
     def _evaluated(self, parts: Parts) -> dict[str, AgentInfo]:
         assert parts.held_out is not None
@@ -367,11 +358,21 @@ class _Run:
         self._lock.check()
         self._told.entered("saving")
         sharing = [loop.env.state_dict() for loop in self._parts.loops]
-        state: dict[str, JSON] = {"files": self._files.positions(), "sharing": sharing, "parked": self._parked()}
+        state: dict[str, JSON] = {"sharing": sharing, "parked": self._parked()}
+        if not self._config.checkpoint.background or (self._marked is not None and not self._marked.done()):
+            self._order.settle()
+        self._marked = marked = Future[None]()
+        self._order.do(partial(self._mark, state, marked))
         others: dict[str, Callable[[Path], None]] = {}
         if isinstance(exchange := self._parts.exchange, Resumable):
             others[EXCHANGE] = partial(exchange.save, authors=list(self._config.policies), rounds=self.done)
-        self._saver.save(self.done, state, self._parts.learners, others, [self._files.sync, self._lock.check])
+        last = [marked.result, self._files.sync, self._lock.check]
+        self._saver.save(self.done, state, self._parts.learners, others, last)
+
+    def _mark(self, state: dict[str, JSON], marked: Future[None]) -> None:
+        """What a checkpoint says of the files: how long they are when all that came before it is written."""
+        state["files"] = self._files.positions()
+        marked.set_result(None)
 
     def _saved(self, took: Took) -> None:
-        self._files.timings.append({"type": "checkpoint", **asdict(took)})
+        self._order.do(partial(self._files.timings.append, {"type": "checkpoint", **asdict(took)}))
