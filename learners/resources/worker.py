@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from learners.aside import Aside
 from learners.example import Example
 from learners.placement import visible
@@ -22,7 +25,9 @@ from learners.protocol import Learner, Measured, Movable, longest_sequence, noth
 from mutual_env.types import Metrics
 from tokenizers_bridge.protocol import Tokenizer
 
-Files: TypeAlias = Mapping[str, bytes]
+Files: TypeAlias = Mapping[str, npt.NDArray[np.uint8]]
+"""What is in a directory, by relative path. As arrays, because those go into Ray's object store and are looked at there
+without a copy in the memory of whoever asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +185,18 @@ def _saved(learner: Learner) -> Files:
 
 
 def read_files(directory: Path) -> Files:
-    """What is in a directory, by relative path."""
-    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+    """What is in a directory, mapped: it stays readable when the directory is gone, and takes no memory of its own."""
+    return {str(p.relative_to(directory)): _mapped(p) for p in sorted(directory.rglob("*")) if p.is_file()}
+
+
+def _mapped(path: Path) -> npt.NDArray[np.uint8]:
+    if not path.stat().st_size:  # nothing cannot be mapped
+        return np.zeros(0, np.uint8)
+    return np.memmap(path, np.uint8, mode="r").view(np.ndarray)
 
 
 def write_files(files: Files, directory: Path) -> None:
     for name, content in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_bytes(content.data)

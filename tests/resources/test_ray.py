@@ -24,7 +24,7 @@ from learners.run.training import train
 from mutual_env.errors import ConfigError, StorageError
 from sharing import RayExchange, SQLiteExchange
 from sharing.codec import encode
-from tests.resources.toy import Fragile, makers, run_rounds
+from tests.resources.toy import Bulky, Fragile, makers, run_rounds
 from tests.sharing.toys import success
 
 KILLS = int(os.environ.get("RAY_KILLS", "6"))  # `make test-ray-kills` tries 30
@@ -98,6 +98,39 @@ def test_an_actor_that_dies_or_hangs_is_restarted_with_its_state(ours: Ours, how
     expected = run_rounds(SerialExecutor(), {"a": partial(Fragile, "a", how, -1), **makers("b")}, 6)
     assert run_rounds(executor, policies, 6) == expected
     assert not fuse.exists()
+
+
+def own_memory() -> int:
+    """Of this process, without what it shares with Ray's store."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("this kernel does not say RssAnon")
+
+
+def test_a_state_stays_in_the_store_and_out_of_the_drivers_memory(ours: Ours, tmp_path: Path) -> None:
+    """Put aside at every update, written as a checkpoint, read again, given back to an actor that died."""
+    size = 200 << 20
+    fuse = tmp_path / "fuse"
+    executor = RayExecutor(demands("a"), PATIENT, address=ours.cluster.address, keep=1)
+    policy = executor.host({"a": partial(Bulky, "a", size, str(fuse))})["a"]
+    before, highest = own_memory(), 0
+    try:
+        for round_index in range(5):
+            if round_index == 3:
+                fuse.touch()
+            policy.update([])
+            policy.save(tmp_path / f"saved_{round_index}")
+            highest = max(highest, own_memory() - before)
+        policy.load(tmp_path / "saved_2")
+        highest = max(highest, own_memory() - before)
+        assert policy.version == 3
+    finally:
+        executor.close()
+    assert not fuse.exists()
+    assert (tmp_path / "saved_4" / "bulk").stat().st_size == size
+    print(f"the driver's own memory grew by {highest / 2**20:.0f} MiB at most")
+    assert highest < size // 4
 
 
 def test_a_demand_that_no_node_can_serve_is_a_sentence(ours: Ours) -> None:

@@ -13,7 +13,31 @@ from learners.resources.testing import makers, run_rounds
 from learners.tabular import TabularLearner
 from mutual_env.types import Metrics
 
-__all__ = ["Fragile", "makers", "run_rounds"]
+__all__ = ["Bulky", "Fragile", "makers", "run_rounds"]
+
+
+class Bulky(TabularLearner):
+    """With as many bytes of state as are asked for, and an empty file. It dies once, while `fuse` is there."""
+
+    def __init__(self, name: str, size: int, fuse: str) -> None:
+        super().__init__(name=name)
+        self._bulk, self._fuse = bytes(range(256)) * (size // 256), Path(fuse)
+
+    def save(self, directory: Path) -> None:
+        super().save(directory)
+        (directory / "bulk").write_bytes(self._bulk)
+        (directory / "empty").touch()
+
+    def load(self, directory: Path) -> None:
+        assert (directory / "bulk").read_bytes() == self._bulk
+        assert not (directory / "empty").read_bytes()
+        super().load(directory)
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        if self.version == 3 and self._fuse.exists():
+            self._fuse.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().update(examples)
 
 
 class Fragile(TabularLearner):
