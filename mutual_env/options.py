@@ -171,7 +171,9 @@ def _wrong(value: Any, hint: Any) -> bool:
     if origin is tuple or hint is tuple:
         return _wrong_tuple(value, arguments)
     kind = origin or hint
-    if isinstance(kind, type) and issubclass(kind, Mapping) and not is_typeddict(kind):
+    if is_typeddict(kind):
+        return not isinstance(value, Mapping) or bool(_wrong_field(value, kind))
+    if isinstance(kind, type) and issubclass(kind, Mapping):
         return not isinstance(value, Mapping) or any(
             _wrong(key, arguments[0]) or _wrong(item, arguments[1]) for key, item in value.items() if arguments
         )
@@ -212,9 +214,6 @@ def _wrong_items(value: Any, kind: type, arguments: tuple[Any, ...]) -> bool:
 
 
 def _wrong_object(value: Any, kind: Any) -> bool:
-    if is_typeddict(kind):
-        hints = _hints(kind)
-        return not isinstance(value, Mapping) or any(k not in hints or _wrong(v, hints[k]) for k, v in value.items())
     if isinstance(kind, type) and not getattr(kind, "_is_protocol", False):
         return not isinstance(value, kind)
     if kind is Callable or isinstance(kind, type):
@@ -222,11 +221,24 @@ def _wrong_object(value: Any, kind: Any) -> bool:
     return False
 
 
+def _wrong_field(value: Mapping[Any, Any], kind: Any) -> str:
+    """Which field of a TypedDict is none, or holds what it cannot; "" if all is well."""
+    hints = _hints(kind)
+    for key, item in value.items():
+        if key not in hints:
+            return f": {key!r} is none of {', '.join(hints)}"
+        if _wrong(item, hints[key]):
+            return f": {key} must be {shown(hints[key])}"
+    return ""
+
+
 def _wrong_item(value: Any, hint: Any) -> str:
     """Where in a list or a mapping the fault is, if that is where."""
     kinds = [hint] if get_origin(hint) not in (Union, types.UnionType) else list(get_args(hint))
     for kind in kinds:
         arguments = get_args(kind)
+        if isinstance(value, Mapping) and is_typeddict(kind):
+            return _wrong_field(value, kind)
         if isinstance(value, Mapping) and len(arguments) == 2 and _is_a(get_origin(kind), Mapping):
             for key, item in value.items():
                 if _wrong(item, arguments[1]):

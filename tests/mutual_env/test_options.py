@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import pytest
 
 from mutual_env.errors import ConfigError, UnknownNameError
-from mutual_env.options import Unbounded, check_options, fields_of
+from mutual_env.options import Unbounded, check_options, fields_of, problem
 
 
 class Shared(TypedDict, total=False):
@@ -121,3 +121,14 @@ def test_a_dataclass_is_made_of_a_mapping_of_its_fields() -> None:
         fields_of("limits", Limits, {})
     with pytest.raises(ConfigError, match="option 'span' of limits must be a list of 2: a finite number"):
         fields_of("limits", Limits, {"low": 1, "span": [0]})
+
+
+def test_the_fields_of_a_typed_mapping_are_checked_one_by_one() -> None:
+    class Fields(TypedDict, total=False):
+        many: int
+        long: float
+
+    assert not problem({"many": 4, "long": 1}, Fields | None)
+    assert problem({"many": "x"}, Fields | None).endswith("many must be a whole number")
+    assert problem({"few": 1}, Fields).endswith("'few' is none of many, long")
+    assert "a mapping with the fields of Fields, got [['x']]" in problem([["x"]], Fields)
