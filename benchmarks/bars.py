@@ -134,6 +134,12 @@ AREAS = (
     Area(
         "costs",
         "What sharing costs",
+        (
+            Bar("SGT's round over one of GRPO, real pair", "real/sgt/times_alone", most=1.05),
+            Bar("XGRPO's", "real/xgrpo/times_alone", most=1.05),
+            Bar("PRP's", "real/prp/times_alone", most=1.6),
+            Bar("GRAFT's", "real/graft/times_alone", most=1.6),
+        ),
         note="A round of each strategy over one of policies that share nothing, at the same rollouts: "
         "[evidence](evidence.md#what-it-costs) says where the seconds go.",
     ),
