@@ -146,7 +146,8 @@ AREAS = (
     Area(
         "rounds",
         "Whole rounds, end to end",
-        note="Two runs of TRL's GRPOTrainer, one for each model, against one run of the two policies.",
+        note="Two runs of TRL's GRPOTrainer, one for each model, against one run of the two policies: the "
+        "last of two steps. TRL runs with its defaults, gradient checkpointing among them.",
     ),
     Area("vllm_sampler", "vLLM as the sampler", (), "On a CPU: it proves the path, not speed."),
     Area(
