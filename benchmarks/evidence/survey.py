@@ -43,7 +43,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gcd": ("reasoning_gym/gcd-v0", {"max_value": 30}),
     "lcm": ("reasoning_gym/lcm-v0", {"max_value": 12}),
     "products": ("reasoning_gym/products-v0", {"max_digits": 1}),
-    "leg_counting": ("reasoning_gym/leg_counting-v0", {"max_animals": 2}),
+    "leg_counting": ("reasoning_gym/leg_counting-v0", {"min_animals": 1, "max_animals": 2}),
     "letter_counting": ("reasoning_gym/letter_counting-v0", {"max_words": 5}),
     "number_sorting": ("reasoning_gym/number_sorting-v0", {"max_numbers": 4}),
     "spell_backward": ("reasoning_gym/spell_backward-v0", {"max_word_len": 5}),
