@@ -41,7 +41,7 @@ def test_a_name_that_cannot_be_and_a_folder_that_is_there_are_refused(
     assert main(["new", "task", "Odd One", "--directory", str(tmp_path)]) == 2
     assert "must be lower-case words with hyphens between" in capsys.readouterr().err
     assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 0
-    assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 1
+    assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
 
 

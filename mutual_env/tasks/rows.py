@@ -19,6 +19,7 @@ from mutual_env.errors import (
     InvalidInputError,
     MissingExtraError,
     MutualEnvError,
+    StorageError,
     UnknownNameError,
     WrongPathError,
 )
@@ -65,7 +66,7 @@ def _in_sentences(path: str | Path, rows: Iterator[Row]) -> Iterator[Row]:
             raise
         except Exception as error:  # a boundary: what a damaged file makes a library raise has no end of kinds
             said = " ".join(str(error).split())[:300] or "no reason given"
-            raise WrongPathError(f"path {str(path)!r} cannot be read: {type(error).__name__}: {said}") from error
+            raise StorageError(f"path {str(path)!r} cannot be read: {type(error).__name__}: {said}") from error
         if _depth(row[1]) > MAX_DEPTH:
             raise DatasetRowError(f"{row[0]} is nested more than {MAX_DEPTH} deep: store flatter columns")
         yield row

@@ -62,6 +62,7 @@ def sound(folder: Path) -> None:
         shutil.rmtree("begun", ignore_errors=True)
         assert told(["train", "run.yaml", "output=.", "name=begun", "rounds=4", "--quiet"])[0] == 0
         assert told(["eval", "run", "--prompts", "4", "--samples", "1", "--out", "evaluated", "--json"])[0] == 0
+        shutil.copytree("evaluated", "again", dirs_exist_ok=True)  # an evaluation is not compared with itself
         assert told(["suite", "s.yaml", "output=.", "--quiet"])[0] == 0
 
 
@@ -154,7 +155,7 @@ def words(kind: str) -> tuple[list[str], str]:
         "export": (["export", "run", "ada", "exported"], "run"),
         "resume": (["train", "--resume", "begun", "--quiet"], "begun"),
         "plan": (["plan", "run.yaml", "--like", "run"], "run"),
-        "compare evaluated": (["compare", "evaluated", "evaluated", "--json"], "evaluated"),
+        "compare evaluated": (["compare", "evaluated", "again", "--json"], "evaluated"),
         "suite report": (["report", "s"], "s"),
         "suite compare": (["compare", "s", "--json"], "s"),
     }[kind]

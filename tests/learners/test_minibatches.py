@@ -175,7 +175,8 @@ def trained(strategy: str, count: int, **given: Any) -> np.ndarray[Any, Any]:
 def test_so_it_is_with_an_optimizer_that_moves_in_every_step(count: int) -> None:
     grpo = trained("independent", count)
     for strategy in ("sgt", "memory", "auto"):
-        assert np.array_equal(trained(strategy, count, weight=1e-300), grpo)
+        # To rounding: more rows in a matrix product are added up in another order, on some processors.
+        assert np.abs(trained(strategy, count, weight=1e-300) - grpo).max() < 1e-8
     assert np.abs(trained("sgt", count, weight=1e-12) - grpo).max() < 1e-7
     assert np.abs(trained("sgt", count) - grpo).max() > 1e-3
 

@@ -66,10 +66,10 @@ class Watched(TabularLearner):
 
 
 def test_rounds_go_on_and_their_lines_wait_for_the_evaluation_before_them(config_file: Path, tmp_path: Path) -> None:
-    registry.register("watched", lambda name="": Watched(name=name, max_new_tokens=2, alphabet="0123456789"))
+    registry.register("awaited", lambda name="": Watched(name=name, max_new_tokens=2, alphabet="0123456789"))
     Watched.learnt.clear()
     path = tmp_path / "watched.yaml"
-    text = CONFIG.partition("policies:")[0] + "policies: {ada: {learner: watched}, bob: {learner: watched}}\n"
+    text = CONFIG.partition("policies:")[0] + "policies: {ada: {learner: awaited}, bob: {learner: awaited}}\n"
     path.write_text(f"{text}evaluation: {{every: 3, prompts: 8, samples: 2}}\noutput: {tmp_path}\n")
     directory = train(load_run(path, ["resources.executor=threads", *ASIDE])).directory
     said = [("evaluation" in line, line["round"]) for line in read_lines(directory / "metrics.jsonl")]
