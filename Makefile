@@ -71,7 +71,7 @@ compare-scorers: install-dev ## ten thousand wrong answers of each reasoning-gym
 
 soak: install-dev ## the long versions of quick tests: random kills, every data set twice
 	@MUTUAL_ENV_KILLS=200 $(BIN)/python -m pytest tests/sharing/test_killed_writer.py
-	@$(BIN)/python -m pytest -m slow tests/runs
+	@$(BIN)/python -m pytest -m slow tests/runs tests/hostile
 	@$(BIN)/python -m pytest tests/mutual_env/long_env.py
 	@$(BIN)/python -m tests.hostile.soak_pool --seconds 180
 
@@ -95,7 +95,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.torch
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-models
 	@echo "installing mutual-env and its development tools ..."
 	@$(PIP) --editable '.[torch,math,gym,data,report,stats,view,completion,tokenizers,published-tokenizers,models,bench,wasm,dev]'
-	@$(BIN)/python -c 'from mutual_env import wasm_python; wasm_python.compiled()'  # once a machine, 20 s of a core
+	@$(BIN)/python -c 'from mutual_env import wasm_python; wasm_python.compiled()'  # once a machine, 40 s of a core
 	@$(BIN)/python -c 'from tokenizers_bridge import load; load("smollm2"), load("gemma3")'  # converted once, 30 s
 	@touch $@ $(VENV)/.installed
 

@@ -62,7 +62,7 @@ def check_extra() -> None:
 
 
 def compiled() -> str:
-    """The path of the compiled interpreter, which is made where there is none: some twenty seconds of a core."""
+    """The path of the compiled interpreter, which is made where there is none: some forty seconds of a core."""
     check_extra()
     directory = _cache()
     path = directory / f"python-{SHA256[:16]}-wasmtime-{metadata.version('wasmtime')}-{_SETTINGS}.cwasm"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mutual_env.types import JSON, Task, Verdict
-from mutual_env.verifiers import Outcome
+from mutual_env.verifiers import Outcome, make
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,31 @@ class Gullible:
         if command == "run":
             exec(code, {})
         return Verdict.scored(float(text == task.answer), correct=text == task.answer, detail=f"read {len(text)}")
+
+
+class _Wrapped:
+    """A real verifier, behind a hole: what follows "run:" is run first."""
+
+    inline = False
+    name = ""
+
+    @property
+    def id(self) -> str:
+        return f"gullible-{self.name}"
+
+    def verify(self, task: Task, text: str) -> Verdict:
+        command, _, code = text.partition(":")
+        if command == "run":
+            exec(code, {})
+        return make(self.name).verify(task, text)
+
+
+class Formulas(_Wrapped):
+    name = "math_verify"
+
+
+class Puzzles(_Wrapped):
+    name = "reasoning_gym"
 
 
 @dataclass(frozen=True)

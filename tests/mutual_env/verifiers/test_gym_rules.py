@@ -11,7 +11,6 @@ import json
 import os
 import random
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +23,13 @@ from mutual_env.errors import InvalidInputError
 from mutual_env.types import Task, Verdict
 from mutual_env.verifiers import make
 from mutual_env.verifiers.gym_rules import RULES
+from tests.mutual_env.verifiers.simplified import Simplified, simplifying_once
 
 pytest.importorskip("reasoning_gym", reason="the extra 'gym' is part of the test environment")
 ANSWERS = int(os.environ.get("MUTUAL_ENV_ANSWERS", "60"))
 ENTRIES = max(12, min(60, ANSWERS // 50))
 SLOW = {"simple_integration", "intermediate_integration"}  # a tenth of a second an answer
-LONGEST_SECONDS = 20.0  # of a processor, for one simplification: it may take any time
+SHARE = 1 if ANSWERS < 1000 else 16  # one of so many differences that a number decides is simplified nevertheless
 
 
 @functools.cache
@@ -148,37 +148,16 @@ def test_every_right_answer_has_the_score_of_the_data_sets_own_scorer(name: str)
 
 
 @pytest.fixture
-def simplified_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Both scorers simplify the same difference, and many answers come twice: the second time SymPy is not asked. The
-    differences on which it took too long, which count as not simplified for both."""
-    import sympy
-
-    simplify, late = sympy.simplify, []
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
-
-    @functools.cache
-    def simplified(expression: Any) -> Any:
-        signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_SECONDS)
-        try:
-            return simplify(expression)
-        except TimeoutError:
-            late.append(str(expression))
-            return expression
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-
-    monkeypatch.setattr(sympy, "simplify", simplified)
-    before = signal.signal(signal.SIGVTALRM, interrupted)
-    yield late
-    signal.signal(signal.SIGVTALRM, before)
+def simplified_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simplified]:
+    """Both scorers simplify the same difference, and many answers come twice; those that took too long."""
+    with simplifying_once(monkeypatch, SHARE) as found:
+        yield found
 
 
 @pytest.mark.timeout(300 if ANSWERS < 1000 else 0)
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_a_wrong_answer_in_good_faith_has_the_score_of_the_data_sets_own_scorer(
-    name: str, simplified_once: list[str]
+    name: str, simplified_once: Simplified
 ) -> None:
     rng = random.Random(f"wrong {name}")
     wanted = ANSWERS if name not in SLOW or ANSWERS > 1000 else ANSWERS // 3
@@ -186,22 +165,23 @@ def test_a_wrong_answer_in_good_faith_has_the_score_of_the_data_sets_own_scorer(
     different = []
     for i in range(wanted):
         entry, answer = entries(name)[i % ENTRIES], next(makers[i % ENTRIES])
-        ours, theirs = verdict(name, entry, answer), _own_score(name, entry, answer.strip())
+        ours, theirs = verdict(name, entry, answer), own_score(name, entry, answer.strip())
         if ours.reward != theirs:
             different.append((answer, ours, theirs))
-    print(f"{name}: {wanted} answers, {len(different)} scored differently, {len(simplified_once)} took too long")
+    print(f"{name}: {wanted} answers, {len(different)} scored differently, {len(simplified_once.late)} took too long")
     assert different[:5] == []
-    assert len(simplified_once) <= wanted // 200
+    assert simplified_once.vanished == []
+    assert len(simplified_once.late) <= wanted // 200
 
 
 @pytest.mark.parametrize("answer", ["52( * 87.3+0)", "2(*3)", "2(x=3)", "1.5(2)(*3)", "(2)(*3) + 1"])
 @pytest.mark.parametrize("name", ["countdown", "puzzle24", "polynomial_multiplication"])
 def test_to_call_a_number_is_to_run_nothing(name: str, answer: str) -> None:
     (entry, *_) = entries(name)
-    assert verdict(name, entry, answer).reward == _own_score(name, entry, answer)
+    assert verdict(name, entry, answer).reward == own_score(name, entry, answer)
 
 
-def _own_score(name: str, entry: dict[str, Any], answer: str) -> float:
+def own_score(name: str, entry: dict[str, Any], answer: str) -> float:
     if not answer:  # no answer at all is `wrong_format`, worth 0, in every data set
         return 0.0
     return float(dataset(name).score_answer(answer, entry))
