@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -249,6 +248,5 @@ def cut(text: str, longest: int) -> str:
     return f"{text[:half]} [… {len(text) - 2 * half} characters …] {text[-half:]}"
 
 
-@lru_cache(maxsize=4096)  # a group's samples share few advantages
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")

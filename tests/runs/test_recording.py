@@ -12,7 +12,7 @@ import pytest
 from learners.batch import build_batch
 from learners.run.config import load_run
 from learners.run.lines import read_lines
-from learners.run.recording import Allowance, cut, lessons_line, samples_line, transcript
+from learners.run.recording import Allowance, _short, cut, lessons_line, samples_line, transcript
 from learners.run.results import read_run
 from learners.run.training import train
 from learners.tabular import TabularLearner
@@ -88,6 +88,12 @@ def test_a_round_is_kept_as_far_as_its_allowance_goes_prompts_with_borrowed_less
     assert len(json.dumps(line["groups"])) < 900
     whole = samples_line("ada", info_of(groups), batch.outcomes, WIDE)
     assert (len(whole["groups"]), whole["left_out"]) == (20, 0)
+
+
+@pytest.mark.parametrize("first", [0.0, -0.0])
+def test_a_value_is_written_the_same_whatever_was_written_before(first: float) -> None:
+    # 0.0 == -0.0: a resumed run that remembers less must not write other bytes.
+    assert [repr(_short(value)) for value in (first, 0.0, -0.0)] == [repr(first), "0.0", "-0.0"]
 
 
 def test_a_text_that_is_too_long_keeps_its_ends() -> None:
