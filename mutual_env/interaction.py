@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from mutual_env.catalogue import Catalogue, load
 from mutual_env.errors import InvalidInputError
@@ -122,6 +122,11 @@ class TakingTurns(Interaction, Protocol):
     @property
     def players(self) -> int:
         """How many agents there must be."""
+
+
+def takes_turns(interaction: Interaction) -> TypeGuard[TakingTurns]:
+    """Whether its agents write one after the other."""
+    return isinstance(interaction, TakingTurns) and interaction.takes_turns
 
 
 @runtime_checkable

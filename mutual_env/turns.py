@@ -12,7 +12,7 @@ from mutual_env.conversations import Conversations, Limits, Spoken
 from mutual_env.env import Action, Observation, ReasoningEnv, Stepped, flat, summarize
 from mutual_env.errors import InvalidInputError
 from mutual_env.heard import check_seats, judged, spoken_to
-from mutual_env.interaction import Answer, Interaction, Judging, Measured, Seated, Speaker, TakingTurns, checked
+from mutual_env.interaction import Answer, Interaction, Judging, Measured, Seated, Speaker, checked, takes_turns
 from mutual_env.replay import again, heard_in_turns
 from mutual_env.seeding import derive_seed
 from mutual_env.spaces import conversation_space
@@ -67,7 +67,7 @@ class ConversationEnv(ReasoningEnv):
     @property
     def takes_turns(self) -> bool:
         """Whether agents write one after the other, so that one may be asked for nothing before it is done."""
-        return isinstance(self._interaction, TakingTurns) and self._interaction.takes_turns
+        return takes_turns(self._interaction)
 
     def begin_verifying(self, agent: str, action: Action) -> None:
         """What is verified is known when a conversation is over."""
@@ -221,7 +221,7 @@ def gain_metrics(groups: Sequence[Group]) -> Metrics:
 
 def check_players(spec: EnvSpec, interaction: Interaction) -> None:
     """Refuse a game that is for another number of agents."""
-    if not isinstance(interaction, TakingTurns) or not interaction.takes_turns:
+    if not takes_turns(interaction):
         return
     if not interaction.joint:
         raise InvalidInputError(f"{spec.id}: agents write one after the other, so its interaction must be joint")

@@ -93,7 +93,7 @@ def answers_together(id: str, options: Mapping[str, Any]) -> bool:
     if not isinstance(source, InteractiveSource):
         return False
     made = interaction.make(source.interaction)
-    if isinstance(made, interaction.TakingTurns) and made.takes_turns:
+    if interaction.takes_turns(made):
         raise InvalidInputError(
             f"{id}: its agents write one after the other, and another library's loop asks everybody at once: play it "
             "with mutual_env.make and our loop, or choose a family in which nobody waits"
