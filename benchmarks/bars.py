@@ -43,6 +43,9 @@ class Area:
     note: str = ""
 
 
+COSTS = {"sgt": 1.05, "xgrpo": 1.05, "prp": 1.6, "graft": 1.6}
+"""What a round may cost over two policies alone, on real models."""
+
 AREAS = (
     Area(
         "env",
@@ -135,10 +138,10 @@ AREAS = (
         "costs",
         "What sharing costs",
         (
-            Bar("SGT's round over one of GRPO, real pair", "real/sgt/times_alone", most=1.05),
-            Bar("XGRPO's", "real/xgrpo/times_alone", most=1.05),
-            Bar("PRP's", "real/prp/times_alone", most=1.6),
-            Bar("GRAFT's", "real/graft/times_alone", most=1.6),
+            Bar("SGT's round over one of GRPO, real pair", "real/sgt/times_alone", most=COSTS["sgt"]),
+            Bar("XGRPO's", "real/xgrpo/times_alone", most=COSTS["xgrpo"]),
+            Bar("PRP's", "real/prp/times_alone", most=COSTS["prp"]),
+            Bar("GRAFT's", "real/graft/times_alone", most=COSTS["graft"]),
         ),
         note="A round of each strategy over one of policies that share nothing, at the same rollouts: "
         "[evidence](evidence.md#what-it-costs) says where the seconds go.",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
+from benchmarks.bars import COSTS
 from benchmarks.figures import DATA
 from learners.evaluation.measures import scipy_stats
 
@@ -225,15 +226,15 @@ def _asked(arms: Mapping[str, Any]) -> str:
     """Each bar, and where it is missed, of what the cost is made."""
     told = [
         f"{arm} {arms[arm]['times_alone']:.2f} ({'held' if arms[arm]['times_alone'] <= most else 'missed'})"
-        for arm, most in BARS.items()
+        for arm, most in COSTS.items()
     ]
     return f"Asked: {_names(1.05)} at most 1.05, {_names(1.6)} at most 1.6. Measured: {', '.join(told)}. " + " ".join(
-        _made_of(arm, arms) for arm, most in BARS.items() if arms[arm]["times_alone"] > most
+        _made_of(arm, arms) for arm, most in COSTS.items() if arms[arm]["times_alone"] > most
     )
 
 
 def _names(most: float) -> str:
-    return " and ".join(arm for arm, bar in BARS.items() if bar == most)
+    return " and ".join(arm for arm, bar in COSTS.items() if bar == most)
 
 
 def _made_of(arm: str, arms: Mapping[str, Any]) -> str:
@@ -246,8 +247,6 @@ def _made_of(arm: str, arms: Mapping[str, Any]) -> str:
     )
 
 
-BARS = {"sgt": 1.05, "xgrpo": 1.05, "prp": 1.6, "graft": 1.6}
-"""What a round may cost over two policies alone, on real models."""
 _WHY = {"tiny": _why, "after": _why_later, "real": _asked}
 
 
