@@ -15,7 +15,7 @@ import numpy as np
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, MutualEnvError
 from mutual_env.types import Completion, Context, Ids, Message, Prompt, Reply
 from tokenizers_bridge.declaration import declaration_of
-from tokenizers_bridge.protocol import Tokenizer, encode_continuations
+from tokenizers_bridge.protocol import Tokenizer, encode_continuations, stop_ids_of
 
 _MARKERS = ("0123456789", "marker", "a", "0")
 """What the assistant says in the template's conversation: the first that a vocabulary can write."""
@@ -50,11 +50,11 @@ class Conversing:
 
     def after(self, prompt: Prompt, reply: Reply, written: Ids) -> Ids:
         """The reply's ids behind what was written, up to where the policy writes again. A stop token that was sampled
-        is not said twice."""
+        is not said twice; a control token that begins the reply's own turn is said whatever the policy stopped with."""
         ids = self.reply(reply, is_chat=not isinstance(prompt, str))
-        specials = self._tokenizer.specials
-        stopped = written.size > 0 and int(written[-1]) in specials
-        return ids[1:] if stopped and ids.size and int(ids[0]) in specials else ids
+        last = int(written[-1]) if written.size else -1
+        stopped = last in stop_ids_of(self._tokenizer)
+        return ids[1:] if stopped and ids.size and int(ids[0]) in (last, self._tokenizer.stop_id) else ids
 
     def _own_ids(self, completion: Completion) -> Ids:
         """The ids that were sampled; a text that was not (a loop without traces, a person) is encoded."""

@@ -93,6 +93,26 @@ def test_a_tool_that_a_chat_format_has_no_words_for_speaks_as_a_user() -> None:
     assert np.array_equal(talk.reply(Reply("42", "tool"), is_chat=True), talk.reply(Reply("42"), is_chat=True))
 
 
+def test_what_a_template_begins_a_turn_with_is_said_whatever_the_policy_stopped_with() -> None:
+    """Where the template ends no turn, the control token at the beginning of a reply is no end of what was written."""
+    tokenizer = CharTokenizer("0123456789?")
+    opens_turns = ChatFormat((), {"*": ("<bos>", "{content}")}, ("<bos>",))
+    talk = Conversing(tokenizer.with_prompts(ChatFormatPrompt(opens_turns, tokenizer.encode_batch, {"<bos>": 0})))
+    bos, eos, asked = 0, tokenizer.stop_id, tokenizer.encode_batch(["?"])[0].tolist()
+    for written in ([5, eos], [5], [5, bos], []):
+        assert talk.after(CHAT, Reply("?"), np.array(written, np.int32)).tolist() == [bos, *asked, bos]
+
+
+def test_a_turn_that_was_cut_behind_a_control_token_is_ended() -> None:
+    """Only a stop token has ended it already."""
+    tokenizer = CharTokenizer("0123456789?")
+    ends_turns = ChatFormat((), {"*": ("<bos>", "{content}", "<eos>")}, ("<bos>",))
+    prompt = ChatFormatPrompt(ends_turns, tokenizer.encode_batch, {"<bos>": 0, "<eos>": 1})
+    talk = Conversing(tokenizer.with_prompts(prompt))
+    begins = [int(talk.after(CHAT, Reply("?"), np.array([5, last], np.int32))[0]) for last in (0, 1, 5)]
+    assert begins == [1, 0, 1]  # the end of the turn; the beginning of the next where the policy ended it itself
+
+
 def test_what_was_said_before_is_not_rendered_again() -> None:
     class Counting(CharTokenizer):
         rendered = 0
