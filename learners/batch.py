@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from learners.batch_metrics import batch_metrics
-from learners.conversed import Piece, credit_of, earlier_in_tokens_of, with_turns
+from learners.conversed import Piece, credit_of, earlier_in_tokens_of, pieces_of, with_turns, written_in
 from learners.corrections import Draft, Drop, Scores, Taught, correct, needs_old, teacher_of
 from learners.example import Example
 from learners.protocol import Learner, longest_sequence
@@ -81,21 +81,25 @@ def _made(
     """Each lesson in the reader's tokens, or why it cannot be; and what the bridge made of it, where it is a peer's."""
     conversing, longest = Conversing(learner.tokenizer), longest_sequence(learner)
     peers = [lesson for lesson in lessons if lesson.experience.author != learner.name]
-    translated = iter(bridge.translate([lesson.experience.completion for lesson in peers], learner.tokenizer))
+    written = [[*written_in(e.earlier), e.completion] for e in (lesson.experience for lesson in peers)]
+    translated = iter(bridge.translate([c for turns in written for c in turns], learner.tokenizer))
+    of_peers = iter([[next(translated) for _ in turns] for turns in written])
     made: list[tuple[Draft | Drop, Translation | None]] = []
     for lesson in lessons:
         if lesson.experience.author == learner.name:
             made.append((_own(lesson, learner, conversing), None))
         else:
-            translation = next(translated)
-            made.append((_borrowed(lesson, translation, bridge, conversing, longest), translation))
+            translations = next(of_peers)
+            made.append((_borrowed(lesson, translations, conversing, longest), translations[-1]))
     return made
 
 
 def _borrowed(
-    lesson: Lesson, translation: Translation, bridge: TokenizerBridge, conversing: Conversing, longest: int | None
+    lesson: Lesson, translations: Sequence[Translation], conversing: Conversing, longest: int | None
 ) -> Draft | Drop:
-    earlier = earlier_in_tokens_of(lesson.experience.earlier, bridge, conversing.tokenizer)
+    """`translations` are of what was written in each turn."""
+    *before, translation = translations
+    earlier = pieces_of(lesson.experience.earlier, before)
     rejected = translation if translation.action == "reject" else earlier
     if not isinstance(rejected, list):
         return Drop(f"translation_{rejected.verdict.replace('-', '_')}")

@@ -11,6 +11,8 @@ from learners.corrections import Draft
 from learners.units import Ints, Mask
 from mutual_env.types import Completion, Floats, Ids, Lesson, Turn
 from tokenizers_bridge.bridge import TokenizerBridge
+from tokenizers_bridge.declaration import NOTHING, declaration_of
+from tokenizers_bridge.edits import edits_between
 from tokenizers_bridge.protocol import Tokenizer
 from tokenizers_bridge.replies import Conversing
 from tokenizers_bridge.types import Translation
@@ -80,8 +82,7 @@ def credit_of(lesson: Lesson, turn: int, ids: Ids, tokenizer: Tokenizer) -> Floa
     if not lesson.spans:
         return None
     text = lesson.experience.written[turn].text
-    lengths = tokenizer.byte_lengths(ids)
-    begins = np.cumsum(lengths) - lengths
+    begins = _begins_in(text, ids, tokenizer)
     credit = np.full(ids.size, lesson.advantage, np.float64)
     for span in lesson.spans:
         if span.turn == turn:
@@ -92,6 +93,15 @@ def credit_of(lesson: Lesson, turn: int, ids: Ids, tokenizer: Tokenizer) -> Floa
     return credit
 
 
+def _begins_in(text: str, ids: Ids, tokenizer: Tokenizer) -> Ints:
+    """Where in the bytes of the text each token begins. A reader's row may say more or less in front of it (a prefix
+    space, the opening of a thought) or another normal form: what is not the text's lies where it stands."""
+    lengths = tokenizer.byte_lengths(ids)
+    said, row = text.encode("utf-8", "replace"), tokenizer.token_bytes(ids)
+    edits = edits_between(said, row, NOTHING, declaration_of(tokenizer))
+    return np.maximum.accumulate(edits.to_author(np.cumsum(lengths) - lengths))
+
+
 def _worth(piece: Piece) -> Floats:
     return np.zeros(piece.ids.size) if piece.credit is None else piece.credit
 
@@ -100,10 +110,16 @@ def earlier_in_tokens_of(
     turns: Sequence[Turn], bridge: TokenizerBridge, tokenizer: Tokenizer
 ) -> list[Piece] | Translation:
     """What was written in these turns in a tokenizer's ids; a translation that is to be rejected comes back alone."""
-    if not turns:
-        return []
-    written = [turn.completion for turn in turns if not turn.is_opening]
-    translations = bridge.translate(written, tokenizer)
+    return pieces_of(turns, bridge.translate(written_in(turns), tokenizer) if turns else [])
+
+
+def written_in(turns: Sequence[Turn]) -> list[Completion]:
+    """What was written in these turns, without the silence that the world answers where it speaks first."""
+    return [turn.completion for turn in turns if not turn.is_opening]
+
+
+def pieces_of(turns: Sequence[Turn], translations: Sequence[Translation]) -> list[Piece] | Translation:
+    """These turns as pieces, from a translation of each text that is written in them."""
     rejected = next((t for t in translations if t.action == "reject"), None)
     if rejected is not None:
         return rejected

@@ -16,13 +16,26 @@ from mutual_env.types import AuthorPolicy, Reply, Turn
 from sharing.advantages import group_advantages
 from sharing.turn_credit import returns_of, scores_of, turn_spans
 from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
+from tokenizers_bridge.declaration import Boundary, Declaration
 from tokenizers_bridge.protocol import Tokenizer
 
 ALPHABET = "0123456789+=?"
+
+
+class Thinking(CharTokenizer):
+    """Its policy's prompts open a thought."""
+
+    @property
+    def declaration(self) -> Declaration:
+        return Declaration(boundary=Boundary(opening="<think>\n", closing="\n</think>\n\n"))
+
+
 TOKENIZERS: dict[str, Tokenizer] = {
     "ann": CharTokenizer(ALPHABET),
     "bob": PairTokenizer(ALPHABET, ["12", "23", "1+"]),
     "carl": CharTokenizer(ALPHABET + "a\u00e9"),
+    "dora": Thinking(ALPHABET + "<think>/\n"),
+    "emil": CharTokenizer(ALPHABET + "<think>/\n "),
 }
 
 
@@ -70,6 +83,16 @@ def test_spans_count_characters_and_tokens_bytes() -> None:
         told("carl", ["\u00e9a\u00e9"], []), 0.0, spans=(Span(0, 1.0, start=1, end=2), Span(0, 2.0, start=2))
     )
     assert [a for _, a in advantages("carl", lesson)] == [0.0, 1.0, 2.0, 2.0]
+
+
+def test_what_a_readers_row_says_in_front_moves_no_credit() -> None:
+    """A prompt that has opened a thought already: the author's row begins behind it, or the reader's does."""
+    spans = (Span(0, 2.0, start=1),)
+    ours = advantages("emil", Lesson(told("dora", ["12"], []), 1.0, spans=spans))
+    assert ours == [*((char, 1.0) for char in "<think>\n1"), ("2", 2.0), ("", 2.0)]
+    spans = (Span(0, 2.0, start=9),)
+    theirs = advantages("dora", Lesson(told("emil", ["<think>\n12"], []), 1.0, spans=spans))
+    assert theirs == [("1", 1.0), ("2", 2.0), ("", 2.0)]
 
 
 @pytest.mark.parametrize(

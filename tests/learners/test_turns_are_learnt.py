@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from learners.tabular import TabularLearner
 from mutual_env import Completion, Experience, Lesson, Task, Verdict
 from mutual_env.types import AuthorPolicy, Context, CrossEntropy, Reply, TeacherMixture, Turn
 from sharing.registry import make
-from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
+from tokenizers_bridge import CharTokenizer, PairTokenizer, Tokenizer, TokenizerBridge, Translation
 
 ALPHABET = "0123456789+=?"
 TOKENIZERS = {"ann": CharTokenizer(ALPHABET), "bob": PairTokenizer(ALPHABET, ["12", "1+"])}
@@ -66,6 +67,20 @@ def test_a_peers_conversation_is_read_in_the_readers_tokens_and_no_reply_is_trai
     if example.anchor is not None:  # what ann claimed of each turn, "12" being one token of bob's
         sums = [float(c.logprobs.sum()) for c in lesson("ann").experience.written]
         assert example.anchor[example.mask].sum() == pytest.approx(sum(sums))
+
+
+def test_all_turns_of_all_conversations_are_translated_in_one_call() -> None:
+    class Counting(TokenizerBridge):
+        asked: ClassVar[list[int]] = []
+
+        def translate(self, completions: Sequence[Completion], reader: Tokenizer) -> list[Translation]:
+            self.asked.append(len(completions))
+            return super().translate(completions, reader)
+
+    lessons = [lesson("ann"), lesson("bob"), lesson("ann")]
+    examples = build_batch(lessons, policy("bob"), Counting(TOKENIZERS.values(), cache_bytes=0)).examples
+    assert Counting.asked == [6]
+    assert [TOKENIZERS["bob"].decode(e.response_ids[e.mask]) for e in examples] == ["12312"] * 3
 
 
 def test_a_teacher_is_asked_about_the_last_turn_in_the_conversation_as_it_went() -> None:
