@@ -25,7 +25,7 @@ from mutual_env.conversations import without_the_over
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import ConformanceError, InvalidInputError, MutualEnvError
 from mutual_env.registry import make
-from mutual_env.testing_turns import check_turns, ended_in
+from mutual_env.testing_turns import MOST_TURNS, check_turns, ended_in, said_in
 from mutual_env.types import AgentInfo, Completion, Task
 from mutual_env.verifiers.testing import check_verifier
 
@@ -81,19 +81,22 @@ def check_wrapper(wrap: Callable[[ReasoningEnv], Env], make_env: Callable[[], Re
 
 
 def seed_test(make_env: MakeEnv, *, rounds: int = 2, seed: int = 42) -> None:
-    """Two envs of one seed give the same rounds, bit for bit, though they take turns and a third draws in between."""
-    first, second, third = make_env(), make_env(), make_env()
+    """Two envs of one seed give the same rounds, bit for bit, though they take turns and a third draws in between; and
+    conversations are what they are whatever was said in the rounds before."""
+    first, second, third, fresh = make_env(), make_env(), make_env(), make_env()
     before = _global_generators()
     for number in range(rounds):
         played = []
         for env in (first, second):
             observations, _ = env.reset(seed=seed) if number == 0 else env.reset()
             third.reset(seed=seed + 1 + number)
-            _seed_actions(env, seed + number)
-            played.append((observations, env.step({a: env.action_space(a).sample() for a in env.agents})))
+            played.append((observations, _played(env, seed + number)))
         _expect(played[0] == played[1], f"round {number} of two envs with seed {seed} is the same")
+    fresh.reset(seed=seed, options={"round": rounds - 1})
+    again = said_in(_played(fresh, seed + rounds - 1))
+    _expect(again == said_in(played[0][1]), f"round {rounds - 1} is the same where no round was played before it")
     _expect(_global_generators() == before, "an env leaves the generators of `random` and `numpy.random` as they are")
-    for env in (first, second, third):
+    for env in (first, second, third, fresh):
         env.close()
 
 
@@ -252,6 +255,15 @@ def _check_lessons(agent: str, info: AgentInfo) -> None:
             math.isfinite(lesson.advantage) and math.isfinite(lesson.weight),
             f"a lesson's numbers are finite: {lesson!r:.300}",
         )
+
+
+def _played(env: Env, seed: int) -> list[Any]:
+    """What each step of a round returns, with sampled actions."""
+    _seed_actions(env, seed)
+    steps: list[Any] = []
+    while env.agents and len(steps) < MOST_TURNS:
+        steps.append(env.step({agent: env.action_space(agent).sample() for agent in env.agents}))
+    return steps
 
 
 # -- small parts ------------------------------------------------------------------------------------------------------

@@ -60,6 +60,14 @@ def ended_in(
     return ends
 
 
+def said_in(steps: Sequence[Any]) -> list[Any]:
+    """What was said in a round's conversations, and what they came to: not what a wrapper makes of it, which may
+    remember earlier rounds. Nothing of an env of one turn, whose tasks may follow from what was learnt."""
+    if not all("conversations" in observation for step in steps for observation in step[0].values()):
+        return []
+    return [(*step[:4], {agent: info["groups"] for agent, info in step[4].items()}) for step in steps]
+
+
 def _check_agent(env: ParallelEnv[str, Any, Any], agent: str, result: Sequence[Any], written: list[list[str]]) -> None:
     """What one step returned to one agent."""
     observation, reward, terminated, truncated, info = result

@@ -99,11 +99,13 @@ class ConversationEnv(ReasoningEnv):
 
         Where everybody's conversations on a task are answered together, the world is asked again, turn by turn, with
         what everybody wrote in this round. Where agents write one after the other, the first reply that is another one
-        makes another conversation of all that follows.
+        makes another conversation of all that follows; so does a player who is not there, in a game of another round.
         """
         if not experience.earlier or not self._interaction.joint:
             return 0.0
         table = self._talk.table(experience, reader)
+        if takes_turns(self._interaction) and len(table) != self._interaction.players:
+            return 1.0
         said = [turn.reply.text for turn in experience.earlier]
         if self.takes_turns:
             heard = heard_in_turns(self._respond, experience.task, table, reader)

@@ -20,7 +20,7 @@ from mutual_env.testing import check_env, fuzz_actions, seed_test
 from mutual_env.types import Context, Task
 from mutual_env.verifiers import VerifierSpec
 from sharing import Independent, SuccessGatedTransfer
-from tests.mutual_env.turns.pile import ID, TARGET
+from tests.mutual_env.turns.pile import ID, TARGET, Pile, PileTasks
 from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
 
 
@@ -167,6 +167,29 @@ def test_a_peers_game_was_played_from_another_place_and_ones_own_was_not() -> No
     assert env.divergence("bob", bob) == 0.0
     assert env.divergence("ann", bob) == 1.0  # bob's first reply came after a move of ann's, who would have begun
     assert env.divergence("bob", ann) == 1.0
+
+
+class Strict(Pile):
+    """Is asked for all players together, or not at all."""
+
+    def respond(self, task: Task, conversations: Any) -> list[Answer]:
+        assert len(conversations) == self.players
+        return super().respond(task, conversations)
+
+
+class StrictTasks(PileTasks):
+    def __init__(self) -> None:
+        super().__init__()
+        self.interaction = InteractionSpec(f"{__name__}:Strict", self.interaction.kwargs)
+
+
+def test_a_game_of_another_round_is_another_one_and_nobody_is_asked_about_it() -> None:
+    mutual_env.register("test/strict-pile-v0", StrictTasks)
+    env: Any = mutual_env.make("test/strict-pile-v0", agents=["ann", "bob"], group_size=1, prompts_per_round=1)
+    _, steps = written(env, [("ann", "2"), ("bob", "1"), ("ann", "2")])
+    [[ann]] = steps[-1][-1]["ann"]["groups"]
+    env.reset(seed=0, options={"round": 1})
+    assert [env.divergence(reader, ann) for reader in ("ann", "bob")] == [1.0, 1.0]
 
 
 def test_two_policies_of_two_tokenizers_learn_from_their_games() -> None:

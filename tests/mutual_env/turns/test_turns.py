@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import mutual_env
-from mutual_env import Completion
+from mutual_env import Completion, VerifierSpec
 from mutual_env.errors import InvalidInputError, UnknownNameError
-from mutual_env.interaction import Conversation, Over
+from mutual_env.interaction import Conversation, InteractionSpec, Over
 from mutual_env.tasks.tools import calculated
 from mutual_env.tasks.undercut import UndercutTable
 from mutual_env.testing import check_env, fuzz_actions, seed_test
@@ -74,6 +75,49 @@ def test_pettingzoo_finds_nothing_to_warn_of(name: str) -> None:
         warnings.filterwarnings("ignore", message=".*(is not a|should be) .*(Box|numpy).*")  # text has no arrays
         parallel_api_test(making(name)(), num_cycles=20)
         parallel_seed_test(making(name))
+
+
+class Remembers:
+    """Counts whom it has answered, in all rounds."""
+
+    inline, joint, max_turns = True, False, 3
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Reply]:
+        self.answered += 1
+        return [Reply(f"you are number {self.answered}") for _ in conversations]
+
+
+class Wanders(Remembers):
+    """Says something else to everybody, from the second turn on."""
+
+    moods = itertools.count()
+
+    def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Reply]:
+        return [Reply(f"{next(self.moods)}" if c.earlier else "no") for c in conversations]
+
+
+class Asking:
+    verifier = VerifierSpec("exact")
+
+    def __init__(self, *, world: str = "Remembers") -> None:
+        self.interaction = InteractionSpec(f"{__name__}:{world}")
+
+    def draw(self, seed: int, round: int, n: int) -> list[Task]:
+        return [Task(f"{round}.{i}", "?", "yes") for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("world", "says"),
+    [("Remembers", "the same where no round was played before it"), ("Wanders", "round 0 of two envs with seed 42")],
+)
+def test_seed_test_finds_a_world_that_does_not_depend_on_what_is_said_alone(world: str, says: str) -> None:
+    id = f"test/asking-{world.lower()}-v0"
+    mutual_env.register(id, Asking)
+    with pytest.raises(AssertionError, match=says):
+        seed_test(lambda: mutual_env.make(id, group_size=1, prompts_per_round=1, world=world))
 
 
 def test_a_guess_is_answered_until_it_is_right() -> None:
