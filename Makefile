@@ -18,10 +18,10 @@ help: ## list the commands
 quickstart: install ## install, then train two small policies of different families alone and together, and compare them
 	@$(BIN)/mutual-env suite configs/quickstart.yaml
 
-test: install-dev ## install, then run all tests
+test: install-dev ## install, then run the tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-long: install-dev ## the checks that are long by nature: damaged files at random, examples that train, pinned runs
+test-long: install-dev ## what CI runs beside them: every case of what make test tries one of, damaged files, examples that train
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 lint: install-dev ## ruff, linter and formatter

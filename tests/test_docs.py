@@ -11,6 +11,7 @@ import pytest
 
 from learners.run.config import load_run
 from sharing.registry import OWN
+from tests.tiers import rest_long
 
 ROOT = Path(__file__).parents[1]
 EVERY = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -19,7 +20,7 @@ ELSEWHERE = {"openrlhf.md", "vllm.md"}
 PAGES = [page for page in EVERY if "```python" in page.read_text() and page.name not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", rest_long(PAGES, quick=1), ids=lambda page: page.name)
 def test_the_code_of_a_page_runs_as_printed(page: Path, tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     script = tmp_path / "page.py"

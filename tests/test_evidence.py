@@ -104,6 +104,7 @@ def test_a_comparison_of_which_seeds_are_missing_has_no_verdict() -> None:
     assert {v.hypothesis.name: v.says for v in verdicts({"letters": unfinished})}["H1"] == "unfinished"
 
 
+@pytest.mark.long
 def test_forked_runs_are_those_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "pair.yaml"
     file.write_text(SUITE.replace("alone", "grpo"))

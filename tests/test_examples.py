@@ -29,6 +29,7 @@ def test_there_is_a_test_for_each() -> None:
     ]
 
 
+@pytest.mark.long
 def test_the_loop_learns_in_thirty_lines(tmp_path: Path) -> None:
     code = [line for line in (EXAMPLES / "loop.py").read_text().splitlines() if line and not line.startswith("#")]
     assert len(code) <= 30
@@ -62,6 +63,7 @@ def test_golds_trainer_learns_from_a_teacher_that_it_cannot_align_itself(tmp_pat
     assert min(losses) > 0
 
 
+@pytest.mark.long
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text())["cells"]
     script = tmp_path / "notebook.py"

@@ -20,6 +20,7 @@ from mutual_env.tasks.source import InteractiveSource
 from mutual_env.testing import check_wrapper, fuzz_actions
 from mutual_env.types import Prompt
 from tests.mutual_env.turns.pile import TARGET
+from tests.tiers import rest_long
 
 TEACHER = {"teacher": "policy_2"}
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -138,7 +139,7 @@ def test_a_strategy_passes_around_a_game_that_is_played_in_turns(name: str) -> N
 
 
 @pytest.mark.usefixtures("strict")
-@pytest.mark.parametrize("id", ["mutual/letters-v0", "math/jsonl-v0", "reasoning_gym/gcd-v0"])
+@pytest.mark.parametrize("id", rest_long(["mutual/letters-v0", "math/jsonl-v0", "reasoning_gym/gcd-v0"], quick=2))
 def test_a_stack_passes_around_every_family(id: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"problem": "{i}+{i}", "answer": "{2 * i}"}}\n' for i in range(9)))

@@ -106,6 +106,7 @@ def test_what_is_no_subject_is_refused_with_what_would_be(tmp_path: Path) -> Non
         find(tmp_path, ["env.id=mutual/arithmetic-v0"]).only(["ada"])
 
 
+@pytest.mark.long
 def test_arms_and_evaluations_are_compared_in_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = tmp_path / "suite.yaml"
     base = "\n".join("  " + line for line in CONFIG.splitlines() if not line.startswith("name"))

@@ -12,6 +12,7 @@ import pytest
 
 from tests.hostile.fuzz_config import told
 from tests.hostile.fuzz_runs import KINDS, sound, words
+from tests.tiers import rest_long
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,8 +49,8 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("how", [*SPOILT, "a folder", "gone"])
-@pytest.mark.parametrize("kind", ["report", "view", "compare", "compare evaluated", "suite report"])
+@pytest.mark.parametrize("how", rest_long(["gone", *SPOILT, "a folder"], quick=3))
+@pytest.mark.parametrize("kind", rest_long(["view", "report", "compare", "compare evaluated", "suite report"], quick=1))
 def test_each_file_of_a_run_is_spoilt_in_each_way(kind: str, how: str, home: Path, tmp_path: Path) -> None:
     """What a fuzzer meets by chance is tried of each text that a command may read."""
     command, folder = words(kind)

@@ -68,6 +68,7 @@ def test_a_worker_cannot_look_into_the_trainer(user: str) -> None:
     assert succeeded(user, "confined") == set()
 
 
+@pytest.mark.long
 def test_even_an_unconfined_worker_cannot_unless_it_is_roots() -> None:
     """Nothing but the trainer and the hosts of its policies themselves keep it out here: they are not dumpable. Root
     may look all the same, which shows that the attempts can succeed."""

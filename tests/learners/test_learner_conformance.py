@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from learners.tabular import TabularLearner
 from learners.testing import ConformanceError, MakeLearner, check_learner
 from tests.learners.tiny_policies import TOKENIZER, gemma, learner, llama, neox
+from tests.tiers import rest_long
 
 pytestmark = pytest.mark.torch
 
@@ -27,12 +28,15 @@ def test_the_torch_learner_conforms(build: Callable[[], PreTrainedModel]) -> Non
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"lora_rank": 4},
-        {"gradient_checkpointing": True},
-        {"share_prompts": False, "schedule": "cosine", "total_steps": 1000, "warmup_steps": 2},
-        {"aggregation": "sequence_mean"},
-    ],
+    rest_long(
+        [
+            {"lora_rank": 4},
+            {"gradient_checkpointing": True},
+            {"share_prompts": False, "schedule": "cosine", "total_steps": 1000, "warmup_steps": 2},
+            {"aggregation": "sequence_mean"},
+        ],
+        quick=1,
+    ),
     ids=lambda options: next(iter(options)),
 )
 def test_the_torch_learner_conforms_under_each_option(options: dict[str, Any]) -> None:

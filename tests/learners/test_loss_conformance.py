@@ -39,7 +39,13 @@ OURS: list[LossSpec] = [
 
 @pytest.mark.parametrize("spec", OURS, ids=repr)
 def test_ours_conform(spec: LossSpec) -> None:
-    for seed in range(5):
+    check_loss(loss_of(spec), seed=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spec", OURS, ids=repr)
+def test_ours_conform_on_other_draws(spec: LossSpec) -> None:
+    for seed in range(1, 5):
         check_loss(loss_of(spec), seed=seed)
 
 

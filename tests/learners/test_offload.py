@@ -15,6 +15,7 @@ from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
 from learners.torch.tiny import make_model
 from mutual_env.types import PolicyGradient
+from tests.tiers import rest_long
 from tokenizers_bridge import CharTokenizer
 
 pytestmark = pytest.mark.torch
@@ -62,7 +63,7 @@ def history(one: TorchLearner, between: Callable[[TorchLearner], None]) -> list[
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", rest_long(KINDS, quick=1))
 def test_a_policy_that_was_away_between_all_of_its_calls_learns_the_same_bit_for_bit(kind: str) -> None:
     def away(one: TorchLearner) -> None:
         one.offload()
@@ -125,6 +126,7 @@ def gradients(parts: int) -> dict[str, dict[str, torch.Tensor]]:
     return {name: {"got": g.double(), "exact": wanted[name].grad} for name, g in found.items() if g is not None}
 
 
+@pytest.mark.long
 def test_gradients_of_a_bfloat16_policy_are_summed_in_float32_however_many_parts_there_are() -> None:
     few, many = gradients(8), gradients(512)
     assert many

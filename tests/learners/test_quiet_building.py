@@ -26,6 +26,7 @@ TorchLearner(model, CharTokenizer("0123456789+= abcdefgh"), name="toy", options=
 """
 
 
+@pytest.mark.long
 def test_loading_a_model_and_adapting_it_prints_nothing(tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path)
     done = subprocess.run(

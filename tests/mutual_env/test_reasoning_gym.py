@@ -54,6 +54,7 @@ def test_every_data_set_passes_check_env_and_scores_its_own_answer(
         assert rewards["policy_0"] == 1.0
 
 
+@pytest.mark.long
 def test_items_do_not_depend_on_the_hash_seed_or_the_global_generators_of_the_process() -> None:
     program = (
         "import random, sys\n"
@@ -128,6 +129,7 @@ def test_a_bad_option_is_refused_when_the_source_is_made(dataset, options, error
         ReasoningGymTasks(dataset=dataset, generator=items, **options)
 
 
+@pytest.mark.long
 def test_a_generator_that_hangs_or_died_is_started_anew() -> None:
     process = ItemProcess(deadline=0.01)
     with pytest.raises(DeadlineExceededError, match=r"not made within 0\.01 s"):
@@ -142,6 +144,7 @@ def test_a_generator_that_hangs_or_died_is_started_anew() -> None:
     process.close()
 
 
+@pytest.mark.long
 def test_closing_the_envs_ends_the_process_that_they_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(family, "_COMMON", WeakValueDictionary())  # others may not have closed theirs
     envs = [
@@ -157,6 +160,7 @@ def test_closing_the_envs_ends_the_process_that_they_started(monkeypatch: pytest
     assert process.poll() is not None
 
 
+@pytest.mark.long
 def test_verdicts_do_not_depend_on_the_number_of_workers_and_nothing_is_imported_here() -> None:
     """In a process of its own, since other tests here import reasoning_gym to look at it."""
     program = (
@@ -181,6 +185,7 @@ def test_verdicts_do_not_depend_on_the_number_of_workers_and_nothing_is_imported
     assert 1 / 3 <= rewards.pop() < 0.5  # one of three is right; a wrong one that can be read is worth a little
 
 
+@pytest.mark.long
 def test_a_generator_that_dies_at_its_work_is_named_with_its_status() -> None:
     process = ItemProcess()
     process.make("gcd", {}, seed=1, count=1)

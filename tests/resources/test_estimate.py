@@ -124,13 +124,10 @@ def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, fl
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("config", "devices"),
-    [
-        ("qwen-llama-1b", "1x1:80"),
-        pytest.param("qwen-llama-1b-eight", "1x8:80", marks=pytest.mark.long),
-        pytest.param("qwen-llama-8b-eight", "1x8:80", marks=pytest.mark.long),
-    ],
+    [("qwen-llama-1b", "1x1:80"), ("qwen-llama-1b-eight", "1x8:80"), ("qwen-llama-8b-eight", "1x8:80")],
 )
 def test_the_shipped_files_are_laid_out_from_model_and_gpu_and_say_what_is_unproven(
     config: str, devices: str, capsys: pytest.CaptureFixture[str]
@@ -148,6 +145,7 @@ def test_two_of_1_5b_on_one_card_use_more_than_55_percent_of_it(capsys: pytest.C
     assert min(shares.values()) >= 0.55
 
 
+@pytest.mark.long
 def test_two_of_8b_on_eight_use_more_than_60_percent_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     shares = planned(capsys, str(CONFIGS / "qwen-llama-8b-eight.yaml"), "--devices", "1x8:H100")
     assert min(shares.values()) >= 0.60

@@ -19,6 +19,7 @@ from learners.resources.testing import check_executor
 from learners.resources.threads import ThreadExecutor
 from mutual_env.errors import ConfigError, ConformanceError, DeadlineExceededError, InvalidInputError, WorkerLostError
 from tests.resources.toy import Fragile, makers, run_rounds
+from tests.tiers import rest_long
 
 TWO_CORES = Supply((Node("local", 2.0),))
 QUICK = Patience(reserve=5.0, limit=60.0, restarts=2, restart_limit=60.0)
@@ -35,7 +36,7 @@ def events(executor: Executor) -> dict[str, int]:
     return counts  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+@pytest.mark.parametrize("make", rest_long([ThreadExecutor, ProcessExecutor], quick=1))
 def test_every_executor_keeps_the_shipped_contract(make: Callable[..., Executor]) -> None:
     check_executor(lambda policies: make(quick_demands(*policies), TWO_CORES, QUICK))
 
@@ -86,7 +87,7 @@ def test_an_executor_that_breaks_the_contract_is_told_how(faulty: type[SerialExe
         check_executor(lambda policies: faulty())
 
 
-@pytest.mark.parametrize("how", ["dies", "dies after", "hangs"])
+@pytest.mark.parametrize("how", rest_long(["hangs", "dies", "dies after"], quick=1))
 def test_a_worker_that_dies_or_hangs_is_replaced_and_the_numbers_stay_the_same(how: str, tmp_path: Path) -> None:
     fuse = tmp_path / "fuse"
     fuse.touch()
@@ -100,6 +101,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_the_numbers_stay_the_same(h
     assert executor.parked == {}
 
 
+@pytest.mark.long
 def test_workers_killed_at_random_moments_change_nothing() -> None:
     expected = run_rounds(SerialExecutor(), makers("a", "b"), 25)
     executor = ProcessExecutor(quick_demands("a", "b"), TWO_CORES, Patience(restarts=20), keep=4)
@@ -125,6 +127,7 @@ def test_workers_killed_at_random_moments_change_nothing() -> None:
     assert len(killed) >= 1
 
 
+@pytest.mark.long
 def test_a_policy_whose_worker_keeps_dying_is_parked_and_the_others_go_on() -> None:
     executor = ProcessExecutor(quick_demands("bad", "good"), TWO_CORES, QUICK)
     history = run_rounds(executor, {"bad": partial(Fragile, "bad", "dies", 1), **makers("good")}, 4)
@@ -148,6 +151,7 @@ def test_an_error_of_the_learner_itself_is_raised_and_not_retried(make: Callable
     assert events(executor) == {}
 
 
+@pytest.mark.long
 def test_a_worker_that_goes_on_from_a_checkpoint_survives_too(tmp_path: Path) -> None:
     first = ProcessExecutor(quick_demands("a"), TWO_CORES, QUICK)
     learner = first.host(makers("a"))["a"]

@@ -95,6 +95,7 @@ def test_the_gpus_of_a_process_are_those_that_the_run_itself_was_shown(monkeypat
     assert seen(ProcessExecutor([demand("a"), demand("b")], TWO_GPUS, QUICK), "a", "b") == {"a": (1, 3), "b": (1, 5)}
 
 
+@pytest.mark.long
 def test_a_gang_sees_all_its_gpus_and_policies_that_share_one_see_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     wide = ProcessExecutor([demand("gang", gang=2), demand("pair", gpus=2.0)], TWO_GPUS, QUICK)

@@ -97,6 +97,7 @@ def fleets() -> list[tuple[int, float, float]]:
     return ratios
 
 
+@pytest.mark.long
 def test_no_random_fleet_deadlocks_or_waits_longer_than_the_bound(fleets: list[tuple[int, float, float]]) -> None:
     assert len(fleets) == FLEETS
 

@@ -51,6 +51,7 @@ def test_a_suite_runs_every_arm_over_every_seed_and_compares_them(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("metrics.jsonl")} == before
 
 
+@pytest.mark.long
 def test_a_suite_is_run_in_parts(suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", str(suite), "--arm", "sgt", "--seed", "1"]) == 0
     runs = [path.parent for path in sorted((tmp_path / "pair").glob("*/*/run.json"))]
@@ -66,6 +67,7 @@ def test_a_suite_is_run_in_parts(suite: Path, tmp_path: Path, capsys: pytest.Cap
     assert "unknown seed '7'" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_suite_of_another_configuration_is_not_written_over(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", str(suite), "base.rounds=2", "seeds=[0]"]) == 0
     assert main(["suite", str(suite), "base.rounds=1", "seeds=[0]"]) == 2
@@ -81,6 +83,7 @@ def test_a_run_that_fails_ends_the_suite_with_its_last_words(suite: Path, capsys
     assert "characters outside the alphabet" in error
 
 
+@pytest.mark.long
 def test_one_run_of_a_suite_is_the_same_by_hand(suite: Path, tmp_path: Path) -> None:
     assert main(["suite", str(suite), "seeds=[1]", "--quiet"]) == 0
     by_suite = (tmp_path / "pair" / "sgt" / "seed_1" / "metrics.jsonl").read_bytes()

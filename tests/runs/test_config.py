@@ -16,6 +16,7 @@ from learners.run.config import RunConfig, arm_config, is_suite, load_run, load_
 from learners.run.envs import Envs
 from mutual_env.errors import ConfigError, InvalidInputError, MissingExtraError, MutualEnvError
 from sharing.exchange import InMemoryExchange
+from tests.tiers import long
 
 PACKAGES = {"vllm": "vllm", "openrlhf_ray": "openrlhf"}  # of learners with an environment of their own
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -193,7 +194,11 @@ def put_in_place(config: RunConfig) -> None:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), rows)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [long(path) if path.name.startswith("qwen-llama") else path for path in CONFIGS],  # laid out on every device
+    ids=lambda path: path.name,
+)
 def test_every_shipped_configuration_is_accepted_by_its_parts(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

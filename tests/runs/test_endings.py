@@ -21,6 +21,7 @@ from learners.run.directory import RunDirectory
 from mutual_env.seeding import generator
 from mutual_env.verifiers.pool import directories
 from tests.runs.test_resume import whole
+from tests.tiers import rest_long
 
 CONFIG = """
 name: r
@@ -107,7 +108,7 @@ def has_written(directory: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("number", "whom"),
-    [(signal.SIGTERM, "the process"), (signal.SIGTERM, "its group"), (signal.SIGHUP, "its group")],
+    rest_long([(signal.SIGTERM, "the process"), (signal.SIGTERM, "its group"), (signal.SIGHUP, "its group")], quick=1),
 )
 def test_a_signal_ends_a_run_and_all_that_belongs_to_it(place: Place, number: signal.Signals, whom: str) -> None:
     process = place.start("train", run_file(place, "processes"), "--quiet")
@@ -229,6 +230,7 @@ def test_whatever_ends_a_suite_ends_its_runs(place: Place, number: signal.Signal
     assert [RunDirectory(member).read_info()["status"].split(" after")[0] for member in members] == ["stopped"] * 2
 
 
+@pytest.mark.long
 def test_a_suite_whose_run_goes_on_is_not_replaced(place: Place) -> None:
     first = place.start("suite", suite_file(place, 1_000_000), "--quiet")
     member = place.path / "s" / "alone" / "seed_0"
@@ -250,6 +252,7 @@ def test_a_suite_whose_run_goes_on_is_not_replaced(place: Place) -> None:
     assert RunDirectory(member).status() == "finished"
 
 
+@pytest.mark.long
 def test_a_run_that_fails_does_not_keep_the_others_of_its_suite_from_running(place: Place) -> None:
     arms = "{bad: {policies.ada.options.tokenizer.alphabet: xy}, good: {}}"
     process = place.start("suite", suite_file(place, 2, arms), "--quiet")

@@ -23,6 +23,7 @@ from mutual_env.errors import ConfigError
 from mutual_env.types import AgentInfo, Completion, Context, Metrics, Prompt
 from tests.runs.test_run import CONFIG, in_a_process
 from tests.runs.test_run import whole as metrics_samples_and_weights
+from tests.tiers import rest_long
 
 WAIT = 30.0
 ASIDE = ["evaluation.background=true"]
@@ -40,7 +41,7 @@ def config_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
-@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("executor", rest_long(["threads", "processes"], quick=1))
 def test_the_bytes_are_those_of_a_run_that_stood_still(config_file: Path, executor: str, mode: str) -> None:
     common = [f"resources.mode={mode}", "sharing.options.max_staleness=1"]
     plain = train(load_run(config_file, [*common, "name=plain"])).directory
@@ -94,7 +95,7 @@ train(load_run(Path({path!r}), {overrides!r}))
 """
 
 
-@pytest.mark.parametrize(("which", "seconds"), [(1, 0.0), (2, 0.0), (2, 0.3), (3, 0.0)])
+@pytest.mark.parametrize(("which", "seconds"), rest_long([(2, 0.0), (1, 0.0), (2, 0.3), (3, 0.0)], quick=1))
 def test_an_evaluation_that_was_pending_at_a_kill_is_made_again(config_file: Path, which: int, seconds: float) -> None:
     plain = train(load_run(config_file, ["name=plain"])).directory
     overrides = ["name=killed", "resources.executor=threads", *ASIDE]

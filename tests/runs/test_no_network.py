@@ -45,6 +45,7 @@ def cut_off(tmp_path: Path, commands: list[list[str]]) -> dict[str, Any]:
     return {**found, "errors": done.stderr}
 
 
+@pytest.mark.long
 def test_every_command_does_its_work_with_the_network_cut_and_looks_nothing_up(model: Path, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(RUN.format(output=tmp_path, model=model))
     (tmp_path / "hub.yaml").write_text(RUN.format(output=tmp_path / "hub", model="Qwen/Qwen2.5-0.5B-Instruct"))

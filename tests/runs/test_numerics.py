@@ -58,6 +58,7 @@ def test_a_pinned_run_is_the_same_whatever_the_environment_said(tmp_path: Path) 
     assert "learners.cli train configs/quickstart.yaml" in process["command"]
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_pinned_weights_are_those_that_another_machine_got() -> None:
     """After 25 optimizer steps, under the versions that the figures' file names, on a processor of a maker that it

@@ -11,6 +11,8 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
+
 from learners.report import write_run_report, write_suite_report
 from learners.report.chart import Line, line_chart
 from learners.run.config import PolicyConfig, RunConfig, SuiteConfig
@@ -109,6 +111,7 @@ def test_a_chart_of_one_point_of_equal_values_and_of_thousands_of_points_is_draw
     assert line_chart("none", [Line("a", [])]) == ""
 
 
+@pytest.mark.long
 def test_a_report_of_a_thousand_rounds_is_made_in_seconds_and_stays_small(tmp_path: Path, write_run) -> None:
     run = write_run(tmp_path / "r", [0.5])
     numbers = random.Random(0)

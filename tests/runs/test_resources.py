@@ -94,6 +94,7 @@ def test_asynchronous_rounds_give_the_same_metrics_in_processes(config_file: Pat
     assert metrics_of(config_file, "processes", *ASYNCHRONOUS, "resources.executor=processes") == serial
 
 
+@pytest.mark.long
 def test_asynchronous_rounds_give_the_same_metrics_in_threads_whoever_is_fast(config_file: Path) -> None:
     registry.register("slow", lambda name, tokenizer, max_new_tokens: Slow(tokenizer, name=name, max_new_tokens=2))
     serial = metrics_of(config_file, "serial", *ASYNCHRONOUS)
@@ -102,6 +103,7 @@ def test_asynchronous_rounds_give_the_same_metrics_in_threads_whoever_is_fast(co
         assert metrics_of(config_file, f"threads-{policy}", *ASYNCHRONOUS, "resources.executor=threads", slow) == serial
 
 
+@pytest.mark.long
 def test_what_asynchronous_rounds_learn_from_is_as_old_as_the_staleness_and_no_older(config_file: Path) -> None:
     more = ["evaluation.every=0", "checkpoint.every=5", "resources.executor=threads"]
     metrics_of(config_file, "run", *ASYNCHRONOUS, *more)
@@ -117,6 +119,7 @@ def test_what_asynchronous_rounds_learn_from_is_as_old_as_the_staleness_and_no_o
     assert "seconds waited for the slowest" in write_run_report(run.path).read_text()
 
 
+@pytest.mark.long
 def test_asynchronous_rounds_without_a_delay_are_the_synchronous_ones(config_file: Path) -> None:
     config = load_run(config_file, [*EASY, "name=alone", *ASYNCHRONOUS, "checkpoint.every=1"])
     alone = read_run(train(config).directory)
@@ -127,6 +130,7 @@ def test_asynchronous_rounds_without_a_delay_are_the_synchronous_ones(config_fil
         assert any(norm > 0.0 for _, norm in alone.metrics[policy]["gradient_norm"])
 
 
+@pytest.mark.long
 def test_an_asynchronous_run_that_is_stopped_goes_on_to_the_same_metrics(config_file: Path) -> None:
     whole = metrics_of(config_file, "whole", *ASYNCHRONOUS)
 

@@ -17,6 +17,7 @@ from mutual_env.errors import ConfigError, StorageError
 from mutual_env.types import Metrics
 from sharing.exchange import registry as exchanges
 from sharing.exchange.memory import InMemoryExchange
+from tests.tiers import rest_long
 
 CONFIG = """
 name: whole
@@ -112,7 +113,7 @@ def stopped_and_resumed_is_the_same(
     assert whole(directory) == EXPECTED[mode]
 
 
-@pytest.mark.parametrize(("exchange", "mode", "executor"), QUICK)
+@pytest.mark.parametrize(("exchange", "mode", "executor"), rest_long(QUICK, quick=2))
 def test_a_run_that_was_stopped_and_resumed_gives_the_same_bytes(
     config_file: Path, exchange: str, mode: str, executor: str
 ) -> None:

@@ -22,6 +22,7 @@ from mutual_env.errors import ConfigError, StorageError
 from mutual_env.seeding import generator
 from mutual_env.verifiers import isolation_report
 from mutual_env.verifiers.pool import isolation
+from tests.tiers import long
 
 CONFIG = """
 name: r
@@ -153,8 +154,10 @@ raise SystemExit(main(["train", {str(config_file)!r}, "name={name}", "--quiet"])
 @pytest.mark.parametrize(
     ("mode", "phase"),
     [
-        *(("synchronous", phase) for phase in PHASES if phase != "updating a model"),
-        *(("asynchronous", phase) for phase in ("sampling", "exchanging", "optimizing", "saving", "writing metrics")),
+        ("synchronous", "saving"),
+        ("asynchronous", "optimizing"),
+        *(long(("synchronous", phase)) for phase in PHASES if phase not in ("updating a model", "saving")),
+        *(long(("asynchronous", phase)) for phase in ("sampling", "exchanging", "saving", "writing metrics")),
     ],
 )
 def test_a_run_killed_in_any_phase_and_resumed_equals_the_uninterrupted_one(
@@ -170,6 +173,7 @@ def test_a_run_killed_in_any_phase_and_resumed_equals_the_uninterrupted_one(
     assert whole(tmp_path / "killed") == expected
 
 
+@pytest.mark.long
 def test_a_torch_run_killed_while_optimizing_and_resumed_equals_the_uninterrupted_one(
     config_file: Path, tmp_path: Path
 ) -> None:

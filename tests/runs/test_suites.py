@@ -18,6 +18,7 @@ from learners.run.processes import spawned, starting
 from learners.run.slots import Slots
 from learners.run.suite import Member, in_turn
 from mutual_env.errors import ConfigError
+from tests.tiers import rest_long
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
@@ -42,6 +43,7 @@ def metrics(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("metrics.jsonl"))}
 
 
+@pytest.mark.long
 def test_seeds_arms_and_rounds_are_added_to_a_finished_suite_and_only_what_is_missing_is_run(tmp_path: Path) -> None:
     file = str(suite_file(tmp_path / "grown"))
     assert main(["suite", file, "--quiet"]) == 0
@@ -59,13 +61,16 @@ def test_seeds_arms_and_rounds_are_added_to_a_finished_suite_and_only_what_is_mi
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [
-        (["base.env.group_size=3"], "base.env.group_size: 2, now 3"),
-        (["base.rounds=2"], "base.rounds: 3, now 2"),
-        (["seeds=[1]"], "without seed 0"),
-        (["arms.alone={rounds: 2}"], "arms.alone.rounds: '(nothing)', now 2"),
-        (["base.rounds=400000"], "Raise record.megabytes with the rounds"),
-    ],
+    rest_long(
+        [
+            (["base.env.group_size=3"], "base.env.group_size: 2, now 3"),
+            (["seeds=[1]"], "without seed 0"),
+            (["base.rounds=2"], "base.rounds: 3, now 2"),
+            (["arms.alone={rounds: 2}"], "arms.alone.rounds: '(nothing)', now 2"),
+            (["base.rounds=400000"], "Raise record.megabytes with the rounds"),
+        ],
+        quick=2,
+    ),
 )
 def test_a_suite_whose_runs_would_be_others_is_refused_with_what_is_different(
     tmp_path: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
@@ -117,6 +122,7 @@ def test_a_folder_of_our_name_in_the_working_directory_breaks_nothing(tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_forked_run_is_the_one_that_would_have_been_started_by_itself(tmp_path: Path) -> None:
     # Two runs are forked from one process, and one alone is not: the same bytes, and the command to be typed again.
     file = str(suite_file(tmp_path / "forked"))

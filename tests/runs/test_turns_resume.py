@@ -15,6 +15,7 @@ import mutual_env
 from learners.run.config import load_run
 from learners.run.training import resume, train
 from tests.runs.mortal_families import KILL_AT, Clock, EnoughError
+from tests.tiers import rest_long
 
 RETRIES, DEBATE, GAME = "test/mortal-retries-v0", "test/mortal-debate-v0", "test/mortal-pile-v0"
 ADA = """
@@ -69,12 +70,15 @@ def kept(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("family", "mode"),
-    [
-        (RETRIES, []),
-        (RETRIES, ASYNCHRONOUS),
-        (GAME, []),
-        pytest.param(DEBATE, ["sharing.exchange=memory", "resources.executor=processes"], marks=pytest.mark.long),
-    ],
+    rest_long(
+        [
+            (RETRIES, ASYNCHRONOUS),
+            (RETRIES, []),
+            (GAME, []),
+            (DEBATE, ["sharing.exchange=memory", "resources.executor=processes"]),
+        ],
+        quick=1,
+    ),
 )
 def test_stopped_in_the_middle_of_an_episode_and_resumed_gives_the_same_bytes(
     tmp_path: Path, family: str, mode: list[str]
@@ -107,7 +111,9 @@ def test_killed_in_the_middle_of_an_episode_and_resumed_gives_the_same_bytes(tmp
     assert kept(resume(tmp_path / "cut").directory) == whole
 
 
-@pytest.mark.parametrize(("family", "executor"), [(RETRIES, "processes"), (DEBATE, "threads"), (GAME, "threads")])
+@pytest.mark.parametrize(
+    ("family", "executor"), rest_long([(DEBATE, "threads"), (RETRIES, "processes"), (GAME, "threads")], quick=1)
+)
 def test_no_executor_changes_a_byte(tmp_path: Path, family: str, executor: str) -> None:
     config = written(tmp_path)
     serial = kept(train(load_run(config, [f"env.id={family}"])).directory)
@@ -115,7 +121,7 @@ def test_no_executor_changes_a_byte(tmp_path: Path, family: str, executor: str) 
     assert kept(other.directory) == serial
 
 
-@pytest.mark.parametrize("family", [RETRIES, DEBATE, GAME])
+@pytest.mark.parametrize("family", rest_long([GAME, RETRIES, DEBATE], quick=1))
 def test_the_order_of_the_agents_changes_nothing(tmp_path: Path, family: str) -> None:
     (tmp_path / "b").mkdir()
     third = ADA.replace("ada", "cleo")
@@ -132,7 +138,8 @@ def by_policy(directory: Path) -> tuple[list[str], dict[str, bytes]]:
     return lines, weights
 
 
-@pytest.mark.parametrize("family", ["mutual/retries-v0", pytest.param("mutual/python-v0", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["mutual/retries-v0", "mutual/python-v0"])
 def test_the_number_of_worker_processes_changes_nothing(family: str) -> None:
     played = []
     for workers in (1, 3):

@@ -14,6 +14,7 @@ import pytest
 
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Message
+from tests.tiers import rest_long
 from tests.tokenizers_bridge.corpus import CONTROLS, FRAGMENTS
 from tests.tokenizers_bridge.fuzz import run
 from tests.tokenizers_bridge.official import CHATS, LOADABLE, directory_of, folder_of, official
@@ -45,6 +46,11 @@ ENDS = {
     "phi-2": "<|endoftext|>",
 }
 
+QUICK = ("phi-3-mini", "qwen3")  # of both kinds; the others take minutes
+BY_LOAD, BY_CHAT = (
+    rest_long((*QUICK, *(name for name in known if name not in QUICK)), quick=2) for known in (LOADABLE, CHATS)
+)
+
 
 @cache
 def theirs(family: str) -> Any:
@@ -68,14 +74,14 @@ def answer_ids(tokenizer: Tokenizer, answer: str) -> list[int]:
     return translation.token_ids.tolist()
 
 
-@pytest.mark.parametrize("family", LOADABLE)
+@pytest.mark.parametrize("family", BY_LOAD)
 def test_official_files_load_and_pass_the_shipped_test(family: str) -> None:
     tokenizer = official(family)  # `load` has tested it
     texts = declaration_of(tokenizer).control_texts
     assert texts[tokenizer.stop_id] == ENDS[family]
 
 
-@pytest.mark.parametrize("family", CHATS)
+@pytest.mark.parametrize("family", BY_CHAT)
 def test_prompt_and_completion_are_the_finished_conversation_or_the_difference_is_named(family: str) -> None:
     tokenizer = official(family)
     if family == "chatglm":  # transformers would run code of the repository's own
@@ -89,12 +95,13 @@ def test_prompt_and_completion_are_the_finished_conversation_or_the_difference_i
         assert (finished(family, answer)[: len(mine)] != mine) is expected, (answer, boundary)
 
 
+@pytest.mark.long
 def test_the_differences_that_are_named_say_what_stands_between() -> None:
     assert "<think>" in declaration_of(official("qwen3")).boundary.difference
     assert "<|message|>" in declaration_of(official("gpt-oss")).boundary.difference
 
 
-@pytest.mark.parametrize("family", LOADABLE)
+@pytest.mark.parametrize("family", BY_LOAD)
 def test_no_text_becomes_what_acts_as_a_control_token(family: str) -> None:
     tokenizer = official(family)
     rows = json.loads((directory_of(family) / "tokenizer.json").read_text("utf-8"))["added_tokens"]
@@ -143,6 +150,7 @@ def test_a_chat_models_turn_is_what_its_own_template_makes_of_it() -> None:
         assert len(tokenizer.stop_ids) == 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_peer_cannot_write_the_readers_turn_markers() -> None:
     reader = loaded("deepseek")
     author = loaded("llama3")
@@ -155,6 +163,7 @@ def test_a_peer_cannot_write_the_readers_turn_markers() -> None:
     assert [i for i in prompt if i in reader.specials] == [0, 128803, 128804]
 
 
+@pytest.mark.long
 def test_generation_config_names_the_stop_tokens(tmp_path) -> None:
     source = directory_of("phi-3-mini")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -176,6 +185,7 @@ def test_what_cannot_be_read_is_refused_with_a_remedy() -> None:
             load(folder_of(family))
 
 
+@pytest.mark.long
 def test_official_files_and_packages_hold_every_promise_together() -> None:
     families = ("phi-3-mini", "phi-2", "falcon-tokenizer", "chatglm", "qwen3", "gpt-oss")
     tokenizers = [*(official(f) for f in families), *(loaded(name) for name in PUBLISHED if name != "gemma3")]

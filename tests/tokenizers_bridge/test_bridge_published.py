@@ -59,6 +59,7 @@ def sampled(tokenizer: Tokenizer, texts: tuple[str, ...]) -> list[Completion]:
     ]
 
 
+@pytest.mark.long
 def test_every_pair_translates_every_kind_of_text(tokenizers: dict[str, Tokenizer], bridge: TokenizerBridge) -> None:
     for author, reader in permutations(tokenizers.values(), 2):
         says = {*declaration_of(author).names, *declaration_of(reader).names}
@@ -96,6 +97,7 @@ def test_ids_that_were_sampled_otherwise_than_encoded_are_aligned_as_they_are(
             assert author.tokenizer.decode(other) == author.tokenizer.decode(ids)
 
 
+@pytest.mark.long
 def test_a_random_sample_of_completions_holds_every_promise(tokenizers: dict[str, Tokenizer]) -> None:
     verdicts = run(list(tokenizers.values()), cases=5000, seed=3)
     assert sum(verdicts.values()) == 5000
@@ -259,6 +261,7 @@ def test_a_text_prompt_is_a_users_turn_or_bos_and_the_text(tokenizers: dict[str,
     assert spoof.tolist().count(qwen.stop_id) == 1
 
 
+@pytest.mark.long
 def test_fingerprints_tell_tokenizers_apart_and_stay_the_same(tokenizers: dict[str, Tokenizer]) -> None:
     assert len({t.fingerprint for t in tokenizers.values()}) == len(tokenizers)
     for name in ("gpt2", "smollm2", "mistral-spm"):

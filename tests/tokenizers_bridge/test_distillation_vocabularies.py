@@ -199,6 +199,7 @@ def test_a_window_is_short_and_says_so() -> None:
     assert marginal(b"abc", Model(AB), AB).logprob == -np.inf  # no token of its has a c
 
 
+@pytest.mark.long
 @pytest.mark.real_tokenizers
 def test_published_vocabularies_pair_by_bytes_whatever_they_write_for_them() -> None:
     level, pieces = loaded("deepseek"), loaded("mistral-spm")

@@ -157,6 +157,7 @@ def test_another_interpreter_than_the_known_one_is_not_compiled(tmp_path: Path) 
     assert not (tmp_path / "compiled").exists()
 
 
+@pytest.mark.long
 def test_code_that_others_may_have_written_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "compiled"
     path.write_bytes(b"")

@@ -39,6 +39,7 @@ def names() -> list[str]:
     return sorted(set(DATASETS) - {"composite"})
 
 
+@pytest.mark.long
 def test_every_data_set_scores_its_own_answer_after_a_trip_through_json() -> None:
     scorer = make("reasoning_gym")
     wrong = {
@@ -114,6 +115,7 @@ INJECTIONS = [
 ]
 
 
+@pytest.mark.long
 def test_no_answer_is_run_as_a_program(pool: MakePool, tmp_path: Path) -> None:
     target = tmp_path / "injected"
     texts = [text.format(path=str(target), bare=target) for text in INJECTIONS]

@@ -42,6 +42,7 @@ def test_a_pool_does_its_work_at_every_level(pool: MakePool, task: Task, level: 
         assert verifiers.isolation == level
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("level", LEVELS)
 def test_time_without_a_core_is_not_counted_at_any_level(pool: MakePool, task: Task, level: str) -> None:
     # as many seconds of a core as the deadline allows half of, on eight processes at once

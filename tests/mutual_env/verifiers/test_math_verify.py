@@ -81,6 +81,7 @@ HARD = [
 ]
 
 
+@pytest.mark.long
 def test_every_answer_that_stalls_it_ends_by_its_deadline_and_stops_no_other(pool: MakePool) -> None:
     task = Task("t", "", "\\frac{x^2+1}{2}")
     items = []

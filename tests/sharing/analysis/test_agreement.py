@@ -13,6 +13,7 @@ from tests.sharing.analysis.simulation import agree, simulate
 OPTIONS = Options()
 
 
+@pytest.mark.long
 def test_simulation_and_closed_form_agree_at_every_point_of_the_sweep() -> None:
     responses = (*divergent_sweep((1, 4, 16)), *chunks_sweep((4, 16)), *lengths_sweep((8, 32, 256)))
     points = (*sweep(), *responses)

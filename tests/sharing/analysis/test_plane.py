@@ -58,6 +58,7 @@ def test_without_disagreement_and_residual_the_peers_are_copies() -> None:
         np.testing.assert_array_equal(context.policies_AK[0], context.policies_AK[1])
 
 
+@pytest.mark.long
 def test_the_command_writes_the_data_and_every_figure_from_them(tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path), "--draws", "4", "--group-size", "3", "--steps", "1"]) == 0
     data = json.loads((tmp_path / "data" / "bandit.json").read_text())
