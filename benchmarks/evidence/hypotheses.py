@@ -1,4 +1,4 @@
-"""What was expected, written down before anything was run.
+"""What was expected, written down before anything of the family was run.
 
 A hypothesis is about one family, compares one arm with another on the policies named, in one direction, on the overall
 held-out accuracy after the last round. It holds where the paired difference has that sign with p (Holm) below .05, is
@@ -158,5 +158,37 @@ HYPOTHESES = (
         EITHER,
         "Two tables that begin alike stay close: what is wrong with pooling should be seen later, or not at all.",
         "sums",
+    ),
+    Hypothesis(
+        "H15",
+        "SGT is above GRPO on two pretrained models",
+        "sgt",
+        "grpo",
+        "above",
+        EITHER,
+        "The claim of Mutual RL at the smallest size at which models are pretrained. Twenty rounds are few, and both "
+        "know some sums: what is expected is the sign.",
+        "real",
+    ),
+    Hypothesis(
+        "H16",
+        "SGT is above GRPO where a third policy begins with neither skill",
+        "sgt",
+        "grpo",
+        "above",
+        EITHER,
+        "Two peers may rescue each; who knows nothing hears both of them and has nothing to give.",
+        "triple",
+    ),
+    Hypothesis(
+        "H17",
+        "SGT is above GRPO where a second try is allowed",
+        "sgt",
+        "grpo",
+        "above",
+        EITHER,
+        "A hint after a failure gives every policy more successes of its own, which leaves less to a rescue. Over "
+        "four letters ([turns](turns.md)) neither policy was distinguishably better for it.",
+        "retries",
     ),
 )

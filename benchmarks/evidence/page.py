@@ -121,8 +121,8 @@ def headline(families: Mapping[str, Family]) -> list[str]:
 
 def _expected_and_found(found: list[Verdict]) -> str:
     head = "## What was expected, and what was found\n\n" + wrapped(
-        "The expectations were written before any of these runs; the history of this file shows it. Differences are of "
-        f"the overall held-out accuracy after the last round; p is corrected by Holm over this table, and {ALPHA} is "
+        "Each expectation was written before any run of its family; the history of this file shows it. Differences are "
+        f"of the overall held-out accuracy after the last round; p is corrected by Holm over this table, and {ALPHA} is "
         "the limit."
     )
     rows = [_verdict_row(verdict) for verdict in found]
