@@ -18,6 +18,7 @@ import mutual_env
 import sharing
 from learners import registry
 from learners.protocol import Learner
+from learners.run.config import parsed
 from learners.run.loop import Loop
 from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
 
@@ -49,7 +50,7 @@ def tokenizer_pair() -> tuple[CharTokenizer, PairTokenizer]:
 def learners_of_a_pair(request: pytest.FixtureRequest, tokenizer_pair: Any) -> Iterator[dict[str, Learner]]:
     """The chosen learner twice, one for each tokenizer."""
     name = _named(request.config.getoption("--mutual-env-learner"))
-    given = dict(word.split("=", 1) for word in request.config.getoption("--mutual-env-option"))
+    given = dict(map(parsed, request.config.getoption("--mutual-env-option")))
     small = {key: value for key, value in _SMALL.items() if key in registry.options(name)}
     pairs = zip(AGENTS, tokenizer_pair, strict=True)
     made = {

@@ -19,7 +19,11 @@ from learners.tabular import TabularLearner
 
 
 class Learner(TabularLearner):
-    """Somebody else's, which says that it was asked."""
+    """Somebody else's, which says that it was asked, and how it was made."""
+
+    def __init__(self, name, tokenizer, *, alphabet: str, learning_rate: float = 1.0, greedy: bool = True):
+        super().__init__(tokenizer, name=name, alphabet=alphabet, max_new_tokens=4, learning_rate=learning_rate)
+        open("made", "w").write(f"{learning_rate} {greedy}")
 
     def act(self, *args, **kwargs):
         open("asked", "a").write(f"{self.name} ")
@@ -43,10 +47,16 @@ def measure(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.long
 def test_a_learner_from_outside_is_measured_by_the_suite_that_measures_ours(tmp_path: Path) -> None:
+    options = [f"--mutual-env-option={option}" for option in ("learning_rate=2.5", "greedy=false")]
     done = measure(
-        tmp_path, "--mutual-env-learner", "mine:Learner", "--mutual-env-strategy", "prp", "--benchmark-json=run.json"
+        tmp_path,
+        "--mutual-env-learner=mine:Learner",
+        "--mutual-env-strategy=prp",
+        *options,
+        "--benchmark-json=run.json",
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "made").read_text() == "2.5 False"
     assert {*(tmp_path / "asked").read_text().split()} == {"ada", "bob"}
     found = ratios(tmp_path / "run.json")
     assert {*found} == {"test_act", "test_batch", "test_round", "test_share", "test_translate", "test_update"}

@@ -331,10 +331,7 @@ def _load(schema: type[Any], path: Path, overrides: Sequence[str]) -> Any:
 
 def _override(config: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ConfigError(f"override {override!r} must have the form key.path=value")
-        value = _value(override, text)
+        key, value = parsed(override)
         if isinstance(value, dict):
             _forget_options(config, key)
         _update(config, key, value, where="the command line")
@@ -352,12 +349,15 @@ def _forget_options(config: DictConfig, key: str) -> None:
             held[name] = {}
 
 
-def _value(override: str, text: str) -> Any:
-    """The value as it is written: what it refers to (`${seed}`) stands in the whole configuration."""
+def parsed(override: str) -> tuple[str, Any]:
+    """`key=value`, the value as it is written: what it refers to (`${seed}`) stands in the whole configuration."""
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"override {override!r} must have the form key.path=value")
     try:
         content = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
         assert isinstance(content, dict)
-        return content["value"]
+        return key, content["value"]
     except (YAMLError, OmegaConfBaseException, UnicodeError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(
