@@ -68,7 +68,8 @@ WatchSuite = Callable[[Sequence[Progress]], None]
 
 @dataclass(slots=True)
 class Member:
-    """One arm under one seed. `failure`: why its process ended before it was done."""
+    """One arm under one seed. `failure`: why its process ended before it was done; `done`: it was seen to be
+    finished."""
 
     arm: str
     seed: int
@@ -78,6 +79,7 @@ class Member:
     process: Process | None = None
     began: float = 0.0
     failure: str = ""
+    done: bool = False
 
     @classmethod
     def of(cls, suite: SuiteConfig, arm: str, seed: int, asked: RunConfig) -> Member:
@@ -90,7 +92,11 @@ class Member:
 
     @property
     def finished(self) -> bool:
-        """Of as many rounds as the suite asks for now."""
+        """Of as many rounds as the suite asks for now. Hundreds are asked several times a second, each until it is."""
+        self.done = self.done or self._says_finished()
+        return self.done
+
+    def _says_finished(self) -> bool:
         try:
             info = RunDirectory(self.path).read_info()
         except StorageError:
@@ -99,11 +105,11 @@ class Member:
         return info.get("status") == "finished" and (not isinstance(config, dict) or config["rounds"] >= self.rounds)
 
     def progress(self) -> Progress:
+        if self.process is None and self.finished:
+            return Progress(self.arm, self.seed, "finished", self.rounds, self.rounds)
         state = "failed" if self.failure else "running" if self.process else "waiting"
         if not RunDirectory(self.path).info.is_file():
             return Progress(self.arm, self.seed, "starting" if self.process else state, 0, self.rounds)
-        if self.process is None and self.finished:
-            return Progress(self.arm, self.seed, "finished", self.rounds, self.rounds)
         now = reached(self.path, self.samples)
         return Progress(self.arm, self.seed, state, now.rounds, self.rounds, now.pace)
 

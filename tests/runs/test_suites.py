@@ -13,6 +13,7 @@ import pytest
 from learners.cli import main
 from learners.resources import Supply
 from learners.resources.demand import Node
+from learners.run.config import arm_config, load_suite
 from learners.run.directory import RunDirectory
 from learners.run.processes import spawned, starting
 from learners.run.slots import Slots
@@ -82,6 +83,16 @@ def test_a_suite_whose_runs_would_be_others_is_refused_with_what_is_different(
     assert main(["suite", str(file), *words, "--quiet"]) == 2
     assert sentence in capsys.readouterr().err
     assert (tmp_path / "s" / "suite.yaml").read_bytes() == kept
+
+
+def test_a_run_that_was_seen_to_be_finished_is_not_read_again(tmp_path: Path) -> None:
+    file = suite_file(tmp_path)
+    assert main(["suite", str(file), "--quiet"]) == 0
+    config = load_suite(file)
+    member = Member.of(config, "alone", 0, arm_config(config, "alone", 0))
+    assert member.progress().state == "finished"
+    RunDirectory(member.path).info.unlink()
+    assert member.progress().state == "finished"
 
 
 def machine(gpus: int) -> Supply:
