@@ -32,7 +32,7 @@ import pytest
 import torch
 
 from benchmarks.beside import arms_beside
-from benchmarks.evidence.runs import family_file
+from benchmarks.evidence.results import family_file
 from benchmarks.figures import DATA, machine, write
 from learners.batch import Outcome
 from learners.protocol import Learner

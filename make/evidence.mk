@@ -5,7 +5,7 @@ FAMILIES ?= letters retries triple sums
 
 evidence-tiny: install-dev ## every way of sharing on small policies, with controls, ten seeds (hours; resumable)
 	@for family in $(FAMILIES); do \
-	  $(BIN)/python -m benchmarks.evidence run $$family && $(BIN)/python -m benchmarks.evidence collect $$family || exit 1; \
+	  $(BIN)/mutual-env suite configs/evidence/$$family.yaml && $(BIN)/python -m benchmarks.evidence collect $$family || exit 1; \
 	done
 	@$(BIN)/python -m benchmarks.evidence.plane
 	@$(BIN)/python -m benchmarks.costs --only tiny
@@ -14,5 +14,5 @@ evidence-tiny: install-dev ## every way of sharing on small policies, with contr
 # REAL: which part of the suite on real models, as in REAL="--arm sgt --arm grpo --seed 0"; default: all.
 evidence-real: install-dev models ## where two real models differ, and what sharing does to them (a day on a CPU; QWEN=directory adds a third to the survey)
 	@$(BIN)/python -m benchmarks.evidence.survey smollm2=models/smollm2 gemma3=models/gemma3 $(if $(QWEN),qwen=$(QWEN))
-	@$(BIN)/python -m benchmarks.evidence run real $(REAL) && $(BIN)/python -m benchmarks.evidence collect real
+	@$(BIN)/mutual-env suite configs/evidence/real.yaml $(REAL) && $(BIN)/python -m benchmarks.evidence collect real
 	@$(BIN)/python -m benchmarks.evidence page

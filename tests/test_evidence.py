@@ -1,12 +1,9 @@
-"""The page of evidence says what its result files say, and the runs behind it are a suite's."""
+"""The page of evidence says what its result files say, and they say what the runs of a suite came to."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,8 +19,7 @@ from benchmarks.evidence.analysis import (
 )
 from benchmarks.evidence.hypotheses import HYPOTHESES
 from benchmarks.evidence.page import write_page
-from benchmarks.evidence.results import Family, collect
-from benchmarks.evidence.runs import CONFIGS, family_file
+from benchmarks.evidence.results import CONFIGS, Family, collect, family_file, runs_of
 from learners.run.config import load_suite
 from learners.run.suite import run_suite
 from mutual_env.errors import StorageError
@@ -47,6 +43,7 @@ def test_every_family_has_a_baseline_and_its_seeds(file: Path) -> None:
     assert suite.seeds == list(range(5 if file.stem == "real" else 10))  # real models: as many as there is time for
     assert suite.base.resources.instructions == "avx2"
     assert suite.base.resources.threads == 1
+    assert runs_of(file.stem) == f"mutual-env suite configs/evidence/{file.stem}.yaml"
 
 
 def test_every_hypothesis_is_about_arms_that_are_run() -> None:
@@ -105,33 +102,23 @@ def test_a_comparison_of_which_seeds_are_missing_has_no_verdict() -> None:
 
 
 @pytest.mark.long
-def test_forked_runs_are_those_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "pair.yaml"
+def test_a_result_file_has_what_the_runs_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, folder = tmp_path / "pair.yaml", tmp_path / "runs" / "pair"
     file.write_text(SUITE.replace("alone", "grpo"))
-    code = f"import pathlib; from benchmarks.evidence import runs; print(runs.run(pathlib.Path({str(file)!r}), ["
-    command = [sys.executable, "-c", f"{code}'output={tmp_path / 'forked'}']))"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    run_suite(load_suite(file, [f"output={tmp_path / 'suite'}"]))
-    written = sorted((tmp_path / "forked").rglob("metrics.jsonl"))
-    assert len(written) == 4
-    for path in written:
-        other = tmp_path / "suite" / path.relative_to(tmp_path / "forked")
-        assert path.read_bytes() == other.read_bytes()
+    assert run_suite(load_suite(file, [f"output={tmp_path / 'runs'}"])).failures == ()
     monkeypatch.setattr(results, "DATA", tmp_path)
-    found = Family.read(collect(tmp_path / "forked" / "pair", "pair"))
+    found = Family.read(collect(folder, "pair"))
     assert found.at == (0, 2, 4)
     assert found.seeds("sgt") == ["0", "1"]
     assert found.parts == ["add"]
     # a result file keeps the runs that were made elsewhere
-    shutil.rmtree(tmp_path / "forked" / "pair" / "sgt" / "seed_1")
-    assert Family.read(collect(tmp_path / "forked" / "pair", "pair")).arms == found.arms
-    _check_runs_made_again(tmp_path / "forked" / "pair", tmp_path / "evidence-pair.json")
-    shorter = (tmp_path / "forked" / "pair" / "suite.yaml").read_text().replace("rounds: 4", "rounds: 2")
-    (tmp_path / "forked" / "pair" / "suite.yaml").write_text(shorter)
+    shutil.rmtree(folder / "sgt" / "seed_1")
+    assert Family.read(collect(folder, "pair")).arms == found.arms
+    _check_runs_made_again(folder, tmp_path / "evidence-pair.json")
+    shorter = (folder / "suite.yaml").read_text().replace("rounds: 4", "rounds: 2")
+    (folder / "suite.yaml").write_text(shorter)
     with pytest.raises(StorageError, match="another setting"):
-        collect(tmp_path / "forked" / "pair", "pair")
+        collect(folder, "pair")
 
 
 def _check_runs_made_again(folder: Path, kept: Path) -> None:

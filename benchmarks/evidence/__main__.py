@@ -1,6 +1,5 @@
-"""`python -m benchmarks.evidence run letters`, `... collect letters`, `... page`.
+"""`python -m benchmarks.evidence collect letters`, `... page`; `mutual-env suite configs/evidence/letters.yaml` runs.
 
-run      what is not finished of a family, or a part of it: `run letters --arm sgt --arm grpo --seed 0 key=value`
 collect  the runs of a family into its result file in docs/figures/data, `collect letters output=FOLDER`; `--as NAME`:
          into another one, for runs on a processor of another maker
 page     docs/evidence.md and its figures, from the result files
@@ -13,27 +12,19 @@ import sys
 from pathlib import Path
 
 from benchmarks.evidence.page import write_page
-from benchmarks.evidence.results import collect
-from benchmarks.evidence.runs import family_file, run
+from benchmarks.evidence.results import collect, family_file
 from learners.run.config import load_suite
-from learners.run.suite import Chosen
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.evidence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("run", "collect", "page"))
+    parser.add_argument("what", choices=("collect", "page"))
     parser.add_argument("family", nargs="?", default="letters")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    parser.add_argument("--arm", action="append", default=[])
-    parser.add_argument("--seed", action="append", default=[], type=int)
     parser.add_argument("--as", dest="name", default="")
     args = parser.parse_intermixed_args()
-    if args.what == "run":
-        failed = run(family_file(args.family), args.overrides, Chosen(args.arm, args.seed))
-        print(*failed, sep="\n", file=sys.stderr)
-        return 1 if failed else 0
     if args.what == "collect":
         config = load_suite(family_file(args.family), args.overrides)
         print(collect(Path(config.output) / config.name, args.family, args.name))

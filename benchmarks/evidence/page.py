@@ -24,26 +24,35 @@ from benchmarks.evidence.analysis import (
 )
 from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
-from benchmarks.evidence.results import Family, result_file
+from benchmarks.evidence.results import Family, result_file, runs_of
 from benchmarks.evidence.sections import plane_figure, sections, times_alone, wrapped
 from benchmarks.figures import DATA
 from learners.evaluation.comparison import Difference, holm
 from learners.evaluation.measures import scipy_stats
 
 DOCS = DATA.parent.parent
+SWEPT = {
+    "λ = 0.03": "sgt-weight-0.03",
+    "λ = 0.1": "sgt-weight-0.1",
+    "λ = 1": "sgt-weight-1",
+    "n = 2": "sgt-half-n",
+    "n = 8": "sgt-2n",
+}
+"""The weight of a rescue and the size of a group, one at a time."""
+SWEPT_FROM = "λ = 0.3, n = 4"
 FAMILIES = ("letters", "letters-intel", "retries", "triple", "sums", "real")
 
 INTRODUCTION = """# Evidence
 
 What sharing does to small policies, with the controls that say why. `make evidence-tiny` runs all of it (hours; it goes
-on where it was stopped), `python -m benchmarks.evidence run letters --arm sgt --seed 0` a part;
+on where it was stopped), `mutual-env suite configs/evidence/letters.yaml --arm sgt --seed 0` a part;
 `python -m benchmarks.evidence collect letters` writes the result file, and `python -m benchmarks.evidence page` writes
 this page from the result files in `docs/figures/data`.
 """
 PROTOCOL = """## How it is measured
 
-- Ten seeds. Under one seed every arm starts from the same weights, sees the same prompts in the same order and is
-  evaluated on the same held-out tasks, so arms are compared in pairs.
+- Ten seeds; of pretrained models as many as there was time for. Under one seed every arm starts from the same weights,
+  sees the same prompts in the same order and is evaluated on the same held-out tasks, so arms are compared in pairs.
 - The checkpoint is the last one, fixed beforehand. No hyperparameter was chosen on these seeds: learning rate, length
   and number of rounds were tried on seed 100.
 - Under one seed, processors of two makers give two runs ([reproducing](reproducing.md)). Arms are compared where both
@@ -63,7 +72,12 @@ UNSEEN = """## What cannot be seen at this size
 - Two policies of some 100,000 weights, answers of a few tokens, tasks that are learnt or not learnt: effects are larger
   than on language models, and what depends on long responses (ratios of many tokens, cost of sampling) is not there.
 - Seeds are of training: ten of them bound the mean of this setting, not of settings.
-- Which arm is best among those whose intervals overlap.
+- Of pretrained models: long answers, many rounds, full parameters, and effects of a few points, which three seeds
+  cannot tell from none.
+- Which arm is best among those whose intervals overlap. `auto` is compared with SGT, not with what is listed above as
+  not run.
+- Not run at all: TRRD and KD-RL under a pretrained teacher (they are compared on letters), knights and knaves, GSM8K,
+  full parameters. The last two want a GPU.
 """
 
 
@@ -122,8 +136,8 @@ def headline(families: Mapping[str, Family]) -> list[str]:
 def _expected_and_found(found: list[Verdict]) -> str:
     head = "## What was expected, and what was found\n\n" + wrapped(
         "Each expectation was written before any run of its family; the history of this file shows it. Differences are "
-        f"of the overall held-out accuracy after the last round; p is corrected by Holm over this table, and {ALPHA} is "
-        "the limit."
+        "of the overall held-out accuracy after the last round; p is corrected by Holm over this table, and "
+        f"{ALPHA} is the limit."
     )
     rows = [_verdict_row(verdict) for verdict in found]
     table = "| | for | difference [95 %] | g | p (Holm) | seeds | |\n|---|---|---|---:|---:|---:|---|\n"
@@ -154,7 +168,7 @@ def _family(family: Family) -> str:
         f"{', '.join(about['processor'])}, instructions {', '.join(about['instructions'])}, threads "
         f"{', '.join(about['threads'])}; "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        + f"; commit {', '.join(about['commits'])}; `python -m benchmarks.evidence run {family.suite}`."
+        + f"; commit {', '.join(about['commits'])}; `{runs_of(family.suite)}`."
     )
     lines = [f"## {_title(family)}\n", wrapped(setting + _again(about)), ""]
     unfinished = [a for a in family.arms if len(family.seeds(a)) < len(about["seeds"])]
@@ -165,7 +179,7 @@ def _family(family: Family) -> str:
         lines += [wrapped(f"Not run: {', '.join(f'`{arm}`' for arm in planned)}."), ""]
     if differences(family, at_the_end(family)):
         lines += [f"![Differences to GRPO](figures/evidence-{family.name}.svg)\n"]
-    lines += [_arms_table(family), *_alike(family), _budgets_table(family)]
+    lines += [_arms_table(family), *_alike(family), _budgets_table(family), *_sweep(family)]
     return "\n".join(lines)
 
 
@@ -244,6 +258,29 @@ def _budgets_table(family: Family) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _sweep(family: Family) -> list[str]:
+    """SGT against SGT, where its weight and its group size were varied."""
+    arms = {said: arm for said, arm in SWEPT.items() if arm in family.arms}
+    swept = replace(family, arms={arm: family.arms[arm] for arm in ("sgt", *arms.values()) if arm in family.arms})
+    rows = {(row.arm, row.policy): row for row in differences(swept, at_the_end(swept), "sgt")}
+    if not rows:
+        return []
+    head = ["SGT with", *(f"{policy}, minus {SWEPT_FROM} [95 %] (p)" for policy in family.policies)]
+    lines = [
+        wrapped(
+            "The weight of a rescue (λ) and the group size (n), one at a time; what is not named is as in "
+            f"{SWEPT_FROM}. p is corrected by Holm over this table:"
+        ),
+        "",
+        f"| {' | '.join(head)} |",
+        "|---|" + "---|" * len(family.policies),
+    ]
+    for said, arm in arms.items():
+        told = [f"{_interval(row)} ({_p(row.p_holm)})" for p in family.policies if (row := rows.get((arm, p)))]
+        lines.append(f"| {said} | {' | '.join(told or ['–'] * len(family.policies))} |")
+    return ["\n".join(lines) + "\n"]
+
+
 def _interval(row: Difference) -> str:
     return f"{row.difference:+.2f} [{_signed(row.low)}, {_signed(row.high)}]"
 
@@ -273,6 +310,7 @@ def in_readme(families: Mapping[str, Family]) -> list[str]:
         *_once_more(families),
         f"with a placebo, a peer's success on another prompt: {placebo}",
         f"with pooling and no correction: {pooled}",
+        *_of_pretrained(families),
         *headline(families),
     ]
 
@@ -287,6 +325,19 @@ def _once_more(families: Mapping[str, Family]) -> list[str]:
             p = ", ".join(_p(rows["sgt", p].p_holm) for p in family.policies)
             said.append(f"the same seeds on {', '.join(family.about['processor'])}: {found}, by themselves p = {p}")
     return said
+
+
+def _of_pretrained(families: Mapping[str, Family]) -> list[str]:
+    """SGT minus GRPO where policies are language models, and over how many seeds."""
+    if (family := families.get("real")) is None or not {"sgt", BASELINE} <= family.arms.keys():
+        return []
+    rows = [row for row in differences(family, at_the_end(family)) if row.arm == "sgt"]
+    if not rows:
+        return []
+    found = ", ".join(f"{row.policy} {_interval(row)}" for row in rows)
+    seeds, asked = min(row.pairs for row in rows), len(family.about["seeds"])
+    verdict = "" if seeds == asked else f" of {asked}, so without a verdict"
+    return [f"pretrained models, {family.about['rounds']} rounds with LoRA ({seeds} seeds{verdict}): {found}"]
 
 
 def quickstart_says(results: Mapping[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ import torch
 
 import mutual_env
 from benchmarks.beside import arms_beside
-from benchmarks.evidence.runs import family_file
+from benchmarks.evidence.results import family_file
 from benchmarks.figures import DATA, machine, write
 from learners.example import Example
 from learners.protocol import Learner

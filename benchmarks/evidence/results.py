@@ -1,4 +1,4 @@
-"""A family's result file: what every run came to, as compact as it can be read, and how it is read back.
+"""A family's suite, and its result file: what every run came to, as compact as it can be read, and read back.
 
 One line an arm and policy. `at` are rounds; `accuracy/...` has a list over `at` for each seed, and so have `tokens`
 (trained on so far, borrowed ones too) and `processor` (seconds that the run's process has worked so far).
@@ -22,6 +22,16 @@ from mutual_env.errors import StorageError
 _DIGITS = 4
 TIMES = "processor"
 SPENT = ("tokens", TIMES)
+CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
+
+
+def family_file(family: str) -> Path:
+    return CONFIGS / f"{family}.yaml"
+
+
+def runs_of(family: str) -> str:
+    """The command that makes what is not finished of them."""
+    return f"mutual-env suite {family_file(family).relative_to(CONFIGS.parents[1])}"
 
 
 def result_file(family: str) -> Path:
@@ -67,7 +77,7 @@ def collect(folder: Path, family: str, name: str = "") -> Path:
     config = load_suite(folder / SUITE)
     runs = {arm: of for arm in config.arms if (of := _finished(config, arm))}
     if not runs:
-        raise StorageError(f"{folder} holds no finished run: `python -m benchmarks.evidence run {family}` makes them")
+        raise StorageError(f"{folder} holds no finished run: `{runs_of(family)}` makes them")
     path = result_file(name or family)
     kept = _kept(path, config, _makers(runs))
     at = [round for round, _ in _some(runs).evaluations[next(iter(config.base.policies))]["accuracy"]]
