@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from benchmarks.figures import DATA, machine, write
 from learners.report import progress
@@ -41,7 +42,7 @@ RECORDS = ((Recorder, "noticed"), (JsonLines, "append_finite"), (training, "eval
 TELLS = (
     (progress.RunProgress, "measured"),
     (progress.RunProgress, "entered"),
-    (progress._Screen, "refresh"),
+    (Live, "refresh"),  # by a thread of its own, four times a second
     (trackers._Dispensable, "_tell"),
 )
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from learners.evaluation.outcomes import Judged
+from mutual_env.types import VerdictStatus
 from mutual_env.verifiers.answers import final_answer
 from mutual_env.verifiers.numeric import last_number
 
@@ -16,9 +17,14 @@ RIGHT = "right"
 def vote(sample: Judged) -> str | None:
     """All that the verifier calls right is one answer. What is wrong votes for its last number where its final answer
     (in a tag, a box, after `####`, or the whole text) holds one, else for the words; None: it gave no answer."""
-    if sample.correct:
+    return voted(sample.text, sample.status, correct=sample.correct)
+
+
+def voted(text: str, status: VerdictStatus, *, correct: bool) -> str | None:
+    """The same of a text and what the verifier said of it."""
+    if correct:
         return RIGHT
-    answer = final_answer(sample.text) if sample.status == "ok" else None
+    answer = final_answer(text) if status == "ok" else None
     if answer is None:
         return None
     number = last_number(answer)

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from learners.batch import Outcome
-from learners.evaluation.outcomes import Judged
-from learners.evaluation.votes import vote
+from learners.evaluation.votes import voted
 from learners.protocol import Learner
 from learners.units import Units, units_of
 from mutual_env.types import AgentInfo, Experience, Group
@@ -74,21 +74,27 @@ class Recorder:
 
 
 def samples_line(policy: str, info: AgentInfo, outcomes: Sequence[Outcome], allowance: Allowance) -> Line:
-    advantages = {id(o.lesson.experience): o.lesson.advantage for o in outcomes if o.lesson.experience.author == policy}
-    borrowed = {o.lesson.experience.task.id for o in outcomes if o.lesson.experience.author != policy}
+    advantages: dict[int, float | None] = {}
+    borrowed: set[str] = set()
+    for outcome in outcomes:
+        lesson = outcome.lesson
+        if lesson.experience.author == policy:
+            advantages[id(lesson.experience)] = _short(lesson.advantage)
+        else:
+            borrowed.add(lesson.experience.task.id)
     groups = [group for group in info["groups"] if group]
     order = sorted(range(len(groups)), key=lambda at: (groups[at][0].task.id not in borrowed, at))
     kept: dict[int, Line] = {}
     left, longest = allowance.bytes, allowance.longest_text
     for at in order:
-        shown = _group(groups[at], advantages, longest)
-        left -= _size(shown)
+        shown, size = _group(groups[at], advantages, longest)
+        left -= size
         if left < 0 and len(kept) >= LEAST_PROMPTS:
             break
         kept[at] = shown
     return {
         "groups": [kept[at] for at in sorted(kept)],
-        "right": [sum(e.verdict.correct for e in group) for group in groups],
+        "right": [[e.verdict.correct for e in group].count(True) for group in groups],
         "left_out": len(groups) - len(kept),
     }
 
@@ -98,20 +104,22 @@ def lessons_line(
 ) -> Line:
     """`spelled` is what is known of the reader's tokens, and grows."""
     spelled = {} if spelled is None else spelled
-    flow: dict[str, list[float]] = {}
+    name = learner.name
+    flow: defaultdict[str, list[float]] = defaultdict(lambda: [0, 0, 0.0])
+    borrowed: list[Outcome] = []
     for outcome in outcomes:
         lesson, example = outcome.lesson, outcome.example
-        counts = flow.setdefault(lesson.experience.author, [0, 0, 0.0])
+        counts = flow[author := lesson.experience.author]
         counts[0] += 1
         if example is not None:
             counts[1] += 1
             counts[2] += abs(lesson.advantage * example.weight)
-    name = learner.name
-    borrowed = [o for o in outcomes if o.lesson.experience.author != name]
+        if author != name:
+            borrowed.append(outcome)
     kept: list[Line] = []
-    left = allowance.bytes
+    left, longest = allowance.bytes, allowance.longest_text
     for outcome in borrowed:
-        shown = _lesson(outcome, allowance.longest_text)
+        shown = _lesson(outcome, longest)
         if sum("pieces" in other for other in kept) < PIECES_OF and outcome.example is not None:
             shown["pieces"] = _pieces(outcome, learner, spelled)
         left -= len(shown["text"]) + 6 * _AROUND + _AROUND * len(shown.get("pieces", ())) // 2
@@ -129,49 +137,38 @@ def lessons_line(
     }
 
 
-def _size(group: Line) -> int:
-    """Bytes, about: to write them out in order to know would cost as much as to keep them."""
-    completions = group["completions"]
-    texts = sum([len(of[0]) + len(of[5]) for of in completions]) + _AROUND * len(completions)
-    return texts + len(str(group["prompt"])) + len(group["task"]) + len(group["answer"]) + 2 * _AROUND
-
-
 def evaluation_line(info: AgentInfo, part: str) -> Line:
     """task -> [part, right or not as digits, the votes]: enough to say who solves what, and who errs alike."""
     tasks: dict[str, list[Any]] = {}
     for group in info["groups"]:
         if group:
-            task, samples = group[0].task, [Judged.of(e) for e in group]
-            right = "".join("1" if sample.correct else "0" for sample in samples)
-            tasks[task.id] = [str(task.metadata.get(part, "")) if part else "", right, [_vote(s) for s in samples]]
+            task = group[0].task
+            right = "".join(["1" if e.verdict.correct else "0" for e in group])
+            tasks[task.id] = [str(task.metadata.get(part, "")) if part else "", right, [_vote(e) for e in group]]
     return {"tasks": tasks}
 
 
-def _vote(sample: Judged) -> str | None:
-    given = vote(sample)
+def _vote(experience: Experience) -> str | None:
+    verdict = experience.verdict
+    given = voted(experience.completion.text, verdict.status, correct=verdict.correct)
     return given if given is None else given[:LONGEST_VOTE]
 
 
-def _group(group: Group, advantages: Mapping[int, float], longest: int) -> Line:
+def _group(group: Group, advantages: Mapping[int, float | None], longest: int) -> tuple[Line, int]:
+    """And its size in bytes, about: to write it out in order to know would cost as much as to keep it. `advantages`: of
+    the author's own lessons, as they are written, by the experience's id()."""
     task = group[0].task
     prompt = task.prompt if isinstance(task.prompt, str) else [dict(message) for message in task.prompt]
-    return {
-        "task": task.id,
-        "prompt": prompt,
-        "answer": task.answer,
-        "completions": [
-            [
-                cut(transcript(e), longest),
-                (verdict := e.verdict).reward,
-                verdict.status,
-                verdict.correct,
-                e.completion.token_ids.size,
-                verdict.detail[:200],
-                _short(advantages.get(id(e))),
-            ]
-            for e in group
-        ],
-    }
+    size = len(str(prompt)) + len(task.id) + len(task.answer) + _AROUND * (2 + len(group))
+    completions: list[list[Any]] = []
+    for experience in group:
+        completion, verdict = experience.completion, experience.verdict
+        text = transcript(experience) if experience.earlier else completion.text
+        text = text if len(text) <= longest else cut(text, longest)
+        detail, tokens, advantage = verdict.detail[:200], completion.token_ids.size, advantages.get(id(experience))
+        completions.append([text, verdict.reward, verdict.status, verdict.correct, tokens, detail, advantage])
+        size += len(text) + len(detail)
+    return {"task": task.id, "prompt": prompt, "answer": task.answer, "completions": completions}, size
 
 
 def _lesson(outcome: Outcome, longest: int) -> Line:
@@ -195,8 +192,8 @@ def _lesson(outcome: Outcome, longest: int) -> Line:
     if outcome.example is not None:
         shown["given"] = _short(outcome.example.weight)
         shown["tokens"] = int(outcome.example.mask.sum())
-    if outcome.draft is not None and outcome.draft.exact.size:
-        shown["exact"] = _short(float(outcome.draft.exact.mean()))
+    if outcome.draft is not None and (size := outcome.draft.exact.size):
+        shown["exact"] = _short(np.count_nonzero(outcome.draft.exact) / size)
         ratios = _log_ratios(outcome)
         if ratios is not None and (known := np.isfinite(ratios)).any():
             chunks = Units.among(known, units_of(outcome.draft.chunks)).sums(ratios[known])
@@ -249,4 +246,11 @@ def cut(text: str, longest: int) -> str:
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    """Four digits. A zero is not looked up: 0.0 and -0.0 are one key, and are written differently."""
+    return _four_digits(value) if value else (None if value is None else float(value))
+
+
+@lru_cache(maxsize=1024)
+def _four_digits(value: float) -> float:
+    """Remembered: the samples of a group have few different advantages, and lessons few different weights."""
+    return float(f"{value:.4g}")
