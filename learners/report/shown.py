@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,7 @@ from mutual_env.display import shown as harmless
 from mutual_env.display import shown_on_one_line
 
 COLOURS = ("dodger_blue2", "dark_orange3", "green4", "medium_purple3", "gold3", "deep_pink3", "dark_cyan", "grey58")
+LEAST_WIDTH = 24  # of a policy's group
 VERDICTS = ("all verdicts", "some right", "none right", "all right", "no verdict")
 LESSONS = ("all lessons", "with a borrowed lesson", "with one that was refused", "without")
 
@@ -95,11 +96,23 @@ def prompts_of(round_: RecordedRound) -> list[Prompt]:
 def shown(prompt: Prompt, palette: Palette, *, tokens: bool) -> RenderableType:
     groups = [_group(policy, group, prompt, palette) for policy, group in prompt.groups.items()]
     lessons = [_lesson(lesson, palette, tokens=tokens) for lesson in prompt.lessons]
-    beside = Table.grid(expand=True)
-    for _ in groups:
-        beside.add_column(ratio=1)
-    beside.add_row(*groups)
-    return Group(_asked(prompt), beside, *lessons)
+    return Group(_asked(prompt), _Beside(groups), *lessons)
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """As many in a row as can be read there."""
+
+    parts: Sequence[RenderableType]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        in_a_row = min(len(self.parts), max(1, options.max_width // LEAST_WIDTH))
+        beside = Table.grid(expand=True)
+        for _ in range(in_a_row):
+            beside.add_column(ratio=1)
+        for first in range(0, len(self.parts), in_a_row):
+            beside.add_row(*self.parts[first : first + in_a_row])
+        yield beside
 
 
 def _asked(prompt: Prompt) -> Panel:

@@ -23,7 +23,9 @@ class Viewer(App[None]):
     CSS = """
     #prompts { width: 34; border: none; } #prompt { padding: 0 1; } #where { height: 1; padding: 0 1; }
     #words { display: none; height: 3; } #words.shown { display: block; }
+    .-narrow Horizontal { layout: vertical; } .-narrow #prompts { width: 100%; height: 30%; }
     """
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-wide")]  # noqa: RUF012  (its own is no ClassVar)
     BINDINGS: ClassVar[list[BindingType]] = [
         ("left", "step(-1)", "round before"),
         ("right", "step(1)", "after"),
