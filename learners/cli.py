@@ -70,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads, `head` say, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes when it ends
         return 128 + SIGPIPE
+    except OSError as error:  # a boundary: a path that was named, and cannot be read or written
+        if error.filename is None:
+            raise
+        print(said_shortly(f"error: {error.filename}: {error.strerror}: name another path"), file=sys.stderr)
+        return 1 if getattr(args, "running", False) else 2
     return code
 
 

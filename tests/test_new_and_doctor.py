@@ -43,6 +43,14 @@ def test_a_name_that_cannot_be_and_a_folder_that_is_there_are_refused(
     assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 0
     assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
+    for kind, name, why in (
+        ("strategy", "class", "is a word of Python"),  # `import class` is no sentence
+        ("task", "json", "is a module that is there already"),
+        ("strategy", "sgt", "is a strategy already"),  # ours would be found, and never the new one
+    ):
+        assert main(["new", kind, name, "--directory", str(tmp_path)]) == 2
+        assert why in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,21 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import keyword
 import re
 from importlib import resources
 from pathlib import Path
 from string import Template
 
+import sharing
+from learners import losses, registry
 from mutual_env.errors import InvalidInputError, WrongPathError
 
 _GROUPS = {"task": "tasks", "strategy": "strategies", "learner": "learners", "loss": "losses"}
 _LISTED = {"task": "envs", "strategy": "strategies", "learner": "learners", "loss": "losses"}
+_NAMES = {"strategy": sharing.names, "learner": registry.names, "loss": losses.names}  # a task's has its version
 _TRY = {
     "task": "mutual-env train CONFIG env.id=$name",
     "strategy": "mutual-env train CONFIG sharing.strategy=$name",
@@ -38,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     root = args.directory / args.name
     if root.exists():
         raise WrongPathError(f"{root} is there already: choose another name or --directory")
+    if taken := _taken(args.kind, args.name):
+        raise InvalidInputError(f"name {args.name!r} {taken}: choose another, e.g. my-{args.name}")
     written = []
     for path, text in _files(args.kind, args.name).items():
         target = root / path
@@ -50,6 +57,16 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(written))
     print(f"next: cd {root} && pip install -e . && python -m pytest")
     return 0
+
+
+def _taken(kind: str, name: str) -> str:
+    """Why something of this name could not be imported, or would never be the one that is found; "" where it could."""
+    module = name.replace("-", "_")
+    if keyword.iskeyword(module):
+        return "is a word of Python"
+    if importlib.util.find_spec(module) is not None:
+        return "is a module that is there already"
+    return f"is a {kind} already" if kind in _NAMES and name in _NAMES[kind]() else ""
 
 
 def _files(kind: str, name: str) -> dict[str, str]:

@@ -44,8 +44,7 @@ class Exported:
 
 def export(subject: Subject, policy: str, directory: Path, card: str, *, adapter: bool = False) -> Exported:
     """Write, load again with transformers, compare; only then the directory has its name."""
-    if directory.exists() and any(directory.iterdir()):
-        raise WrongPathError(f"{directory} is there already and not empty: name another directory, or move it away")
+    _check_free(directory)
     described = _as_torch(subject.only([policy]).config.policies[policy], policy)
     aside = directory.with_name(f".{directory.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
@@ -57,6 +56,14 @@ def export(subject: Subject, policy: str, directory: Path, card: str, *, adapter
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Exported(directory, difference)
+
+
+def _check_free(directory: Path) -> None:
+    """Before the model is loaded: it takes the directory's place when it is whole."""
+    if directory.resolve() == Path.cwd():
+        raise WrongPathError(f"{directory} is where you are, and cannot be replaced: name a directory to be made")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise WrongPathError(f"{directory} is there already and not empty: name another directory, or move it away")
 
 
 def _as_torch(policy: PolicyConfig, name: str) -> PolicyConfig:

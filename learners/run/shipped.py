@@ -22,11 +22,13 @@ def shipped() -> dict[str, Path]:
 def config_file(text: str) -> Path:
     """A path that is there as it is; else one of ours by its name, with or without `configs/` and `.yaml`."""
     path = Path(text)
-    if path.exists():
-        return path
+    return path if path.exists() else shipped().get(plain(path), path)
+
+
+def plain(path: Path) -> str:
+    """As one of ours is named."""
     name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
-    plain = name.as_posix().removeprefix("configs/")
-    return shipped().get(plain, path)
+    return name.as_posix().removeprefix("configs/")
 
 
 def about(name: str) -> SimpleNamespace:

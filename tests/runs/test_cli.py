@@ -104,6 +104,10 @@ def test_a_dry_run_prints_what_it_would_run_and_writes_nothing(
     [
         (["train"], "name a configuration file"),
         (["train", "nowhere.yaml"], "no configuration file nowhere.yaml"),
+        (["train", "arithmetik"], "no configuration file arithmetik: did you mean arithmetic?"),
+        (["suite", "quikstart"], "did you mean quickstart?"),
+        (["plan", "arithmetic", "--picture", "{folder}/none/x.svg"], "none/x.svg: No such file or directory"),
+        (["new", "task", "x", "--directory", "{suite}"], "x"),
         (["train", "{suite}"], "is a suite: run all of it with `mutual-env suite`, or --arm alone|sgt"),
         (["train", "--resume", "nowhere"], "is not a run directory"),
         (["train", "{suite}", "--arm", "sgt", "base.rounds={"], "is not YAML"),
