@@ -11,6 +11,13 @@ from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
 
 
+class Acts(Protocol):
+    """Of a policy, what an evaluation asks of it."""
+
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        """As `Learner.act`."""
+
+
 @runtime_checkable
 class Learner(Protocol):
     """One policy: its weights, its tokenizer, its objective, its sampler.

@@ -91,6 +91,11 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         """What this env's verifier says of these texts, e.g. of a peer's, whatever the round."""
         return self._pool.verify(self._spec.verifier, items)
 
+    @property
+    def joint(self) -> bool:
+        """Whether what one agent writes is answered to another: then none can be asked without the others."""
+        return False
+
     def begin_verifying(self, agent: str, action: Action) -> None:
         """What the agent is going to give to `step`, while others still act: its verification begins now. Nothing that
         `step` says depends on it."""

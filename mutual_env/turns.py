@@ -65,6 +65,10 @@ class ConversationEnv(ReasoningEnv):
         return self._limits.turns
 
     @property
+    def joint(self) -> bool:
+        return self._interaction.joint
+
+    @property
     def takes_turns(self) -> bool:
         """Whether agents write one after the other, so that one may be asked for nothing before it is done."""
         return takes_turns(self._interaction)

@@ -36,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
     sheets = _pairs(args.paths)
     if len(scores.arms) > 1:
         baseline = args.baseline or scores.arms[0]
-        sheets.insert(0, differences(compare(scores, baseline, args.measure, args.test), scores, baseline))
+        found = compare(scores, baseline, args.measure, args.test)
+        if not found:
+            held = "; ".join(map(scores.held, scores.arms))
+            raise ConfigError(f"no two arms have a policy and a {scores.unit} in common: {held}")
+        sheets.insert(0, differences(found, scores, baseline))
     elif not sheets:
         raise ConfigError(f"there is one arm alone, {scores.arms[0]}: name a second one to compare it with")
     show(sheets, args.format)

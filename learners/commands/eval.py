@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from learners.evaluation.sampling import Watch, sample
 from learners.numerics import begin_again, environment
 from learners.report.evaluation_sheets import agreed, measured
 from learners.report.sheets import FORMS, show
+from learners.run.check import check_place
 from learners.run.shipped import config_file
 from learners.run.subject import Subject, find
 from mutual_env.errors import ConfigError
 
 _SAMPLING = ("temperature", "top_p", "top_k", "max_new_tokens")
+_SIZES = ("evaluation.prompts=", "evaluation.samples=")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     subject, settings = _subject(args)
+    directory = args.out or subject.home / _label(subject, settings, args)
+    check_place(directory, "--out")
     require_statistics()
     if args.is_program:  # as the run was, so that its figures come again
         begin_again(environment(subject.config.resources.instructions, subject.config.resources.threads))
     show_progress = Console(stderr=True)
     with show_progress.status("building") as status:
         answered = list(sample(subject, _progress(show_progress, status)))
-    directory = args.out or subject.home / _label(subject, settings, args.greedy)
     measures = measure(answered, args.k, seed=subject.config.seed)
     outcomes.write(directory, answered, {**_about(subject, settings, args), "measures": [asdict(m) for m in measures]})
     sheets = [measured(f"{subject.title}, after {subject.round} rounds", measures)]
@@ -85,11 +89,16 @@ def _subject(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
     return subject.only(args.policy).sampled_with(settings, greedy=args.greedy), settings
 
 
-def _label(subject: Subject, settings: dict[str, Any], greedy: bool) -> str:
-    """The name of an evaluation's folder: the same settings replace what they gave before."""
+def _label(subject: Subject, settings: dict[str, Any], args: argparse.Namespace) -> str:
+    """The name of an evaluation's folder: the same evaluation replaces what it gave before, and no other."""
     evaluation = subject.config.evaluation
     words = [f"round_{subject.round:08d}", f"{evaluation.prompts}x{evaluation.samples}"]
-    words += ["greedy"] if greedy else [f"{key}_{value:g}" for key, value in settings.items()]
+    words += ["greedy"] if args.greedy else []
+    words += [f"{key}_{value:g}" for key, value in settings.items()]
+    words += sorted({*args.policy})
+    others = [args.like.resolve().as_posix()] if args.like else []
+    others += [override for override in args.overrides if not override.startswith(_SIZES)]
+    words += [f"{zlib.crc32(' '.join(others).encode()):08x}"] if others else []
     return "-".join(words)
 
 
@@ -104,6 +113,7 @@ def _about(subject: Subject, settings: dict[str, Any], args: argparse.Namespace)
         "prompts": config.evaluation.prompts,
         "samples": config.evaluation.samples,
         "settings": {**settings, **({"greedy": True} if args.greedy else {})},
+        "overrides": list(args.overrides),
     }
 
 

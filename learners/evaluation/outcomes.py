@@ -39,7 +39,7 @@ class Judged:
             verdict.correct,
             verdict.status,
             verdict.detail,
-            int(completion.token_ids.size),
+            sum(int(said.token_ids.size) for said in experience.written),
             completion.finish_reason,
         )
 

@@ -1,19 +1,21 @@
-"""Sampling policies on held-out tasks, and judging what they wrote: one policy is in memory at a time."""
+"""Sampling policies on held-out tasks, and judging what they wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from learners.evaluation.outcomes import Answered, Judged
 from learners.protocol import Learner
+from learners.run.build import make_learner
 from learners.run.config import RunConfig
 from learners.run.envs import Envs
+from learners.run.loop import evaluate
 from learners.run.subject import Subject
-from mutual_env.seeding import derive_seed
-from mutual_env.types import AgentInfo, Completion, Prompt
+from learners.seat import seated
+from mutual_env.types import Completion, Context, Prompt
 from mutual_env.verifiers import VerifierPool
 
 Watch = Callable[[str, int, int], None]
@@ -23,38 +25,60 @@ PROMPTS_A_CALL = 32  # between two looks at the clock; a sample does not depend 
 
 
 def sample(subject: Subject, watch: Watch = lambda policy, done, of: None) -> Iterator[Answered]:
-    """Every policy's samples on the same held-out tasks, policy after policy."""
-    config = subject.config
-    with VerifierPool() as pool:
-        for name in config.policies:
-            with closing(subject.learner(name)) as learner:
-                yield from answers(learner, config, pool, watch)
+    """Every policy's samples on the same held-out tasks. Policy after policy, one in memory at a time, unless what one
+    of them writes is answered to another."""
+    names = list(subject.config.policies)
+    with ExitStack() as stack:
+        pool = stack.enter_context(VerifierPool(isolation=subject.config.verifiers.isolation))
+        envs = _envs(subject.config, stack)
+        together = stack.enter_context(closing(_held_out(envs, names, pool)))
+        if getattr(together.unwrapped, "joint", False):
+            yield from _answers(subject, together, names, watch)
+            return
+        for name in names:
+            with closing(_held_out(envs, [name], pool)) as env:
+                yield from _answers(subject, env, [name], watch)
 
 
-def answers(
-    learner: Learner, config: RunConfig, pool: VerifierPool, watch: Watch = lambda policy, done, of: None
-) -> Iterator[Answered]:
-    """The samples of a policy that is in memory already."""
-    with closing(_env(config, learner.name, pool)) as env:
-        yield from _answers(env, learner, config, watch)
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A policy that is asked for a few prompts at a time, so that somebody can be told how far it has come."""
+
+    learner: Learner
+    watch: Watch
+
+    def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
+        if any(isinstance(one, Context) and one.turns for one in prompts):  # equal ones count each other
+            return self.learner.act(prompts, n, seed=seed)
+        written: list[tuple[Completion, ...]] = []
+        for start in range(0, len(prompts), PROMPTS_A_CALL):
+            written += self.learner.act(prompts[start : start + PROMPTS_A_CALL], n, seed=seed)
+            self.watch(self.learner.name, len(written), len(prompts))
+        return written
 
 
-def _env(config: RunConfig, policy: str, pool: VerifierPool) -> Any:
-    """The env of a run's own evaluations, also where the run made none: the same tasks whoever is asked, so that
+def _envs(config: RunConfig, stack: ExitStack) -> Envs:
+    """Those of the run's own evaluations, also where the run made none: the same tasks whoever is asked, so that
     policies and runs are paired."""
+    seats = {}
+    for name, policy in config.seats.items():
+        learner = stack.enter_context(closing(make_learner(name, policy, config.seed)))
+        seats[name] = seated(learner)
     evaluated = replace(config, evaluation=replace(config.evaluation, every=max(1, config.evaluation.every)))
-    return Envs.of(evaluated, apart=False).held_out([policy], pool)
+    return Envs.of(evaluated, apart=False, seats=seats)
 
 
-def _answers(env: Any, learner: Learner, config: RunConfig, watch: Watch) -> Iterator[Answered]:
-    observations, _ = env.reset(seed=config.seed, options={"round": 0})
-    prompts: tuple[Prompt, ...] = observations[learner.name]["prompts"]
-    seed, samples = derive_seed(config.seed, "evaluate"), config.evaluation.samples
-    written: list[tuple[Completion, ...]] = []
-    for start in range(0, len(prompts), PROMPTS_A_CALL):
-        written += learner.act(prompts[start : start + PROMPTS_A_CALL], samples, seed=seed)
-        watch(learner.name, len(written), len(prompts))
-    info: AgentInfo = env.step({learner.name: written})[-1][learner.name]
-    for task, group in zip(env.tasks, info["groups"], strict=True):
-        part = str(task.metadata.get(config.evaluation.part, "")) if config.evaluation.part else ""
-        yield Answered(learner.name, task.id, task.prompt, task.answer, part, tuple(map(Judged.of, group)))
+def _held_out(envs: Envs, policies: Sequence[str], pool: VerifierPool) -> Any:
+    return envs.held_out(policies, pool)
+
+
+def _answers(subject: Subject, env: Any, names: Sequence[str], watch: Watch) -> Iterator[Answered]:
+    config = subject.config
+    with ExitStack() as stack:
+        policies = {name: stack.enter_context(closing(subject.learner(name))) for name in names}
+        watched = {name: _Watched(learner, watch) for name, learner in policies.items()}
+        infos = evaluate(env, watched, config.seed, config.evaluation.samples)
+    for name in names:
+        for task, group in zip(env.tasks, infos[name]["groups"], strict=True):
+            part = str(task.metadata.get(config.evaluation.part, "")) if config.evaluation.part else ""
+            yield Answered(name, task.id, task.prompt, task.answer, part, tuple(map(Judged.of, group)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,6 +18,7 @@ from mutual_env.errors import ConfigError, InvalidInputError, WrongPathError
 Unit: TypeAlias = Literal["seed", "task"]
 Key: TypeAlias = tuple[str, str, str]
 """arm, policy, measure"""
+THE_MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,13 @@ class Scores:
     def policies(self) -> list[str]:
         return list(dict.fromkeys(policy for _, policy, _ in self.values))
 
+    def held(self, arm: str) -> str:
+        """What there is of an arm, for a sentence."""
+        mine = {policy: of for (own, policy, _), of in self.values.items() if own == arm}
+        units = sorted({unit for of in mine.values() for unit in of})
+        many = f"{self.unit}s {', '.join(units[:5])}{' ...' if len(units) > 5 else ''}"
+        return f"{arm} has {', '.join(mine)} and {many}"
+
 
 def gather(paths: Sequence[Path], *, at: int | None = None) -> Scores:
     """What these hold: suites (their arms), runs and folders of runs of different seeds (an arm each); or evaluations
@@ -54,9 +63,12 @@ def gather(paths: Sequence[Path], *, at: int | None = None) -> Scores:
 def _of_evaluations(paths: Sequence[Path]) -> Scores:
     values: dict[Key, dict[str, float]] = {}
     arms = _names(paths)
-    for arm, path in zip(arms, paths, strict=True):
-        for policy, answered in outcomes.read(path).items():
-            values[arm, policy, "accuracy"] = {
+    found = dict(zip(arms, map(outcomes.read, paths), strict=True))
+    # Model directories are evaluated under their own names: where each is of one model, these are what is compared.
+    alone = all(len(of) == 1 for of in found.values()) and len({*chain.from_iterable(found.values())}) > 1
+    for arm, policies in found.items():
+        for policy, answered in policies.items():
+            values[arm, THE_MODEL if alone else policy, "accuracy"] = {
                 item.task: sum(s.correct for s in item.samples) / len(item.samples) for item in answered if item.samples
             }
     return Scores("task", tuple(arms), values)
@@ -90,14 +102,13 @@ def _arms(path: Path) -> Iterator[tuple[str, list[RunResults]]]:
 
 
 def _of_runs(arms: Mapping[str, Sequence[RunResults]], at: int | None) -> Scores:
-    reached = [_last(run) for runs in arms.values() for run in runs]
+    reached = {str(run.path): _evaluated(run) for runs in arms.values() for run in runs}
     if not reached:
         raise InvalidInputError("no run has begun: there is nothing to compare")
-    rounds = min(reached) if at is None else at
+    rounds = _last_of_all(reached) if at is None else at
     values: dict[Key, dict[str, float]] = defaultdict(dict)
     for arm, runs in arms.items():
-        for run in runs:
-            seed = str(run.info.get("seed"))
+        for seed, run in _by_seed(arm, runs).items():
             for policy, curves in run.evaluations.items():
                 for measure, curve in curves.items():
                     if rounds in dict(curve):
@@ -107,8 +118,31 @@ def _of_runs(arms: Mapping[str, Sequence[RunResults]], at: int | None) -> Scores
     return Scores("seed", tuple(arms), values, rounds)
 
 
-def _last(run: RunResults) -> int:
-    found = [curve[-1][0] for curves in run.evaluations.values() for curve in curves.values() if curve]
+def _by_seed(arm: str, runs: Sequence[RunResults]) -> dict[str, RunResults]:
+    """An arm has one run of each seed: of two, one would be compared and the other forgotten without a word."""
+    found: dict[str, RunResults] = {}
+    for run in runs:
+        seed = str(run.info.get("seed"))
+        if seed in found:
+            raise ConfigError(
+                f"{arm}: {found[seed].path} and {run.path} are both runs of seed {seed}, and an arm has one of each: "
+                "name the runs themselves, or put each arm's runs into a folder of their own"
+            )
+        found[seed] = run
+    return found
+
+
+def _evaluated(run: RunResults) -> set[int]:
+    """After how many rounds it was."""
+    found = {rounds for curves in run.evaluations.values() for curve in curves.values() for rounds, _ in curve}
     if not found:
         raise InvalidInputError(f"{run.path} holds no evaluation: set evaluation.every, or use `mutual-env eval`")
-    return max(found)
+    return found
+
+
+def _last_of_all(reached: Mapping[str, set[int]]) -> int:
+    common = set.intersection(*reached.values())
+    if not common:
+        said = "; ".join(f"{path} after {', '.join(map(str, sorted(of)))}" for path, of in reached.items())
+        raise InvalidInputError(f"there is no number of rounds after which all were evaluated: {said}")
+    return max(common)

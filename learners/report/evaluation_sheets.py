@@ -78,6 +78,8 @@ def differences(found: Sequence[Difference], scores: Scores, baseline: str) -> S
         f"Against {baseline}{when}, paired by {scores.unit}. Effect: Hedges' g of the differences. Holm: over the arms "
         "and policies of a measure."
     ]
+    unpaired = [arm for arm in scores.arms if arm not in (baseline, *(item.arm for item in found))]
+    notes += [f"Left out: {scores.held(arm)}, none of them in common with {baseline}." for arm in unpaired]
     if scores.unit == "seed" and found and max(item.pairs for item in found) < 5:
         notes.append("Fewer than five seeds: an interval this wide and a p this large say little; add seeds.")
     return Sheet("Difference to the baseline", columns, rows, tuple(notes))

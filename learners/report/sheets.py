@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeAlias
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +19,8 @@ from mutual_env.errors import UnknownNameError
 
 Interval: TypeAlias = tuple[float, float]
 Cell: TypeAlias = str | int | float | Interval | None
+
+_RULE = 3  # what stands between two columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +36,56 @@ class Sheet:
 def show(sheets: Sequence[Sheet], form: str, console: Console | None = None) -> None:
     """Print them, with nothing else where a program reads."""
     if form == "rich":
-        (console or Console()).print(Group(*(part for sheet in sheets for part in as_rich(sheet))))
+        to = console or Console()
+        to.print(Group(*(part for sheet in sheets for part in as_rich(sheet, to.width))))
     elif form in FORMS:
         print(FORMS[form](sheets))
     else:
         raise UnknownNameError.of("format", form, ["rich", *FORMS])
 
 
-def as_rich(sheet: Sheet) -> list[RenderableType]:
-    table = Table(title=sheet.title, title_justify="left", title_style="bold")
-    for index, column in enumerate(sheet.columns):
-        words = all(isinstance(row[index], str) for row in sheet.rows)
-        table.add_column(column, justify="left" if words else "right", overflow="fold")
+def as_rich(sheet: Sheet, width: int) -> list[RenderableType]:
+    """As many tables below one another as it takes that no number is broken, each with the words that rows begin
+    with."""
+    tables = [_table(sheet, columns) for columns in _fitting(sheet, width)]
+    tables[0].title = Text(sheet.title)  # no markup: it may name a path
+    return [*tables, *(Text(note, style="dim") for note in sheet.notes), Text("")]
+
+
+def _fitting(sheet: Sheet, width: int) -> list[list[int]]:
+    """The columns of each table. Names are folded to at most half of the width."""
+    keys = list(takewhile(lambda column: _is_words(sheet, column), range(len(sheet.columns) if sheet.rows else 0)))
+    room = width - 1 - min(width // 2, sum(_least(sheet, key) + _RULE for key in keys))
+    tables: list[list[int]] = [[]]
+    left = room
+    for column in range(len(keys), len(sheet.columns)):
+        needed = _least(sheet, column) + _RULE
+        if tables[-1] and needed > left:
+            tables.append([])
+            left = room
+        tables[-1].append(column)
+        left -= needed
+    return [[*keys, *columns] for columns in tables]
+
+
+def _table(sheet: Sheet, columns: Sequence[int]) -> Table:
+    table = Table(title_justify="left", title_style="bold")
+    for column in columns:
+        words, heading = _is_words(sheet, column), sheet.columns[column]
+        heading = heading if len(heading) <= _least(sheet, column) else heading.replace(" ", "\n")
+        table.add_column(Text(heading), justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for row in sheet.rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
-    return [table, *(Text(note, style="dim") for note in sheet.notes), Text("")]
+        table.add_row(*(Text(shown(row[column])) for column in columns))
+    return table
+
+
+def _is_words(sheet: Sheet, column: int) -> bool:
+    return all(isinstance(row[column], str) for row in sheet.rows)
+
+
+def _least(sheet: Sheet, column: int) -> int:
+    cells = [len(shown(row[column])) for row in sheet.rows]
+    return max([*cells, *map(len, sheet.columns[column].split())])
 
 
 def as_json(sheets: Sequence[Sheet]) -> str:

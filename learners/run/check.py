@@ -48,15 +48,15 @@ def check(config: RunConfig, *, here: bool = True, supply: Supply | None = None)
     return places
 
 
-def check_place(path: Path) -> None:
-    """Whether a directory could be made there. Nothing stays."""
+def check_place(path: Path, named: str = "output") -> None:
+    """Whether a directory could be made there. Nothing stays. `named`: where the caller says it."""
     try:
         nearest = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
         with tempfile.TemporaryDirectory(prefix=".mutual-env-", dir=nearest):
             pass
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise WrongPathError(f"output: {path} cannot be written to ({why}): choose another `output`") from error
+        raise WrongPathError(f"{named}: {path} cannot be written to ({why}): choose another `{named}`") from error
 
 
 def _check_learner(name: str, policy: PolicyConfig, seed: int, *, here: bool) -> None:

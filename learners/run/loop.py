@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from learners.batch import Batch, Outcome, build_batch
-from learners.protocol import Learner
+from learners.protocol import Acts, Learner
 from learners.resources.demand import EVALUATE
 from learners.resources.executor import Executor, SerialExecutor
 from learners.run.ahead import Ahead
@@ -161,7 +161,7 @@ class Loop:
         return build_batch(info.get("lessons", ()), self.learners[name], self.bridge, self.teachers)
 
 
-def _answer(env: TaskEnv, name: str, learner: Learner, asked: Asked) -> Groups:
+def _answer(env: TaskEnv, name: str, learner: Acts, asked: Asked) -> Groups:
     """What a policy says in the first turn is verified from now on, while others still think."""
     what, n, seed = asked
     groups = learner.act(what, n, seed=seed)
@@ -172,7 +172,7 @@ def _answer(env: TaskEnv, name: str, learner: Learner, asked: Asked) -> Groups:
 
 
 def evaluate(
-    env: TaskEnv, learners: Mapping[str, Learner], seed: int, samples: int, executor: Maps | None = None
+    env: TaskEnv, learners: Mapping[str, Acts], seed: int, samples: int, executor: Maps | None = None
 ) -> dict[str, AgentInfo]:
     """What each policy makes of the env's tasks, verified. With an executor they sample as in a round."""
     observations, _ = env.reset(seed=seed, options={"round": 0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 import sys
 from pathlib import Path
 
@@ -63,11 +64,43 @@ def test_samples_and_what_they_are_of_are_kept(run: Path, capsys: pytest.Capture
     assert main(["eval", str(run), "--policy", "ada", "--samples", "4", "--temperature", "0.5", "--json"]) == 0
     (sheet,) = json.loads(capsys.readouterr().out).values()
     assert {row["measure"] for row in sheet} == {"mean@4", "pass@2", "pass@4", "maj@2", "maj@4"}
-    kept = run / "evaluations" / "round_00000006-12x4-temperature_0.5"
+    kept = run / "evaluations" / "round_00000006-12x4-temperature_0.5-ada"
     (items,) = outcomes.read(kept).values()
     assert {len(item.samples) for item in items} == {4}
     assert items[0].samples[0].tokens > 0
     assert outcomes.read_about(kept)["settings"] == {"temperature": 0.5}
+
+
+def test_an_evaluation_replaces_what_the_same_one_gave_and_nothing_else(run: Path) -> None:
+    own = ["--samples", "1", "--prompts", "2"]
+    before = set((run / "evaluations").glob("*"))
+    for words in (["--policy", "ada"], ["--policy", "bob"], ["env.options.digits=2"], [], ["--policy", "ada"]):
+        assert main(["eval", str(run), *own, *words]) == 0
+    kept = set((run / "evaluations").glob("*")) - before
+    assert sorted(tuple(outcomes.read(path)) for path in kept) == [("ada",), ("ada", "bob"), ("ada", "bob"), ("bob",)]
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        "{id: mutual/guess-v0, options: {limit: 8}}",
+        "{id: mutual/debate-v0, options: {family: mutual/arithmetic-v0, digits: 1}}",
+        "{id: mutual/undercut-v0}",
+        "{id: mutual/judged-v0, options: {family: mutual/arithmetic-v0, digits: 1}}",
+    ],
+)
+def test_conversations_are_evaluated_to_their_end_with_everybody_who_takes_part(env: str, tmp_path: Path) -> None:
+    toy = {"kind": "char", "alphabet": string.printable}
+    table = json.dumps({"learner": "tabular", "options": {"tokenizer": toy, "alphabet": "0123y", "max_new_tokens": 2}})
+    seats = f"seats: {{judge: {table}}}\n" if "judged" in env else ""
+    (tmp_path / "run.yaml").write_text(
+        f"name: r\nrounds: 1\noutput: {tmp_path}\nenv: {env}\npolicies: {{ada: {table}, bob: {table}}}\n{seats}"
+        "evaluation: {every: 1, prompts: 4, samples: 6}\n"
+    )
+    run = train(load_run(tmp_path / "run.yaml")).directory
+    for policy, items in evaluated(run).items():
+        right = sum(s.correct for item in items for s in item.samples)
+        assert read_run(run).evaluations[policy]["accuracy"][-1] == (1, pytest.approx(right / 24)), policy
 
 
 def test_greedy_is_the_same_sample_whatever_the_seed(tmp_path: Path) -> None:
@@ -130,6 +163,52 @@ def test_arms_and_evaluations_are_compared_in_every_form(tmp_path: Path, capsys:
     printed = capsys.readouterr().out
     assert "sgt & ada & accuracy" in printed
     assert r"$\kappa$" in printed
+
+
+def kept_run(path: Path, seed: int, evaluated: dict[int, float]) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(CONFIG)
+    (path / "run.json").write_text(json.dumps({"name": "r", "seed": seed, "status": "finished", "versions": {}}))
+    lines = [{"round": at, "policy": "ada", "evaluation": {"accuracy": value}} for at, value in evaluated.items()]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def compared(capsys: pytest.CaptureFixture[str], *paths: Path) -> list[dict]:
+    assert main(["compare", *map(str, paths), "--json"]) == 0
+    return next(iter(json.loads(capsys.readouterr().out).values()))
+
+
+def test_runs_are_compared_where_all_were_evaluated_and_only_where_they_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1, 2):
+        kept_run(tmp_path / "a" / f"s{seed}", seed, {0: 0.1, 5: 0.2 + seed / 100, 7: 0.9})
+        kept_run(tmp_path / "b" / f"s{seed}", seed, {0: 0.1, 5: 0.5, 10: 0.6})
+        kept_run(tmp_path / "c" / f"s{seed}", seed + 3, {5: 0.5})
+    (row,) = compared(capsys, tmp_path / "a", tmp_path / "b")
+    assert (row["a"], row["value"], row["pairs"]) == (pytest.approx(0.21), 0.5, 3)  # after 5: the last that all have
+    kept_run(tmp_path / "e" / "x", 0, {5: 0.1})
+    kept_run(tmp_path / "e" / "y", 0, {5: 1.0})
+    late = kept_run(tmp_path / "d", 0, {3: 0.5})
+    for wrong, sentence in (
+        ([tmp_path / "a", tmp_path / "c"], "no two arms have a policy and a seed in common: a has ada and seeds 0, 1"),
+        ([tmp_path / "a" / "s0", late], "no number of rounds after which all were"),
+        ([tmp_path / "a", tmp_path / "e"], "both runs of seed 0"),
+    ):
+        assert main(["compare", *map(str, wrong)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main(["compare", *(str(tmp_path / arm) for arm in "abc")]) == 0
+    assert "Left out: c has ada and seeds 3, 4, 5" in " ".join(capsys.readouterr().out.split())
+
+
+def test_models_under_their_own_names_are_compared_as_models(tmp_path: Path, capsys) -> None:
+    for name, right in (("base", [True, False]), ("tuned", [True, True])):
+        judged = [outcomes.Judged("1", float(r), r, "ok") for r in right]
+        items = [outcomes.Answered(name, f"t{i}", "?", "1", "", (one,)) for i, one in enumerate(judged)]
+        outcomes.write(tmp_path / name, items, {})
+    (row,) = compared(capsys, tmp_path / "base", tmp_path / "tuned")
+    assert (row["policy"], row["difference"], row["pairs"]) == ("model", 0.5, 2)
 
 
 def test_one_run_alone_shows_how_its_policies_agree(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from itertools import combinations
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from learners.evaluation.agreement import agreement
 from learners.evaluation.comparison import compare, hedges, holm
@@ -15,7 +17,8 @@ from learners.evaluation.measures import measure, pass_at, powers_of_two
 from learners.evaluation.outcomes import Answered, Judged
 from learners.evaluation.scores import Scores
 from learners.evaluation.votes import majority_is_right, majority_of, vote
-from learners.report.sheets import Sheet, as_csv, as_json, as_latex, shown
+from learners.report.evaluation_sheets import differences
+from learners.report.sheets import Sheet, as_csv, as_json, as_latex, show, shown
 from mutual_env.errors import InvalidInputError, UnknownNameError
 
 
@@ -153,3 +156,25 @@ def test_a_sheet_is_the_same_numbers_in_every_form() -> None:
     assert r"a\_b & 0.500 & [0.250, 0.750] \\" in latex
     assert latex.count(r"\\") == 3
     assert shown((math.nan, math.nan)) == "–"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_number_of_a_table_is_broken_however_narrow_the_terminal(width: int) -> None:
+    rng = np.random.default_rng(0)
+    arms = [f"arm-{i}-[x]" for i in range(10)]
+    values = {
+        (arm, policy, "accuracy/multiply"): {str(seed): float(rng.random()) for seed in range(3)}
+        for arm in arms
+        for policy in ("smollm2", "gemma3")
+    }
+    scores = Scores("seed", tuple(arms), values, 40)
+    sheet = differences(compare(scores), scores, arms[0])
+    out = io.StringIO()
+    show([sheet], "rich", Console(file=out, width=width))
+    printed = out.getvalue()
+    assert max(map(len, printed.splitlines())) <= width
+    words = printed.split()
+    for row in sheet.rows:
+        for cell in row[3:]:
+            assert all(number in words for number in shown(cell).split()), cell
+    assert printed.count("┏") == (1 if width == 200 else printed.count("└"))
