@@ -24,6 +24,7 @@ class Viewer(App[None]):
     #prompts { width: 34; border: none; } #prompt { padding: 0 1; } #where { height: 1; padding: 0 1; }
     #words { display: none; height: 3; } #words.shown { display: block; }
     .-narrow Horizontal { layout: vertical; } .-narrow #prompts { width: 100%; height: 30%; }
+    .-narrow #where { height: auto; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-wide")]  # noqa: RUF012  (its own is no ClassVar)
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from learners.numerics import INSTRUCTIONS, PINNED
 from learners.run.names import check_name, check_path
-from learners.run.shipped import plain, shipped
+from learners.run.shipped import nearest
 from mutual_env.errors import ConfigError
 from mutual_env.options import check_value
 from sharing.exchange import registry as exchanges
@@ -309,11 +309,8 @@ def check_run(config: RunConfig) -> None:
 
 def _read(path: Path) -> DictConfig:
     if not path.is_file():
-        beside = {p.name: str(p) for p in path.parent.glob("*.y*ml")}
-        ours = {name: name for name in shipped()}
-        near = difflib.get_close_matches(path.name, beside, n=1) or difflib.get_close_matches(plain(path), ours, n=1)
-        hint = f": did you mean {(beside | ours)[near[0]]}?" if near else ""
-        raise ConfigError(f"no configuration file {path}{hint}")
+        near = nearest(path)
+        raise ConfigError(f"no configuration file {path}{f': did you mean {near}?' if near else ''}")
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:  # a boundary: whatever the YAML parser says, the person wants the file and the place

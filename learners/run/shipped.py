@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,10 +23,17 @@ def shipped() -> dict[str, Path]:
 def config_file(text: str) -> Path:
     """A path that is there as it is; else one of ours by its name, with or without `configs/` and `.yaml`."""
     path = Path(text)
-    return path if path.exists() else shipped().get(plain(path), path)
+    return path if path.exists() else shipped().get(_plain(path), path)
 
 
-def plain(path: Path) -> str:
+def nearest(path: Path) -> str:
+    """The file beside it, or the name of ours, that a path that is not there was probably meant to be; "" if none."""
+    beside = {file.name: str(file) for file in path.parent.glob("*.y*ml")}
+    found = [beside[name] for name in difflib.get_close_matches(path.name, beside, n=1)]
+    return next(iter([*found, *difflib.get_close_matches(_plain(path), shipped(), n=1)]), "")
+
+
+def _plain(path: Path) -> str:
     """As one of ours is named."""
     name = path.with_suffix("") if path.suffix in (".yaml", ".yml") else path
     return name.as_posix().removeprefix("configs/")
