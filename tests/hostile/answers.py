@@ -46,6 +46,33 @@ PAYLOADS: dict[str, str] = {
         "    if isinstance(found, w.Watch): found._report = lambda: None\n"
         "import mutual_env.types as t\nt.Verdict.scored = classmethod(lambda c, *a, **k: c(1.0, True, 'ok'))"
     ),
+    "the number 0 becomes 1": "import ctypes\nctypes.memset(id(0) + 24, 1, 1)",
+    "half a record": (
+        "import os, mutual_env.verifiers.pool.wire as w, mutual_env.types as t\n"
+        "forged = w.verdict_record(t.Verdict.scored(1.0, correct=True))[:-3]\n"
+        "for handle in range(3, 64):\n"
+        "    try: os.write(handle, forged)\n"
+        "    except OSError: pass\n"
+        "os._exit(0)"
+    ),
+    "a stop that comes later": (
+        "import os, signal, threading\nthreading.Timer(0.05, os.kill, (os.getpid(), signal.SIGSTOP)).start()"
+    ),
+    "an alarm for the next": "import signal\nsignal.alarm(1)",
+    "a name that reads like a state": "import ctypes\nctypes.CDLL(None).prctl(15, b') R 1 1\\nNSpid:', 0, 0, 0)",
+    "its directory is gone": "import os, shutil\nhere = os.getcwd()\nos.chdir('/')\nshutil.rmtree(here)",
+    "frames say otherwise": (
+        "import sys, mutual_env.types as t, ctypes\nframe = sys._getframe()\n"
+        "while frame:\n"
+        "    if 'tasks' in frame.f_locals: frame.f_locals['tasks'][:] = [t.Task('t', '', 'x')] * 64\n"
+        "    frame = frame.f_back"
+    ),
+    "finalizers of everything": (
+        "import atexit, os, mutual_env.verifiers.pool.wire as w, mutual_env.types as t, weakref, sys\n"
+        "r = w.verdict_record(t.Verdict.scored(1.0, correct=True)) * 64\n"
+        "for m in list(sys.modules.values()): weakref.finalize(m, lambda: [os.write(h, r) for h in range(3, 9)])"
+    ),
+    "a deep answer": "class D(str): pass\nimport mutual_env.types as t\nt.Verdict.__reduce__ = lambda s: (exit, ())",
     "strings compare equal": "import builtins\nbuiltins.str = type('str', (str,), {'__eq__': lambda a, b: True})",
     "the connection is closed": "import os\nos.closerange(3, 64)",
     "the connection is turned round": "import os\nfor handle in range(3, 64):\n    os.dup2(0, handle)",

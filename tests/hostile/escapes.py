@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.types import Task, Verdict
-
-Tries = dict[str, Callable[[], object]]
-LIBC = ctypes.CDLL(None, use_errno=True)
-AT_FDCWD = -100
+from tests.hostile import detours
+from tests.hostile.canaries import AT_FDCWD, LIBC, Canaries, Tries, call, succeeding, x86
 
 
 @dataclass(frozen=True)
@@ -38,40 +36,6 @@ class Escape:
         where = Canaries(**{name: task.metadata[name] for name in Canaries.__annotations__})  # type: ignore[arg-type]
         succeeded = succeeding({**ATTEMPTS, **OF_NAMESPACES, **OF_CONTAINERS}[text](where))
         return Verdict.scored(float(bool(succeeded)), correct=False, detail=", ".join(succeeded))
-
-
-@dataclass(frozen=True)
-class Canaries:
-    """A process of the same user with a secret in its environment, a file with a secret, a file that may be read, and
-    a directory of the user's."""
-
-    process: int
-    secret: str
-    readable: str
-    directory: str
-
-
-def succeeding(attempts: Tries) -> list[str]:
-    return [name for name, attempt in attempts.items() if _succeeds(attempt)]
-
-
-def _succeeds(attempt: Callable[[], object]) -> bool:
-    try:
-        answer = attempt()
-    except (OSError, ValueError, RuntimeError):
-        return False
-    return answer is not False
-
-
-def call(number: int, *arguments: object) -> bool:
-    """A raw system call: whether the kernel did it."""
-    plain = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return bool(LIBC.syscall(ctypes.c_long(number), *plain) >= 0)
-
-
-def x86(number: int, *arguments: object) -> Callable[[], bool]:
-    """The same by the number that x86-64 gives it; elsewhere an attempt that fails."""
-    return lambda: os.uname().machine == "x86_64" and call(number, *arguments)
 
 
 def limits_of_others(at: Canaries) -> Tries:
@@ -359,12 +323,16 @@ def promised(level: str) -> dict[str, Callable[[Canaries], Tries]]:
     return {**ATTEMPTS, **own.get(level, {})}
 
 
+def _none(_: Canaries) -> Tries:
+    return {}
+
+
 OF_NAMESPACES: Mapping[str, Callable[[Canaries], Tries]] = {
     "sight of others": sight_of_others,
     "changes of the file system": changes_of_the_file_system,
 }
 OF_CONTAINERS: Mapping[str, Callable[[Canaries], Tries]] = {"sight of files": sight_of_files}
-ATTEMPTS: Mapping[str, Callable[[Canaries], Tries]] = {
+DIRECT: Mapping[str, Callable[[Canaries], Tries]] = {
     "limits of others": limits_of_others,
     "priority of others": priority_of_others,
     "signals to others": signals_to_others,
@@ -379,4 +347,10 @@ ATTEMPTS: Mapping[str, Callable[[Canaries], Tries]] = {
     "privileges": privileges,
     "outliving": outliving,
     "honest work": honest_work,
+}
+ATTEMPTS: Mapping[str, Callable[[Canaries], Tries]] = {
+    promise: lambda at, promise=promise: {  # type: ignore[misc]
+        name: attempt for part in (DIRECT, detours.DETOURS) for name, attempt in part.get(promise, _none)(at).items()
+    }
+    for promise in [*DIRECT, *(detours.DETOURS.keys() - DIRECT.keys())]
 }

@@ -15,7 +15,8 @@ import mutual_env
 from learners.cli import main
 from mutual_env import Task, Verdict, VerifierSpec
 from mutual_env.verifiers.pool import kernel
-from tests.hostile.escapes import Canaries, memory_of_others, succeeding
+from tests.hostile.canaries import Canaries, succeeding
+from tests.hostile.escapes import memory_of_others
 
 
 class Numbers:

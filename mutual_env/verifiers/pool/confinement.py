@@ -11,7 +11,11 @@ from pathlib import Path
 from mutual_env.errors import InvalidInputError
 from mutual_env.verifiers.pool import kernel, landlock, readable, seccomp
 
-_THREADS = 64
+THREADS = 64
+_NO_CORE = 1
+"""Byte. No core file is that small; and of 0 the kernel takes no notice where it hands cores to a program."""
+_QUEUED = 64
+"""Signals that wait and timers: their number is the user's, so a worker could use up what others need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,13 @@ class Cage:
 def confine(cage: Cage, directory: Path) -> None:
     """Apply the limits to this process for good. What the platform lacks is left out: see `kernel`."""
     limits, megabyte = cage.limits, 1 << 20
-    _lower("RLIMIT_CORE", 0)
+    _lower("RLIMIT_CORE", _NO_CORE)
     _lower("RLIMIT_AS", address_space() + limits.memory_mb * megabyte)
     _lower("RLIMIT_FSIZE", limits.file_mb * megabyte)
     _lower("RLIMIT_NOFILE", limits.open_files)
-    if os.geteuid() != 0:  # the kernel exempts root; seccomp exempts nobody
-        _lower("RLIMIT_NPROC", _threads_of_user() + _THREADS + limits.processes)
+    _lower("RLIMIT_SIGPENDING", _QUEUED)
+    if os.geteuid() != 0:  # the kernel exempts root, whose threads the fork server counts
+        _lower("RLIMIT_NPROC", _threads_of_user() + THREADS + limits.processes)
     if cage.confines:
         _give_up_the_rest(cage, directory)
 
@@ -79,14 +84,8 @@ def confine(cage: Cage, directory: Path) -> None:
 def _give_up_the_rest(cage: Cage, directory: Path) -> None:
     limits = cage.limits
     kernel.renounce_privileges()
-    own_facts = Path("/proc/self")
-    reach = landlock.Reach(
-        directory,
-        (*cage.readable, own_facts),
-        readable.LISTED,
-        programs=limits.processes > 0,
-        network=limits.network,
-    )
+    known = (*cage.readable, Path("/proc/self"))
+    reach = landlock.Reach(directory, known, programs=limits.processes > 0, network=limits.network)
     landlock.confine(reach)
     seccomp.refuse_calls(processes=limits.processes > 0, network=limits.network)
 

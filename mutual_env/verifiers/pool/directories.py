@@ -96,19 +96,21 @@ def _opened(path: str | Path, parent: int | None = None) -> Iterator[int]:
 @dataclass(slots=True)
 class Footprint:
     """What a worker's directory may hold, looked at from time to time: `check` says what it holds too much of.
+    `max_file`: what one file may hold, which the kernel sees to.
 
     A look costs a look at every entry, so the next one comes after twenty times its length at the earliest.
     """
 
     directory: Path
     max_bytes: int
+    max_file: int
     due: float = 0.0
 
     def check(self, now: float, process: int) -> str | None:
         """`process` writes there; what it has removed and holds open counts too."""
         if now < self.due:
             return None
-        found = _Count(bytes=_removed_bytes(self.directory, process))
+        found = _Count(bytes=_removed_bytes(self.directory, process, self.max_file))
         with contextlib.suppress(OSError), _opened(self.directory) as handle:
             found.add(handle, 0)
         self.due = now + 20 * (time.monotonic() - now)
@@ -141,8 +143,9 @@ class _Count:
                             self.add(inner, depth + 1)
 
 
-def _removed_bytes(directory: Path, process: int) -> int:
-    """Of files that had a name in the directory, and take room as long as the process has them open or mapped."""
+def _removed_bytes(directory: Path, process: int, max_file: int) -> int:
+    """Of files that had a name in the directory, and take room as long as the process has them open or mapped. How
+    much of one is mapped says nothing of its size: without a descriptor, it counts as the largest that it could be."""
     within = os.fsencode(directory) + b"/"
     sizes: dict[tuple[int, int], int] = {}
     folder = f"/proc/{process}"
@@ -155,11 +158,9 @@ def _removed_bytes(directory: Path, process: int) -> int:
         with open(f"{folder}/maps", "rb") as mapped:
             for line in mapped:
                 if line.endswith(b" (deleted)\n") and within in line:
-                    span, _, _, device, inode, *_ = line.split(maxsplit=5)
-                    start, end = (int(bound, 16) for bound in span.split(b"-"))
+                    _, _, _, device, inode, *_ = line.split(maxsplit=5)
                     major, minor = (int(part, 16) for part in device.split(b":"))
-                    key = os.makedev(major, minor), int(inode)
-                    sizes[key] = max(sizes.get(key, 0), end - start)
+                    sizes.setdefault((os.makedev(major, minor), int(inode)), max_file)
     return sum(sizes.values())
 
 

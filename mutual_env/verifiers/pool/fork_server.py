@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.verifiers.pool import kernel
-from mutual_env.verifiers.pool.confinement import Cage, Limits
+from mutual_env.verifiers.pool.confinement import THREADS, Cage, Limits
 from mutual_env.verifiers.pool.containers import Place
 from mutual_env.verifiers.pool.directories import Footprint, hold, remove_tree
 from mutual_env.verifiers.pool.isolation import level_named
@@ -87,12 +87,12 @@ class ForkServer:
         return _SHORT_TICK if self._processes else _TICK
 
     def watch(self) -> None:
-        """End adopted processes, and workers with too many (against root, the kernel holds no limit) or with too many
-        bytes on the disk."""
+        """End adopted processes, and workers with too many processes or threads (against root, the kernel holds no
+        limit) or with too many bytes on the disk."""
         now = time.monotonic()
         self.sweep(now)
         for pid, footprint in self._workers.items():
-            if pid not in self._faults and (fault := footprint.check(now, pid)) is not None:
+            if pid not in self._faults and (fault := footprint.check(now, pid) or _crowd(pid)):
                 self._condemn(pid, fault)
         if self._processes and self._workers:
             for pid, members in _group_sizes().items():
@@ -156,7 +156,7 @@ class ForkServer:
             finally:
                 os._exit(code)
         os.close(handle)
-        self._workers[pid] = Footprint(directory, limits.disk_mb << 20)
+        self._workers[pid] = Footprint(directory, limits.disk_mb << 20, limits.file_mb << 20)
         self._control.sendall(frame({"forked": pid}))
 
     def _end(self, pid: int) -> None:
@@ -205,6 +205,15 @@ def _signal(pid: int, number: signal.Signals) -> None:
 def _kill_and_reap(pid: int) -> int:
     _signal(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
+
+
+def _crowd(pid: int) -> str | None:
+    """What is wrong with the number of its threads."""
+    with contextlib.suppress(IndexError):  # it ended meanwhile
+        threads = int(kernel.of_process(pid, "stat").rpartition(b") ")[2].split()[17])
+        if threads > THREADS + 1:
+            return f"it had {threads} threads at once, {THREADS} are allowed"
+    return None
 
 
 def _group_sizes() -> Counter[int]:

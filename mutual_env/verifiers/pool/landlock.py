@@ -31,14 +31,12 @@ class Reach:
 
     own       one directory in which everything is allowed
     readable  files and directories with all they hold
-    listed    directories whose names may be listed, theirs and of all they hold
     programs  whether files in `readable` may be run
     network   whether TCP connections may be opened
     """
 
     own: Path
     readable: tuple[Path, ...] = ()
-    listed: tuple[Path, ...] = ()
     programs: bool = False
     network: bool = False
 
@@ -62,8 +60,6 @@ def confine(reach: Reach) -> bool:
         _allow(rules, Path(os.devnull), (_READ_FILE | _WRITE_FILE | _TRUNCATE) & rights)
         for path in reach.readable:
             _allow(rules, path, reading)
-        for path in reach.listed:
-            _allow(rules, path, _READ_DIR)
         return _syscall(_RESTRICT_SELF, rules, 0) == 0
 
 

@@ -16,8 +16,6 @@ _FILES = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys/vm/overcommit_memory", "/sys/devices/system/cpu"),
 )
 """Of the machine, what an interpreter and numeric libraries look up."""
-LISTED = (Path("/proc"),)
-"""Where names may be listed: which processes there are can be found out anyway, by asking for their numbers."""
 _LIBRARIES = ("site-packages", "dist-packages")
 
 

@@ -2,9 +2,10 @@
 
 Refused are, with EPERM: what reaches other processes (tracing, their memory, limits, priority and signals), new
 namespaces and mounts, changes of metadata (mode, owner, times, extended attributes, flags), what outlasts the process
-(IPC, keys, locks, memory files), settings of the machine, and leaving the process group. Where `processes` is False,
-also every way to start a process or another program (threads stay possible); where `network` is False, every new
-socket. An ioctl or a family of sockets that is not listed is refused too.
+(IPC, keys, locks, memory files), what is counted for the whole machine, settings of the machine, and leaving the
+process group. Where `processes` is False, also every way to start a process or another program (threads stay possible,
+if they share all that threads share); where `network` is False, every new socket, and all that a pair of connected
+ones could do but carry bytes. An ioctl, a command of fcntl or a family of sockets that is not listed is refused too.
 """
 
 from __future__ import annotations
@@ -19,13 +20,23 @@ import sys
 from collections.abc import Iterable
 
 from mutual_env.verifiers.pool import kernel
-from mutual_env.verifiers.pool.syscalls import ALWAYS, JUDGED_BY_ARGUMENT, NEWEST, WITHOUT_PROCESSES
+from mutual_env.verifiers.pool.syscalls import (
+    ALWAYS,
+    JUDGED_BY_ARGUMENT,
+    NEWEST,
+    WITHOUT_NETWORK,
+    WITHOUT_PROCESSES,
+)
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Which column of the tables is the machine's, and what the kernel calls it."""
 _SET_SECCOMP, _MODE_FILTER = 22, 2
 _X32 = 0x40000000
-_CLONE_THREAD, _CLONE_NAMESPACES = 0x10000, 0x7E020000
+_CLONE_NAMESPACES = 0x7E020000
+_CLONE_AS_A_THREAD = 0x10F00
+"""Memory, file system, descriptors, handlers and group are shared, as every thread library asks. A thread with a table
+of descriptors of its own would have as many open files again, and nobody would see them."""
+_CLOSE_RANGE_UNSHARE = 2
 _IOCTLS = {
     "FIOCLEX": 0x5451,
     "FIONCLEX": 0x5450,
@@ -35,17 +46,16 @@ _IOCTLS = {
     "TIOCGWINSZ": 0x5413,
 }
 """All that Python, its library and numeric libraries ask of a descriptor."""
-_LOCKS_AND_OWNERS = {
-    "F_SETLK": 6,
-    "F_SETLKW": 7,
-    "F_SETOWN": 8,
-    "F_SETSIG": 10,
-    "F_SETOWN_EX": 15,
-    "F_OFD_SETLK": 37,
-    "F_OFD_SETLKW": 38,
-    "F_SETLEASE": 1024,
-    "F_NOTIFY": 1026,
+_FCNTLS = {
+    "F_DUPFD": 0,
+    "F_GETFD": 1,
+    "F_SETFD": 2,
+    "F_GETFL": 3,
+    "F_SETFL": 4,
+    "F_DUPFD_CLOEXEC": 1030,
+    "F_GETPIPE_SZ": 1032,
 }
+"""Not the commands for locks, leases, owners and notices, nor for larger pipes and for hints that a file keeps."""
 _PRCTLS = {
     "PR_SET_PDEATHSIG": 1,
     "PR_SET_DUMPABLE": 4,
@@ -58,8 +68,8 @@ _STREAMS = tuple(1 | flags for flags in (0, 0x800, 0x80000, 0x80800))
 """SOCK_STREAM, whatever its descriptor is like. A pair of datagrams may send to any socket that has a path."""
 _FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
 
-_LOAD, _SKIP, _EQUAL, _ABOVE, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, (16, 24)  # offsets in struct seccomp_data, of the low halves
+_LOAD, _SKIP, _EQUAL, _ABOVE, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
+_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, (16, 24, 32)  # offsets in struct seccomp_data, of the low halves
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 
 
@@ -97,7 +107,8 @@ def _filter(*, processes: bool, network: bool) -> bytes | None:
         return None
     column, architecture = machine
     numbers = {name: pair[column] for name, pair in JUDGED_BY_ARGUMENT.items()}
-    refused = [pair[column] for pair in (ALWAYS if processes else {**ALWAYS, **WITHOUT_PROCESSES}).values()]
+    tables = [ALWAYS, *([] if processes else [WITHOUT_PROCESSES]), *([] if network else [WITHOUT_NETWORK])]
+    refused = [pair[column] for table in tables for pair in table.values()]
     code = [
         _step(_LOAD, _ARCHITECTURE),
         _step(_EQUAL, architecture, 1, 0),
@@ -123,7 +134,7 @@ def _refuse_all(numbers: Iterable[int]) -> list[bytes]:
 
 def _rules(*, processes: bool, network: bool) -> dict[str, list[bytes]]:
     """What becomes of a call whose number was matched; each rule ends with an answer."""
-    first, second = _ARGUMENT
+    first, second, third = _ARGUMENT
     return {
         "clone": _if_any_bit(_CLONE_NAMESPACES) + ([_allow()] if processes else _unless_thread()),
         "clone3": [_answer(errno.ENOSYS)],  # its flags lie where a filter cannot read; libraries use clone instead
@@ -133,7 +144,9 @@ def _rules(*, processes: bool, network: bool) -> dict[str, list[bytes]]:
         "kill": [_allow()] if processes else _only(first, _OWN),
         "tgkill": [_allow()] if processes else _only(first, _OWN),
         "ioctl": _only(second, _IOCTLS.values()),
-        "fcntl": _none_of(second, _LOCKS_AND_OWNERS.values()),
+        "fcntl": _only(second, _FCNTLS.values()),
+        "close_range": [*_if_any_bit(_CLOSE_RANGE_UNSHARE, third), _allow()],
+        "fallocate": [_answer(errno.EOPNOTSUPP)],  # room for nothing, faster than anyone looks; libraries write instead
         "prctl": _none_of(first, _PRCTLS.values()),
     }
 
@@ -157,12 +170,14 @@ def _unless_equal(offset: int, value: int) -> list[bytes]:
     return [_step(_LOAD, offset), _step(_EQUAL, value, 1, 0), _answer(errno.EPERM)]
 
 
-def _if_any_bit(bits: int) -> list[bytes]:
-    return [_step(_LOAD, _ARGUMENT[0]), _step(_ANY_BIT, bits, 0, 1), _answer(errno.EPERM)]
+def _if_any_bit(bits: int, offset: int = _ARGUMENT[0]) -> list[bytes]:
+    return [_step(_LOAD, offset), _step(_ANY_BIT, bits, 0, 1), _answer(errno.EPERM)]
 
 
 def _unless_thread() -> list[bytes]:
-    return [_step(_ANY_BIT, _CLONE_THREAD, 0, 1), _allow(), _answer(errno.EPERM)]
+    """What was loaded are the flags of clone."""
+    whole = _CLONE_AS_A_THREAD
+    return [_step(_AND, whole), _step(_EQUAL, whole, 0, 1), _allow(), _answer(errno.EPERM)]
 
 
 def _allow() -> bytes:

@@ -87,6 +87,7 @@ _SHARED: _Numbers = {  # what outlasts a process, or reaches another: IPC of Sys
     "memfd_secret": (447, 447),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
+    "io_setup": (206, 0),  # of its contexts there is a number for the whole machine
 }
 _MACHINE: _Numbers = {
     "bpf": (321, 280),
@@ -152,6 +153,15 @@ WITHOUT_PROCESSES: _Numbers = {
     "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424),
 }
+WITHOUT_NETWORK: _Numbers = {  # a socket of a pair has no name, and carries bytes but no descriptors
+    "bind": (49, 200),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
+    "connect": (42, 203),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
+}
 JUDGED_BY_ARGUMENT: Mapping[str, tuple[int, int]] = {
     "clone": (56, 220),
     "clone3": (435, 435),
@@ -163,6 +173,8 @@ JUDGED_BY_ARGUMENT: Mapping[str, tuple[int, int]] = {
     "fcntl": (72, 25),
     "ioctl": (16, 29),
     "prctl": (157, 167),
+    "close_range": (436, 436),
+    "fallocate": (285, 47),
 }
 NEWEST = 456
 """futex_requeue of Linux 6.7. What came later (among it calls that change metadata) answers as an older kernel would:

@@ -181,6 +181,20 @@ def _write_mapped(megabytes: str) -> Verdict:
     return _told("written")
 
 
+def _write_glimpsed(megabytes: str) -> Verdict:
+    """Of each file a page stays mapped, and no name and no descriptor."""
+    held = []
+    for i in range(int(megabytes)):
+        with open(f"file-{i}", "w+b") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            held.append(mmap.mmap(file.fileno(), mmap.PAGESIZE))
+        os.unlink(f"file-{i}")
+        time.sleep(0.05)
+    time.sleep(2)
+    return _told("written")
+
+
 def _nest(depth: str) -> Verdict:
     for _ in range(int(depth)):
         os.mkdir("d")
@@ -204,7 +218,8 @@ def _stop(_: str) -> Verdict:
 
 def _read_environment(name: str) -> Verdict:
     found = [os.environ.get(name), os.getenv("PATH")]
-    for pid in (os.getppid(), *(int(p) for p in os.listdir("/proc") if p.isdigit())):
+    near = range(max(1, os.getpid() - 300), os.getpid())  # which there are it may not be told
+    for pid in (os.getppid(), *near):
         try:
             if name.encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 found.append(f"in process {pid}")
@@ -232,6 +247,13 @@ def _use_threads(_: str) -> Verdict:
     for thread in threads:
         thread.join()
     return _told(sorted(seen))
+
+
+def _crowd(count: str) -> Verdict:
+    threading.stack_size(1 << 16)
+    for _ in range(min(500, int(count))):
+        threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+    return _sleep("30")
 
 
 def _return_nan(_: str) -> Verdict:
@@ -282,6 +304,7 @@ DEEDS: dict[str, Callable[[str], Verdict]] = {
     "write_many": _write_many,
     "write_removed": _write_removed,
     "write_mapped": _write_mapped,
+    "write_glimpsed": _write_glimpsed,
     "nest": _nest,
     "orphan": _orphan,
     "stop": _stop,
@@ -289,6 +312,7 @@ DEEDS: dict[str, Callable[[str], Verdict]] = {
     "connect": _connect,
     "kill_parent": _kill_parent,
     "use_threads": _use_threads,
+    "crowd": _crowd,
     "return_nan": _return_nan,
     "return_number": _return_number,
     "long_detail": _long_detail,

@@ -84,7 +84,7 @@ def test_what_is_not_there_is_removed_already(tmp_path: Path) -> None:
 
 def test_a_footprint_says_what_there_is_too_much_of(tmp_path: Path) -> None:
     def check() -> str | None:
-        return Footprint(tmp_path, 1 << 20).check(time.monotonic(), os.getpid())
+        return Footprint(tmp_path, 1 << 20, 1 << 20).check(time.monotonic(), os.getpid())
 
     assert check() is None
     inner = tmp_path / "inner"
@@ -121,6 +121,7 @@ def test_what_a_pool_left_is_removed_by_the_next_unless_it_is_held_or_young(tmp_
         ("write_many:100", "it wrote more than the 8 MB that its directory may hold"),
         ("write_removed:30", "it wrote more than the 8 MB that its directory may hold"),
         ("write_mapped:30", "it wrote more than the 8 MB that its directory may hold"),
+        ("write_glimpsed:30", "it wrote more than the 8 MB that its directory may hold"),
         ("nest:3000", f"it nested directories more than {MAX_DEPTH} deep"),
     ],
 )

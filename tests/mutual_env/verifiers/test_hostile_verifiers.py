@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,15 @@ def test_more_processes_than_allowed_bring_the_worker_down(pool: MakePool, task:
         "error",
     )  # `error` where the kernel refuses the fork, as it does for a plain user
     assert "10 are allowed" in verdict.detail or "BlockingIOError" in verdict.detail
+
+
+def test_more_threads_than_allowed_bring_the_worker_down(pool: MakePool, task: Task) -> None:
+    verdict = among_others(pool(1, deadline=20.0), task, "crowd:300")
+    if os.geteuid() == 0:  # whom the kernel lets start any number
+        assert verdict.status == "crash"
+        assert "threads at once, 64 are allowed" in verdict.detail
+    else:
+        assert (verdict.status, verdict.detail) == ("error", "RuntimeError: can't start new thread")
 
 
 def test_programs_and_sockets_can_be_allowed(pool: MakePool, task: Task) -> None:

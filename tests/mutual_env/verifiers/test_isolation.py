@@ -20,6 +20,7 @@ from mutual_env.verifiers.pool import containers, isolation
 
 MakePool = Callable[..., VerifierPool]
 LEVELS = [level.name for level in isolation.LEVELS]
+PATH = [str(Path(__file__).parent), *filter(os.path.isabs, sys.path)]
 HOSTILE = "hostile:Hostile"
 
 
@@ -63,7 +64,7 @@ def test_nothing_is_left_at_any_level_when_the_pools_process_ends(
         f"pool = VerifierPool(2, isolation={level!r})\n"
         f"print(pool.verify('hostile:Hostile', [(Task('t', '', '7'), 'number:7')])[0].reward, flush=True)\n{end}"
     )
-    environment = {"PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)}
+    environment = {"PYTHONPATH": os.pathsep.join(PATH), "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, timeout=60, check=False, capture_output=True, text=True
     )
@@ -98,7 +99,7 @@ def test_a_worker_that_would_outlive_its_fork_server_and_its_pool_does_not(
     """Both are killed at once while an item runs that has asked the kernel not to be ended with its parent."""
     if isolation_report()["missing"][level]:
         return
-    environment = {"PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)}
+    environment = {"PYTHONPATH": os.pathsep.join(PATH), "TMPDIR": str(tmp_path)}
     owner = subprocess.Popen([sys.executable, "-c", BOTH.format(level=level)], env=environment)
     servers: list[int] = []
     try:
