@@ -31,6 +31,8 @@ from mutual_env.verifiers.pool.directories import remove_tree
 _COMPOSITE_PARTS = [{"name": "chain_sum"}, {"name": "word_sorting"}, {"name": "knights_knaves"}]
 _SCORES_ANY_TEXT = ("game_of_life_halting",)  # its scorer compares truth values, and every text is true
 _CHUNKS = 40
+_MOST_BYTES = 1 << 28
+"""Of one reply of the process that makes items: thousands of the largest."""
 
 
 class ReasoningGymTasks:
@@ -194,15 +196,27 @@ class _Running:
                 self._process.stdin.write(line.encode() + b"\n")
                 self._process.stdin.flush()
             while not buffer.endswith(b"\n"):
-                if not selector.select(max(0.0, until - time.monotonic())):
+                # the code that makes items may also write without an end: then there is always something to read
+                late = not selector.select(max(0.0, until - time.monotonic())) or time.monotonic() > until
+                if late:
                     raise DeadlineExceededError(f"the items of {line:.120} were not made within {deadline:g} s")
                 part = os.read(self._process.stdout.fileno(), 1 << 20)
                 if not part:
                     status = self._process.wait(10)
                     raise InvalidInputError(f"the process that makes items ended with status {status} at {line:.120}")
                 buffer += part
-        reply: dict[str, Any] = json.loads(buffer)
-        return reply
+                if len(buffer) > _MOST_BYTES:
+                    raise InvalidInputError(f"the process that makes items wrote without an end at {line:.120}")
+        return _reply(buffer, line)
+
+
+def _reply(said: bytearray, line: str) -> dict[str, Any]:
+    """What it answered, where nothing else wrote there."""
+    with contextlib.suppress(ValueError, RecursionError):
+        reply = json.loads(said)
+        if isinstance(reply, dict) and {"entries", "unknown", "refused"} & reply.keys():
+            return reply
+    raise InvalidInputError(f"the process that makes items gave no answer to {line:.120}, but {bytes(said[:80])!r}")
 
 
 def _end(process: subprocess.Popen[bytes], directory: str) -> None:

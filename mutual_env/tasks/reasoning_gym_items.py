@@ -81,10 +81,10 @@ def answer_request(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def confine_this_process() -> None:
-    """For good. Collected code may be greedy too: 8 GiB of memory, files of 64 MiB, no core dump."""
+    """For good. Collected code may be greedy too: 8 GiB of memory, no byte on the disk, no core dump."""
     import reasoning_gym  # noqa: F401  # what is loaded by now can be read later
 
-    limits = Limits(memory_mb=8192, file_mb=64)
+    limits = Limits(memory_mb=8192, file_mb=0)
     confine(Cage.prepare(limits, confines=not Confined().missing()), Path.cwd())
 
 

@@ -207,6 +207,7 @@ attempts = {
     "process": lambda: os.fork(),
     "mode": lambda: os.chmod("/etc/passwd", 0o644),
     "own file": lambda: open("own", "w").close(),
+    "a byte in it": lambda: os.write(os.open("own", os.O_WRONLY), b"x"),
     "items": lambda: answer_request({"dataset": "codeio", "options": {}, "seed": 3, "count": 2})["entries"][1].keys(),
 }
 for name, attempt in attempts.items():
@@ -219,10 +220,10 @@ for name, attempt in attempts.items():
 
 
 def test_collected_code_is_confined_where_items_are_made(tmp_path: Path) -> None:
-    repository = str(Path(__file__).parents[2])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(os.path.isabs, sys.path)])
     done = subprocess.run(
         [sys.executable, "-c", COLLECTED],
-        env={"PYTHONPATH": repository, "TMPDIR": str(tmp_path), "PATH": os.defpath},
+        env={"PYTHONPATH": path, "TMPDIR": str(tmp_path), "PATH": os.defpath},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -230,3 +231,56 @@ def test_collected_code_is_confined_where_items_are_made(tmp_path: Path) -> None
         check=True,
     )
     assert [line for line in done.stdout.splitlines() if line.startswith("done:")] == ["done: own file", "done: items"]
+
+
+GREEDY = """
+import os, sys, types
+from dataclasses import dataclass
+
+@dataclass
+class Config:
+    seed: int = 0
+    size: int = 1
+
+class Items:
+    def __getitem__(self, index):
+        while True:
+            for handle in range(3, 12):
+                try:
+                    os.write(handle, SAID)
+                except OSError:
+                    pass
+
+def create_dataset(name, **options):
+    return Items()
+
+sys.modules["reasoning_gym.factory"] = types.ModuleType("reasoning_gym.factory")
+sys.modules["reasoning_gym.factory"].DATASETS = {"codeio": (Items, Config)}
+sys.modules["reasoning_gym.composite"] = types.ModuleType("reasoning_gym.composite")
+sys.modules["reasoning_gym.composite"].DatasetSpec = dict
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "sentence"),
+    [
+        (b"x" * 65536, InvalidInputError, "wrote without an end"),
+        (b"x", DeadlineExceededError, "were not made within 1 s"),
+        (b"[1, 2]\n", InvalidInputError, "gave no answer"),
+        (b"[" * 100_000 + b"\n", InvalidInputError, "gave no answer"),
+        (b"{}\n", InvalidInputError, "gave no answer"),
+        (b"\xff\n", InvalidInputError, "gave no answer"),
+    ],
+)
+def test_code_that_writes_in_the_place_of_items_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, error: type[Exception], sentence: str
+) -> None:
+    """A package that does what collected code could do to the process that makes its items."""
+    (tmp_path / "reasoning_gym").mkdir()
+    (tmp_path / "reasoning_gym" / "__init__.py").write_text(f"SAID = {said!r}\n{GREEDY}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("mutual_env.tasks.reasoning_gym._MOST_BYTES", 1 << 24)
+    process = ItemProcess(deadline=1.0 if error is DeadlineExceededError else 60.0)
+    with pytest.raises(error, match=sentence):
+        process.make("codeio", {}, seed=1, count=1)
+    process.close()
