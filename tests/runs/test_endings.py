@@ -217,7 +217,7 @@ def suite_file(place: Place, rounds: int, arms: str = "{alone: {sharing.strategy
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+    "number", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.long)]
 )
 def test_whatever_ends_a_suite_ends_its_runs(place: Place, number: signal.Signals) -> None:
     members = [place.path / "s" / "alone" / f"seed_{seed}" for seed in (0, 1)]

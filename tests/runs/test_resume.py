@@ -127,6 +127,37 @@ def test_so_it_does_in_every_configuration(config_file: Path, exchange: str, mod
     stopped_and_resumed_is_the_same(config_file, exchange, mode, executor, 19)
 
 
+TINY = [
+    *("sharing.options={max_staleness: 5}", "rounds=9", "checkpoint.every=4", "evaluation.every=0"),
+    *(
+        f"policies.{name}={{learner: tiny, options: {{tokenizer: {tokenizer}, width: 16, layers: 1, max_new_tokens: 1,"
+        " kl_coefficient: 0.1, reference_reset: 3, optimizer_reset: true}}"
+        for name, tokenizer in (
+            ("ada", '{kind: char, alphabet: "0123456789+=()%"}'),
+            ("bob", '{kind: pair, alphabet: "0123456789+=()%", merges: ["%1", "01"]}'),
+        )
+    ),
+]
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("exchange", "executor"), [("memory", "serial"), ("sqlite", "threads"), ("sqlite", "processes")]
+)
+def test_so_it_does_where_the_optimizer_begins_anew_with_its_reference(
+    config_file: Path, exchange: str, executor: str
+) -> None:
+    """Stopped after seven rounds: the last checkpoint lies between two resets, and one comes after it."""
+    expected = whole(train(load_run(config_file, TINY)).directory)
+    overrides = [*TINY, "name=cut", f"sharing.exchange={exchange}", f"resources.executor={executor}"]
+    with pytest.raises(EnoughError):
+        train(load_run(config_file, overrides), listeners=[Stops(7)])
+    directory = config_file.parent / "cut"
+    assert resume(directory).rounds == 9
+    assert whole(directory) == expected
+
+
 @pytest.mark.parametrize("mode", ["any staleness", "asynchronous 1"])
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again_as_if_it_never_had(
     config_file: Path, mode: str
