@@ -97,12 +97,14 @@ def _begins_in(text: str, ids: Ids, tokenizer: Tokenizer) -> Ints:
     """Where in the bytes of the text each token begins. A reader's row may say more or less in front of it (a prefix
     space, the opening of a thought) or another normal form: what is not the text's lies where it stands."""
     lengths = tokenizer.byte_lengths(ids)
-    begins = np.cumsum(lengths) - lengths
+    at: Ints = np.cumsum(lengths) - lengths
     said, row = text.encode("utf-8", "replace"), tokenizer.token_bytes(ids)
     if row.endswith(said) or said.endswith(row):
-        return np.maximum(begins - (len(row) - len(said)), 0)
-    edits = edits_between(said, row, NOTHING, declaration_of(tokenizer))
-    return np.maximum.accumulate(edits.to_author(begins))
+        at = np.maximum(at - (len(row) - len(said)), 0)
+    else:
+        edits = edits_between(said, row, NOTHING, declaration_of(tokenizer))
+        at = np.maximum.accumulate(edits.to_author(at))
+    return at
 
 
 def _worth(piece: Piece) -> Floats:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from learners.seeds import sample_seeds
 from learners.stopping import Endings
@@ -67,6 +68,30 @@ class Sample:
             policy_version=version,
             tokenizer=tokenizer.fingerprint,
         )
+
+
+def room_for(longest: int | None, max_new_tokens: int) -> int | None:
+    """Tokens that a conversation may have where its policy takes so many at most, its next turn among them."""
+    return None if longest is None else longest - max_new_tokens
+
+
+def where_room_is(
+    prompts: Sequence[Prompt | Context],
+    asked: tuple[Sequence[Ids], Sequence[tuple[int, ...]]],
+    room: int | None,
+    full: Completion,
+    sample: Callable[[list[Ids], list[tuple[int, ...]]], list[tuple[Completion, ...]]],
+) -> list[tuple[Completion, ...]]:
+    """The groups that `sample` makes of what was asked for, and `full` for conversations that have grown longer than
+    `room`, in tokens. They grow by what the world says, and just end; a prompt that is too long is a mistake in the
+    configuration, and is sampled, or refused by `sample`."""
+    fits = [
+        room is None or ids.size <= room or not (isinstance(prompt, Context) and prompt.turns)
+        for prompt, ids in zip(prompts, asked[0], strict=True)
+    ]
+    is_asked = any(fits) or not fits
+    written = iter(sample(list(compress(asked[0], fits)), list(compress(asked[1], fits))) if is_asked else [])
+    return [next(written) if is_fit else (full,) * len(seeds) for is_fit, seeds in zip(fits, asked[1], strict=True)]
 
 
 def asked_for(

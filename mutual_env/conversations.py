@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -58,6 +58,12 @@ class Spoken:
         text = "" if self.last is None else self.last.text
         return Conversation(author, sample, text, earlier, self.is_over)
 
+    def without_room(self) -> Spoken:
+        """Cut where the last answer is too long for its policy: what nobody can go on from is no part of it."""
+        *before, last = self.context.turns
+        context = Context(self.context.prompt, tuple(before))
+        return replace(self, context=context, last=last.completion, is_over=True, is_cut=True)
+
     def answered(self, answer: Answer, limits: Limits) -> Spoken:
         """After the world's answer: over, cut, or waiting for the next turn."""
         if self.last is None:
@@ -110,14 +116,26 @@ class Conversations:
         """The action with an empty text wherever a conversation is over or waits: what is given there is not read."""
         return without_the_over([[s.is_over or s.waits for s in group] for group in self._spoken[agent]], action)
 
-    def write(self, agent: str, completions: Sequence[Completion]) -> None:
-        """Add what the agent wrote to its open conversations; group after group, one for each conversation."""
-        written = iter(completions)
-        for group in self._spoken[agent]:
-            for g, spoken in enumerate(group):
-                completion = next(written)
-                if not spoken.is_over and not spoken.waits:
-                    group[g] = replace(spoken, last=completion)
+    def write(self, said: Mapping[str, Sequence[Completion]]) -> None:
+        """Add what each agent wrote to its open conversations; group after group, one for each conversation. Whoever
+        waits for somebody who found no room to write is cut as well."""
+        places = {place for together in self._places(joint=True) for place in together}
+        waiting = {place for place in places if self._at(place).waits}
+        full: list[tuple[int, int]] = []
+        for agent, completions in said.items():
+            written = iter(completions)
+            for p, group in enumerate(self._spoken[agent]):
+                for g, spoken in enumerate(group):
+                    completion = next(written)
+                    if spoken.is_over or spoken.waits:
+                        continue
+                    is_full = completion.found_no_room and bool(spoken.context.turns)
+                    group[g] = spoken.without_room() if is_full else replace(spoken, last=completion)
+                    full += [(p, g)] * is_full
+        for p, g in full:
+            left = {(a, p, g) for a in self._spoken if not self._at((a, p, g)).is_over}
+            if left <= waiting:
+                self._cut(left)
 
     def answer(self, respond: Respond, *, joint: bool) -> None:
         """Let the world answer all that was just written."""
@@ -140,8 +158,11 @@ class Conversations:
         for sample in {g for _, _, g in places}:
             open_ones = [place for place in places if place[2] == sample and not self._at(place).is_over]
             if all(self._at(place).waits for place in open_ones):
-                for agent, p, g in open_ones:
-                    self._spoken[agent][p][g] = replace(self._spoken[agent][p][g], is_over=True, is_cut=True)
+                self._cut(open_ones)
+
+    def _cut(self, places: Iterable[tuple[str, int, int]]) -> None:
+        for agent, p, g in places:
+            self._spoken[agent][p][g] = replace(self._spoken[agent][p][g], is_over=True, is_cut=True)
 
     def as_seen(self) -> list[list[Conversation]]:
         """All conversations on each task, as the world reads them."""

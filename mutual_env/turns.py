@@ -27,9 +27,10 @@ class ConversationEnv(ReasoningEnv):
 
     `step` takes the next turn of every open conversation; what is given for one that is over, or waits for others (see
     `TakingTurns`), is not read (None will do). What the world answers is in the next observation. An agent ends when
-    all its conversations are over: it is truncated where one of them reached `max_turns` or `max_tokens`, terminated
-    otherwise. Then it is verified, rewarded and told its groups; until then its reward is 0.0 and its groups are empty.
-    The verifier reads what was written last, unless the interaction has said what the conversation came to.
+    all its conversations are over: it is truncated where one of them reached `max_turns` or `max_tokens`, or grew too
+    long for its policy, which then writes `Completion.no_room`; terminated otherwise. Then it is verified, rewarded and
+    told its groups; until then its reward is 0.0 and its groups are empty. The verifier reads what was written last,
+    unless the interaction has said what the conversation came to.
 
     An interaction that is not inline answers in the pool's worker processes. One that hangs or breaks on a conversation
     ends it with that status, unscored: `on_unscored` says what becomes of it, and `unscored_limit`, which is about
@@ -81,8 +82,7 @@ class ConversationEnv(ReasoningEnv):
             talk, alive = self._talk, self.agents
             actions = {a: talk.without_the_over(a, x) if a in alive else x for a, x in actions.items()}
         self._check(actions)
-        for agent in self.agents:
-            self._talk.write(agent, flat(actions[agent]))
+        self._talk.write({agent: flat(actions[agent]) for agent in self.agents})
         self._talk.answer(self._respond, joint=self._interaction.joint)
         self._turn += 1
         alive = self.agents

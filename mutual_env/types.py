@@ -98,6 +98,15 @@ class Completion:
         """What stands before a reply where the world speaks first. An empty text that somebody wrote was not cut."""
         return cls("", np.empty(0, np.int32), np.empty(0), "length", 0, "")
 
+    @classmethod
+    def no_room(cls, policy_version: int, tokenizer: str) -> Completion:
+        """What a policy writes in a conversation that has grown too long for it: nothing, and so it ends."""
+        return cls("", np.empty(0, np.int32), np.empty(0), "length", policy_version, tokenizer)
+
+    @property
+    def found_no_room(self) -> bool:
+        return self.has_trace and not self.token_ids.size and self.finish_reason == "length"
+
     @property
     def has_trace(self) -> bool:
         return self.tokenizer != ""

@@ -15,7 +15,7 @@ from learners.example import Example
 from learners.model_directory import check_model_directory
 from learners.protocol import Learner
 from learners.registry import takes, tried_by
-from learners.sampling import asked_for
+from learners.sampling import asked_for, room_for, where_room_is
 from learners.torch import storage
 from learners.torch.contexts import ContextCache
 from learners.torch.export import write_adapter, write_model
@@ -133,16 +133,21 @@ class TorchLearner:
         """A group of n completions for each prompt."""
         self._require_version()
         self.restore()
-        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._conversing)
-        check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
-        self._require_room(rendered)
+        asked = asked_for(prompts, n, seed, self._name, self._conversing)
         self._model.require_parts()
         cache = self._conversations if any(isinstance(prompt, Context) for prompt in prompts) else None
         if all(not isinstance(prompt, Context) or prompt.is_new for prompt in prompts):
             self._conversations.clear()  # a new round
-        with memory_errors(self._name):
-            groups = sample_groups(self._model, rendered, seeds_PG, self.sampling, self._options.max_rows, cache)
-        return [tuple(sample.completion(self._tokenizer, self._version) for sample in group) for group in groups]
+
+        def sample(rendered: list[Ids], seeds_PG: list[tuple[int, ...]]) -> list[tuple[Completion, ...]]:
+            check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
+            self._require_room(rendered)
+            with memory_errors(self._name):
+                groups = sample_groups(self._model, rendered, seeds_PG, self.sampling, self._options.max_rows, cache)
+            return [tuple(s.completion(self._tokenizer, self._version) for s in group) for group in groups]
+
+        full = Completion.no_room(self._version, self._tokenizer.fingerprint)
+        return where_room_is(prompts, asked, room_for(self.max_sequence, self._options.max_new_tokens), full, sample)
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at the temperature of `act`."""

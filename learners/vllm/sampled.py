@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from learners.example import Example
 from learners.protocol import Learner, Movable, longest_sequence, save_aside
-from learners.sampling import Sample, Sampling, asked_for
+from learners.sampling import Sample, Sampling, asked_for, room_for, where_room_is
 from learners.vllm.engine import EngineDiedError, Revivable, SamplingEngine, Sleeps, Weights
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
@@ -72,12 +72,17 @@ class VllmSampled:
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""
         self._wake_up()
-        prompt_ids, seeds_PG = asked_for(prompts, n, seed, self.name, self._conversing)
-        flat = [ids for ids in prompt_ids for _ in range(n)]
-        samples = self._sample(flat, [s for seeds in seeds_PG for s in seeds])
-        whole = [sample.up_to_end(self._sampling.endings) for sample in samples]
-        completions = [sample.completion(self.tokenizer, self.version) for sample in whole]
-        return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompts))]
+        asked = asked_for(prompts, n, seed, self.name, self._conversing)
+
+        def sample(prompt_ids: list[Ids], seeds_PG: list[tuple[int, ...]]) -> list[tuple[Completion, ...]]:
+            flat = [ids for ids in prompt_ids for _ in range(n)]
+            samples = self._sample(flat, [s for seeds in seeds_PG for s in seeds])
+            whole = [one.up_to_end(self._sampling.endings) for one in samples]
+            completions = [one.completion(self.tokenizer, self.version) for one in whole]
+            return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompt_ids))]
+
+        full = Completion.no_room(self.version, self.tokenizer.fingerprint)
+        return where_room_is(prompts, asked, room_for(self.max_sequence, self._sampling.max_new_tokens), full, sample)
 
     def _sample(self, prompts: Sequence[Ids], seeds: Sequence[int]) -> list[Sample]:
         """Once more on another engine, where it dies: the same weights and seeds."""

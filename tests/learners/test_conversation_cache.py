@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,37 @@ from transformers import (
     MistralForCausalLM,
 )
 
+import mutual_env
+from learners.run.loop import Loop
 from learners.torch.contexts import Computed, ContextCache
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
-from mutual_env import Completion
+from mutual_env import Completion, Task, VerifierSpec
+from mutual_env.interaction import Conversation, InteractionSpec
 from mutual_env.types import Context, Reply, Turn
-from tokenizers_bridge import CharTokenizer
+from sharing import Independent
+from tokenizers_bridge import CharTokenizer, TokenizerBridge
 
 pytestmark = pytest.mark.torch
+
+
+class Floods:
+    """Answers with more than anybody can read."""
+
+    inline, joint, max_turns = True, False, 3
+
+    def respond(self, task: Task, conversations: Sequence[Conversation]) -> list[Reply]:
+        return [Reply("?" * 300) for _ in conversations]
+
+
+class FloodedTasks:
+    verifier = VerifierSpec("exact")
+    interaction = InteractionSpec(f"{__name__}:Floods")
+
+    def draw(self, seed: int, round: int, n: int) -> list[Task]:
+        return [Task(f"{round}.{i}", f"{i}+1=", "1") for i in range(n)]
+
+
 TOKENIZER = CharTokenizer("0123456789+=? abcdefgh")
 SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -132,3 +156,16 @@ def test_the_same_conversations_in_another_order_are_sampled_alike() -> None:
     assert [[c.token_ids.tolist() for c in turn] for turn in there] == [
         [c.token_ids.tolist() for c in turn] for turn in back
     ]
+
+
+def test_a_conversation_that_grows_too_long_ends_and_no_round_does() -> None:
+    policy = learner()  # of 256 positions
+    fits, full = (Context("1+2=", (Turn(Completion.from_text("1"), Reply("?" * size)),)) for size in (200, 300))
+    [[short], [none], [other]] = policy.act([fits, full, Context("2+2=")], 1, seed=0)
+    assert (short.found_no_room, none.found_no_room, other.found_no_room) == (False, True, False)
+    assert [c.found_no_room for c in policy.act([full], 2, seed=0)[0]] == [True, True]
+    mutual_env.register("test/flooded-v0", FloodedTasks)
+    env = mutual_env.make("test/flooded-v0", agents=["ann"], group_size=2, prompts_per_round=2)
+    [info] = Loop(Independent(env), {"ann": policy}, 0, 2, TokenizerBridge([TOKENIZER])).round(0).values()
+    assert info["metrics"]["turns/mean"] == info["metrics"]["turns/cut_share"] == 1.0
+    assert policy.version == 1

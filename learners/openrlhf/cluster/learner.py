@@ -18,7 +18,7 @@ from learners.openrlhf.cluster.actor import PolicySpec, SharingPolicyActor
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy
 from learners.openrlhf.cluster.library import RayActorGroup
 from learners.openrlhf.options import ClusterOptions
-from learners.sampling import Sample, asked_for
+from learners.sampling import Sample, asked_for, room_for, where_room_is
 from learners.torch.learner import probe_of
 from learners.torch.options import TorchOptions
 from mutual_env.errors import ConfigError, DeadlineExceededError
@@ -92,15 +92,19 @@ class RayOpenRlhfLearner:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
-        rendered, seeds_PG = asked_for(prompts, n, seed, self._name, self._conversing)
-        check_sequences(rendered, [ids[:0] for ids in rendered], self._head_size)
+        asked = asked_for(prompts, n, seed, self._name, self._conversing)
         sampling = self._options.sampling(self._tokenizer)
-        shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, sampling)
-        groups = {index: group for share in shares for index, group in share.items()}
-        return [
-            tuple(sample.completion(self._tokenizer, self._version) for sample in groups[i])
-            for i in range(len(rendered))
-        ]
+
+        def sample(rendered: list[Ids], seeds_PG: list[tuple[int, ...]]) -> list[tuple[Completion, ...]]:
+            check_sequences(rendered, [ids[:0] for ids in rendered], self._head_size)
+            shares: list[dict[int, tuple[Sample, ...]]] = self._all("sample", rendered, seeds_PG, sampling)
+            groups = {index: group for share in shares for index, group in share.items()}
+            return [
+                tuple(one.completion(self._tokenizer, self._version) for one in groups[i]) for i in range(len(rendered))
+            ]
+
+        full = Completion.no_room(self._version, self._tokenizer.fingerprint)
+        return where_room_is(prompts, asked, room_for(self.max_sequence, sampling.max_new_tokens), full, sample)
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at the temperature of `act`."""

@@ -17,7 +17,7 @@ from mutual_env.confined import Confined
 from mutual_env.errors import InvalidInputError
 from mutual_env.interaction import Answer, InteractionSpec, Wait
 from mutual_env.testing import check_env, fuzz_actions, seed_test
-from mutual_env.types import Context, Task
+from mutual_env.types import Completion, Context, Task
 from mutual_env.verifiers import VerifierSpec
 from sharing import Independent, SuccessGatedTransfer
 from tests.mutual_env.turns.pile import ID, TARGET, Pile, PileTasks
@@ -95,6 +95,22 @@ def test_who_waits_for_somebody_that_was_cut_is_cut_as_well() -> None:
     assert not any(terminations.values())
     assert [infos[name]["metrics"]["turns/cut_share"] for name in ("ann", "bob")] == [1.0, 1.0]
     assert [infos[name]["groups"][0][0].verdict.correct for name in ("ann", "bob")] == [False, False]
+
+
+def test_who_waits_for_somebody_who_found_no_room_is_cut_as_well() -> None:
+    env = made(agents=["ann", "bob"], group_size=2)
+    env.reset(seed=0)
+    full = Completion.no_room(0, "some tokenizer")
+    env.step({"ann": [["1", "1"]], "bob": [[None, None]]})
+    observations, _, terminations, truncations, _ = env.step({"ann": [[None, None]], "bob": [["1", full]]})
+    assert not any(truncations.values())
+    assert not any(terminations.values())
+    assert [c is not None for c in observations["ann"]["conversations"][0]] == [True, False]
+    env.step({"ann": [["2", None]], "bob": [[None, None]]})
+    *_, truncations, infos = env.step({"ann": [[None, None]], "bob": [["1", None]]})
+    assert truncations == {"ann": True, "bob": True}
+    [[won, cut]], [[lost]] = (infos[name]["groups"] for name in ("ann", "bob"))
+    assert (won.verdict.correct, lost.verdict.correct, cut.completion.text) == (False, True, "1")
 
 
 def test_a_game_that_is_over_before_its_player_wrote_anything_is_no_experience() -> None:

@@ -154,6 +154,23 @@ def test_written_tokens_bound_a_conversation() -> None:
     assert env.step({"policy_0": [[two]]})[3] == {"policy_0": True}
 
 
+def test_a_conversation_that_leaves_no_room_is_cut_as_it_was_before_the_answer() -> None:
+    env = mutual_env.make("mutual/guess-v0", agents=1, group_size=3, prompts_per_round=1, limit=4, turns=4)
+    env.reset(seed=3)
+    full = Completion.no_room(0, "some tokenizer")
+    env.step({"policy_0": [["x", "x", full]]})  # a first turn is what it is: an empty text
+    *_, truncations, infos = env.step({"policy_0": [["y", full, full]]})
+    assert truncations == {"policy_0": False}
+    while env.agents:
+        *_, truncations, infos = env.step({"policy_0": [["z", None, None]]})
+    assert truncations == {"policy_0": True}
+    [[first, second, third]] = infos["policy_0"]["groups"]
+    assert [c.text for c in first.written] == ["x", "y", "z", "z"]
+    assert ([c.text for c in second.written], second.earlier) == (["x"], ())
+    assert [c.text for c in third.written] == [""]
+    assert infos["policy_0"]["metrics"]["turns/cut_share"] == 1.0
+
+
 def test_a_retry_is_told_that_it_is_one_and_worth_less() -> None:
     options: dict[str, Any] = {"family": "mutual/arithmetic-v0", "digits": 1, "discount": 0.5, "turns": 3}
     env = mutual_env.make(
