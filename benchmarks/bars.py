@@ -119,7 +119,7 @@ AREAS = (
             Bar("eight turns over the same tokens in one", "*/one_turn", most=1.3),
             Bar("the eighth turn over the second, beside attention's own growth", "*/growth", most=1.3),
         ),
-        "`recomputed` is the same where nothing is kept from turn to turn.",
+        "`recomputed` is the same where nothing is kept from turn to turn; `processors` is what each was measured on.",
     ),
     Area(
         "torch_trainer",

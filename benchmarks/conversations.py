@@ -3,13 +3,13 @@
     python -m benchmarks.conversations [--models models] [--repeats 5] [--only tiny | smollm2]
 
 writes docs/figures/data/conversations.json; with `--only` the other model's figures stay as they are. Sixteen
-conversations (two for SmolLM2), each of eight turns of 24 sampled tokens with a reply of 24 tokens between two; in one
-turn the replies are part of the prompt and 192 tokens are sampled. Stop tokens are off, so that both are the same
-tokens. `one_turn`: the time of the turns over that of one turn; `recomputed`: the same where nothing is kept from turn
-to turn. `last_over_second`: the eighth turn's time over the second's (the first has no reply); `attention`: the same of
-the tokens at those places where all are sampled in one turn, which grows with the context alone; `growth` is the first
-over the second: what conversations add to it. One thread, its processor time, the median of the ratios: what can be
-compared on a busy machine.
+conversations (two for SmolLM2), each of eight turns of 24 sampled tokens with a reply of 24 tokens between two, and
+what the chat template puts around it; in one turn as many tokens are part of the prompt and 192 are sampled. Stop
+tokens are off, so that both are the same number of tokens. `one_turn`: the time of the turns over that of one turn;
+`recomputed`: the same where nothing is kept from turn to turn. `last_over_second`: the eighth turn's time over the
+second's (the first has no reply); `attention`: the same of the tokens at those places where all are sampled in one
+turn, which grows with the context alone; `growth` is the first over the second: what conversations add to it. One
+thread, its processor time, the median of the ratios: what can be compared on a busy machine.
 """
 
 from __future__ import annotations
@@ -33,14 +33,21 @@ from benchmarks.torch_sampler import NO_STOP, loaded, tiny
 from learners.torch import sampler
 from learners.torch.learner import TorchLearner
 from mutual_env.types import Completion, Context, Reply, Turn
+from tokenizers_bridge.replies import Conversing
 
 PAGE, NAME = "turns.md", "cost of turns"
 ROWS, FEW_ROWS, TURNS, WRITTEN, REPLY = 16, 2, 8, 24, 24
+MODELS = ("tiny", "smollm2")
 
 
 def replies() -> list[Reply]:
     """Each of REPLY characters, which are as many tokens to the models here."""
     return [Reply("".join("0123456789"[(i * 7 + j) % 10] for j in range(REPLY))) for i in range(TURNS - 1)]
+
+
+def reply_size(learner: TorchLearner) -> int:
+    """Tokens of a reply, with what the chat template puts around it."""
+    return Conversing(learner.tokenizer).reply(replies()[0], is_chat=False).size
 
 
 def in_turns(learner: TorchLearner, prompts: Sequence[str]) -> list[float]:
@@ -58,8 +65,8 @@ def in_turns(learner: TorchLearner, prompts: Sequence[str]) -> list[float]:
 
 
 def in_one(learner: TorchLearner, prompts: Sequence[str]) -> float:
-    """Seconds of the same tokens where the replies are said before."""
-    said = "".join(reply.text for reply in replies())
+    """Seconds of as many tokens where the replies are said before."""
+    said = "".join(reply.text for reply in replies()) + "7" * (reply_size(learner) - REPLY) * (TURNS - 1)
     long = [prompt + said for prompt in prompts]
     before = learner.sampling
     learner.sampling = dataclasses.replace(before, max_new_tokens=TURNS * WRITTEN)
@@ -73,11 +80,12 @@ def by_place(learner: TorchLearner, prompts: Sequence[str]) -> float:
     """The time of the tokens where the eighth turn's lie over that of those where the second's lie, in one turn."""
     marks: list[float] = []
     before = learner.sampling
-    learner.sampling = dataclasses.replace(before, max_new_tokens=TURNS * (WRITTEN + REPLY))
+    between = WRITTEN + reply_size(learner)
+    learner.sampling = dataclasses.replace(before, max_new_tokens=TURNS * between)
     record = sampler._Track.record
 
-    def marked(track: sampler._Track, *given: Any) -> None:
-        record(track, *given)
+    def marked(track: sampler._Track, *given: Any, **named: Any) -> None:
+        record(track, *given, **named)
         marks.append(time.process_time())
 
     sampler._Track.record = marked  # type: ignore[method-assign]
@@ -86,7 +94,7 @@ def by_place(learner: TorchLearner, prompts: Sequence[str]) -> float:
     finally:
         sampler._Track.record = record  # type: ignore[method-assign]
         learner.sampling = before
-    second, last = (turn * (WRITTEN + REPLY) for turn in (1, TURNS - 1))
+    second, last = (turn * between for turn in (1, TURNS - 1))
     return (marks[last + WRITTEN - 1] - marks[last]) / (marks[second + WRITTEN - 1] - marks[second])
 
 
@@ -153,30 +161,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conversations", description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=["tiny", "smollm2"])
+    parser.add_argument("--only", choices=MODELS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    kept = json.loads((DATA / "conversations.json").read_text()) if args.only and known() else {}
-    found: dict[str, Any] = {**kept, "machine": machine()}
+    before = json.loads((DATA / "conversations.json").read_text()) if args.only and known() else {}
+    found: dict[str, Any] = {}
     path = args.models / "smollm2"
     if args.only != "smollm2":
         pair = tiny(), tiny(conversation_mb=0)
         found["tiny"] = measured(*pair, ROWS, args.repeats) | differences(*pair, ROWS)
     if args.only != "tiny" and path.is_dir():
         pair = loaded(path), loaded(path, conversation_mb=0)
-        found["smollm2"] = measured(*pair, FEW_ROWS, 1) | differences(*pair, FEW_ROWS)
-    write("conversations", found)
+        found["smollm2"] = measured(*pair, FEW_ROWS, args.repeats) | differences(*pair, FEW_ROWS)
+    write("conversations", together(before, found, machine()))
     put(PAGE, NAME, cost_table(figures("conversations")))
+
+
+def together(before: Mapping[str, Any], found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """What was just measured beside what was, and what processor each model's figures are of."""
+    was = before.get("machine", {}).get("processor")
+    processors = before.get("processors") or {name: was for name in MODELS if name in before}
+    return {**before, **found, "machine": here, "processors": {**processors, **dict.fromkeys(found, here["processor"])}}
 
 
 def cost_table(measured: Mapping[str, Any]) -> str:
     names = {"tiny": "tiny, 110 thousand parameters", "smollm2": "SmolLM2, 135 million"}
     keys = ("one_turn", "recomputed", "last_over_second", "attention", "growth")
-    rows = [[name, *(f"{measured[key][k]:.2f}" for k in keys)] for key, name in names.items() if key in measured]
-    return table(
-        ["eight turns", "same tokens in one", "all computed again", "eighth / second", "attention alone", "the rest"],
-        rows,
-    )
+    rows = [
+        [name, *(f"{measured[key][k]:.2f}" for k in keys), f"{measured[key]['largest_logprob_difference']:.0e}"]
+        for key, name in names.items()
+        if key in measured
+    ]
+    head = [
+        "same tokens in one",
+        "all computed again",
+        "eighth / second",
+        "attention alone",
+        "the rest",
+        "largest Δ log p",
+    ]
+    return table(["eight turns", *head], rows)
 
 
 def known() -> bool:

@@ -52,6 +52,15 @@ def test_the_table_of_what_turns_cost_is_what_its_file_says() -> None:
     assert is_current(conversations.PAGE, conversations.NAME, conversations.cost_table(found))
 
 
+@pytest.mark.long
+def test_what_turns_cost_can_be_measured() -> None:
+    pytest.importorskip("torch")
+    conversations = importlib.import_module("benchmarks.conversations")
+    learner = conversations.to_the_limit(conversations.tiny())
+    assert len(conversations.in_turns(learner, ["1+1="])) == conversations.TURNS
+    assert min(measure(learner, ["1+1="]) for measure in (conversations.in_one, conversations.by_place)) > 0.0
+
+
 def test_a_table_of_two_arms_has_means_spreads_and_paired_differences() -> None:
     row = {"policy": "ann", "measure": "all", "before": [0.5, 0.5], "after": {"grpo": [0.5, 0.7], "sgt": [0.6, 0.7]}}
     last = retries.retries_table({"rows": [row]}).splitlines()[-1]
