@@ -94,7 +94,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.torch
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-models
 	@echo "installing mutual-env and its development tools ..."
-	@$(PIP) --editable '.[torch,math,gym,data,report,stats,view,completion,tokenizers,published-tokenizers,models,bench,wasm,dev]'
+	@$(PIP) --editable '.[torch,math,gym,data,report,stats,view,completion,tokenizers,speed,published-tokenizers,models,bench,wasm,dev]'
 	@$(BIN)/python -c 'from mutual_env import wasm_python; wasm_python.compiled()'  # once a machine, 40 s of a core
 	@$(BIN)/python -c 'from tokenizers_bridge import load; load("smollm2"), load("gemma3")'  # converted once, 30 s
 	@touch $@ $(VENV)/.installed

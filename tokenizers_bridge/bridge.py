@@ -20,7 +20,7 @@ from tokenizers_bridge.translation.blocks import (
     translated,
 )
 from tokenizers_bridge.translation.cache import ByteBudgetCache
-from tokenizers_bridge.translation.encodings import Encodings, Wanted
+from tokenizers_bridge.translation.encodings import Encodings, Wanted, by_sort
 from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.front import LeadingSpace
 from tokenizers_bridge.translation.reading import Reading, reading_of
@@ -88,8 +88,10 @@ class TokenizerBridge:
         missing = [i for i in range(len(completions)) if i not in done] if done else list(range(len(completions)))
         for part in self._translated(completions, missing, into):
             translations = part.block.translations()
+            self._remember(completions, part, translations, into)
+            if len(part.rows) == len(completions):
+                return translations
             done.update(zip(part.rows, translations, strict=True))
-            self._remember([completions[i] for i in part.rows], translations, part.block, into)
         return [done[i] for i in range(len(completions))]
 
     def _facts_of(self, tokenizer: Tokenizer) -> TokenizerFacts:
@@ -99,11 +101,12 @@ class TokenizerBridge:
         return self._facts[fingerprint]
 
     def _remember(
-        self, completions: list[Completion], translations: list[Translation], block: Block, reader: TokenizerFacts
+        self, batch: Sequence[Completion], part: Translated, translations: list[Translation], reader: TokenizerFacts
     ) -> None:
         if not self._translations.budget:
             return
-        size = block.nbytes + sum([12 * c.token_ids.size + 4 * len(c.text) for c in completions])
+        completions = [batch[i] for i in part.rows]
+        size = part.block.nbytes + sum([12 * c.token_ids.size + 4 * len(c.text) for c in completions])
         entries = zip(completions, translations, strict=True)
         self._translations.put({(reader.fingerprint, id(c)): (c, t) for c, t in entries}, size)
 
@@ -122,9 +125,9 @@ class TokenizerBridge:
                 sources.append((author, source, meant(source, author, reader, self._leading_space)))
             odd += _others(part, source)
         taken_apart = {i: self._reading(batch[i], reader) for i in odd}
-        goes_on = reader.goes_on
-        wanted = [(text, goes_on) for _, _, told in sources for text in told.texts]
-        wanted += [w for one in taken_apart.values() if isinstance(one, Reading) for w in one.wanted]
+        wanted = by_sort(w for one in taken_apart.values() if isinstance(one, Reading) for w in one.wanted)
+        for _, _, told in sources:
+            wanted.setdefault(reader.goes_on, {}).update(dict.fromkeys(told.tape.texts))
         encodings = self._encode(wanted, reader)
         for author, source, told in sources:
             block = translated(batch, source, told, author, reader, encodings, self._actions, self._leading_space)
@@ -140,15 +143,22 @@ class TokenizerBridge:
 
     def _parts(self, batch: Sequence[Completion], rows: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         """The rows of each author, in parts of a bounded number of characters."""
+        own = [batch[i] for i in rows]
+        authors = [c.tokenizer for c in own]
         by_author: dict[str, list[int]] = {}
-        for i in rows:
-            by_author.setdefault(batch[i].tokenizer, []).append(i)
-        for fingerprint, own in by_author.items():
-            for part in self._cut([len(batch[i].text) for i in own]):
-                yield fingerprint, own[part]
+        if own and authors.count(authors[0]) == len(own):
+            by_author[authors[0]] = list(rows)
+        else:
+            for i, author in zip(rows, authors, strict=True):
+                by_author.setdefault(author, []).append(i)
+        for fingerprint, mine in by_author.items():
+            for part in self._cut([len(batch[i].text) for i in mine]):
+                yield fingerprint, mine[part]
 
     def _cut(self, sizes: list[int]) -> list[slice]:
         """Runs of rows of about `_block_characters` (or bytes) together."""
+        if sum(sizes) < self._block_characters:
+            return [slice(0, len(sizes))] if sizes else []
         number = np.array(sizes, np.int64).cumsum() // self._block_characters
         cuts = (np.flatnonzero(np.diff(number)) + 1).tolist()
         return [slice(a, b) for a, b in zip([0, *cuts], [*cuts, len(sizes)], strict=True) if b > a]
@@ -181,24 +191,31 @@ class TokenizerBridge:
         except MutualEnvError as error:
             return Block.failed(str(error), self._actions["failed"])
 
-    def _encode(self, wanted: Sequence[Wanted], reader: TokenizerFacts) -> Encodings:
+    def _encode(self, wanted: Mapping[bool, Mapping[str, None]], reader: TokenizerFacts) -> Encodings:
         """Each distinct text once."""
-        distinct = list(dict.fromkeys(wanted))
-        ids: dict[Wanted, Ids] = {}
+        known: dict[bool, dict[str, Ids]] = {}
         if len(self._encodings):
-            known = self._encodings.get([(reader.fingerprint, one) for one in distinct])
-            ids = {one: found for one, found in zip(distinct, known, strict=True) if found is not None}
-        new = Encodings.of([one for one in distinct if one not in ids] if ids else distinct, reader)
-        rows = list(new.ids.items()) if self._encodings.budget else []
-        sizes = [found.nbytes + 4 * len(one[0]) for one, found in rows]
+            for goes_on, texts in wanted.items():
+                found = self._encodings.get([(reader.fingerprint, (text, goes_on)) for text in texts])
+                known[goes_on] = {t: ids for t, ids in zip(texts, found, strict=True) if ids is not None}
+            wanted = {sort: dict.fromkeys(t for t in texts if t not in known[sort]) for sort, texts in wanted.items()}
+        new = Encodings.of(wanted, reader)
+        if self._encodings.budget:
+            self._keep(new, reader.fingerprint)
+        return new.beside(known)
+
+    def _keep(self, new: Encodings, fingerprint: str) -> None:
+        rows = [((text, goes_on), ids) for goes_on, found in new.by_sort.items() for text, ids in found.items()]
+        sizes = [ids.nbytes + 4 * len(text) for (text, _), ids in rows]
         for part in self._cut(sizes):
-            self._encodings.put({(reader.fingerprint, one): found for one, found in rows[part]}, sum(sizes[part]))
-        return Encodings({**ids, **new.ids} if ids else new.ids, new.failed)
+            self._encodings.put({(fingerprint, one): ids for one, ids in rows[part]}, sum(sizes[part]))
 
 
 def _others(rows: list[int], found: Authored | Translated | None) -> list[int]:
     """The rows that were not found to fit."""
     if found is None:
         return rows
+    if len(found.rows) == len(rows):
+        return []
     fitted = set(found.rows)
-    return [i for i in rows if i not in fitted] if len(fitted) < len(rows) else []
+    return [i for i in rows if i not in fitted]

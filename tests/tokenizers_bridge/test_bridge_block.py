@@ -16,7 +16,7 @@ from tests.tokenizers_bridge.fuzz import Author
 from tests.tokenizers_bridge.reference import completion_of
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import ACTIONS, CharTokenizer, Tokenizer, TokenizerBridge, Translation, WordTokenizer, load
-from tokenizers_bridge.translation.encodings import Encodings
+from tokenizers_bridge.translation.encodings import Encodings, by_sort
 from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.reading import reading_of
 from tokenizers_bridge.translation.short_chunks import translate_one
@@ -45,9 +45,9 @@ class AbleThirdParty(ThirdParty):
         self.asked = 0
         self._of = tokenizer
 
-    def misspelled(self, ids: Ids, lengths: Ints, data: bytes) -> Ints:
+    def misspelled(self, ids: Ids, starts: Ints, lengths: Ints, data: bytes) -> Ints:
         self.asked += 1
-        return self._of.misspelled(ids, lengths, data)  # type: ignore[attr-defined, no-any-return]
+        return self._of.misspelled(ids, starts, lengths, data)  # type: ignore[attr-defined, no-any-return]
 
 
 def composing() -> tokenizers.Tokenizer:
@@ -151,7 +151,7 @@ def test_a_block_gives_each_row_what_the_general_way_gives_it(written: list[str]
             assert (translation.verdict, translation.reason) == ("failed", source)
         else:
             reading = reading_of(source, author_of(row), known, "keep")
-            encodings = Encodings.of(reading.wanted, known)
+            encodings = Encodings.of(by_sort(reading.wanted), known)
             block = translate_one(row, reading, author_of(row), known, encodings, ACTIONS)
             assert_same(translation, Translation(block, 0))
 

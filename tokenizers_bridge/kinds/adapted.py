@@ -41,13 +41,15 @@ def fingerprint_of(parts: Iterable[str | bytes]) -> str:
 @dataclass(frozen=True, slots=True, eq=False)
 class PlainText:
     """An encoder that makes none of the `forbidden` ids of a text: where it comes out with one, the text is encoded
-    again, cut inside each of the `spellings`. `continuation` is the encoder of what goes on behind a cut."""
+    again, cut inside each of the `spellings`. `continuation` is the encoder of what goes on behind a cut. An `ordinary`
+    encoder knows them and makes none."""
 
     encoder: Encoder
     continuation: Encoder
     forbidden: npt.NDArray[np.bool_]
     spellings: Mapping[int, str]
     unknown: frozenset[int]
+    ordinary: bool
 
     @classmethod
     def of(
@@ -68,11 +70,12 @@ class PlainText:
         forbidden = vocabulary.lengths == 0
         forbidden[[i for i in declaration.tags if i in spellings]] = True
         unknown = frozenset(i for i, role in vocabulary.specials.items() if role == "unk")
-        return cls(encoder, continuation, forbidden, spellings, unknown)
+        ordinary = getattr(encoder, "ordinary", False)
+        return cls(encoder, continuation, forbidden, spellings, unknown, ordinary)
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
         rows = self.encoder(texts)
-        if rows and self.forbidden.take(np.concatenate(rows)).any():
+        if rows and not self.ordinary and self.forbidden.take(np.concatenate(rows)).any():
             for i, row in enumerate(rows):
                 if self.forbidden[row].any():
                     rows[i] = self._spelled_out(texts[i], row)
@@ -188,10 +191,12 @@ class AdaptedTokenizer:
     def byte_lengths(self, ids: Sequence[int] | Ids) -> npt.NDArray[np.int64]:
         return self._vocabulary.lengths_of(ids)
 
-    def misspelled(self, ids: Ids, lengths: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.int64]:
+    def misspelled(
+        self, ids: Ids, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], data: bytes
+    ) -> npt.NDArray[np.int64]:
         """Which of these ids, of these byte lengths, do not stand for the bytes of `data` that they lie on. The same as
         comparing `token_bytes` with it, at a third of the time."""
-        return self._vocabulary.misspelled(ids, lengths, data)
+        return self._vocabulary.misspelled(ids, starts, lengths, data)
 
     def render_prompt(self, prompt: Prompt) -> Ids:
         return self._prompt_format(prompt)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class TiktokenEncoder:
     form: Form | None = None
     shift: int = 0
     tags: frozenset[str] = frozenset()
+
+    ordinary: ClassVar[bool] = True
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
         shares = _shares(texts, min(len(texts), cores()))

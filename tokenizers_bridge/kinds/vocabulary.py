@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from mutual_env.errors import IdentityMismatchError
 from mutual_env.types import Ids
+from tokenizers_bridge.loops import compiled
 from tokenizers_bridge.protocol import Role
 
 SPACE = "▁"  # what SentencePiece writes for a space in a piece
 _WORD = 8
+# By how many bytes a token has, eight or more: what cuts eight bytes to as many.
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
 
 
@@ -22,15 +24,14 @@ class Vocabulary:
     """`blob` is the bytes of every id behind one another; id i stands for blob[starts[i] : starts[i] + lengths[i]].
 
     A control token stands for no bytes and has a role in `specials`; so does an id that nothing is assigned to.
-    `heads` are the first eight bytes of each id as one number, zeros behind a shorter one, and `masks` cut any eight
-    bytes to as many as the id has: that is how bytes are compared without spelling them out.
+    `heads` are the first eight bytes of each id as one number, zeros behind a shorter one: that is how bytes are
+    compared without spelling them out.
     """
 
     blob: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     heads: npt.NDArray[np.uint64]
-    masks: npt.NDArray[np.uint64]
     specials: Mapping[int, Role]
 
     @classmethod
@@ -44,11 +45,10 @@ class Vocabulary:
         roles.update(specials)
         blob = np.frombuffer(b"".join(kept), np.uint8)
         starts = np.cumsum(lengths) - lengths
-        masks = _MASKS[np.minimum(lengths, _WORD)]
-        heads = _words(blob).take(starts) & masks
-        for array in (starts, lengths, heads, masks):
+        heads = _words(blob).take(starts) & _MASKS.take(lengths, mode="clip")
+        for array in (starts, lengths, heads):
             array.flags.writeable = False
-        return cls(blob, starts, lengths, heads, masks, roles)
+        return cls(blob, starts, lengths, heads, roles)
 
     def with_role(self, token_id: int, role: Role) -> Vocabulary:
         """The same, but this control token plays this role."""
@@ -67,12 +67,16 @@ class Vocabulary:
         data: bytes = self.blob[_spread(self.starts[at], lengths)].tobytes()
         return data
 
-    def misspelled(self, ids: Ids, lengths: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.int64]:
-        """Which of these ids, laid behind one another over `data`, do not stand for the bytes that they lie on.
-        `lengths` are theirs, and add up to the bytes there are."""
-        starts = lengths.cumsum() - lengths
+    def misspelled(
+        self, ids: Ids, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], data: bytes
+    ) -> npt.NDArray[np.int64]:
+        """Which of these ids do not stand for the bytes of `data` that they lie on, each from its place in `starts`
+        on. `lengths` are theirs."""
         raw = np.frombuffer(data, np.uint8)
-        wrong: npt.NDArray[np.bool_] = _words(raw).take(starts) & self.masks.take(ids) != self.heads.take(ids)
+        words = _words(raw)
+        if (loops := compiled(ids.size)) is not None:
+            return loops.differing(words, starts, lengths, ids, self.heads, _MASKS, self.blob, self.starts)
+        wrong: npt.NDArray[np.bool_] = words.take(starts) & _MASKS.take(lengths, mode="clip") != self.heads.take(ids)
         long = (lengths > _WORD).nonzero()[0]
         if long.size:
             rest = lengths[long] - _WORD

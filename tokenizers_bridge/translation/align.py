@@ -17,6 +17,7 @@ from mutual_env.errors import InvalidInputError, MisalignedError
 from mutual_env.types import Floats, Ids
 from tokenizers_bridge.declaration import declaration_of
 from tokenizers_bridge.edits import NO_EDITS, Edits, edits_between
+from tokenizers_bridge.loops import LONGEST_SUM, compiled
 from tokenizers_bridge.protocol import Role, Tokenizer
 from tokenizers_bridge.roles import STOP_ROLES
 from tokenizers_bridge.translation.arrays import is_tensor, sums_by_chunk
@@ -57,10 +58,19 @@ class Alignment:
     @property
     def exact_tokens(self) -> Mask:
         """`exact` for each token of the reader."""
-        if self.exact.all():
-            return np.ones(int(self.reader_ends[-1]) if self.exact.size else 0, np.bool_)
-        mask: Mask = self.exact.repeat(self.reader_counts)
+        mask = np.ones(int(self.reader_ends[-1]) if self.exact.size else 0, np.bool_)
+        mask[self.inexact_tokens("reader")] = False
         return mask
+
+    def inexact_tokens(self, side: Side) -> Ints:
+        """Which tokens of that side lie outside exact chunks."""
+        chunks = (~self.exact).nonzero()[0]
+        counts = (self.author_counts if side == "author" else self.reader_counts)[chunks]
+        ends = (self.author_ends if side == "author" else self.reader_ends)[chunks]
+        # Token k of all of them is k + (where its chunk starts) - (how many came before the chunk).
+        tokens: Ints = (ends - counts.cumsum()).repeat(counts)
+        tokens += np.arange(tokens.size)
+        return tokens
 
     @property
     def one_to_one(self) -> Mask:
@@ -110,9 +120,7 @@ class Alignment:
         sums = self.chunk_sums(logprobs, "author")
         counts = self.reader_counts
         if own is None:
-            several = (counts > 1).nonzero()[0]
-            sums[several] /= counts[several]
-            return sums.repeat(counts), self.exact_tokens
+            return _spread(sums, self.reader_ends, counts), self.exact_tokens
         totals = self.chunk_sums(own, "reader")
         if not np.all(np.isfinite(totals)):
             raise InvalidInputError("own log-probabilities must be finite: spread evenly instead (own=None)")
@@ -289,17 +297,29 @@ def _one_sided(author: Tokens, reader: Tokens, edits: Edits) -> Alignment:
 
 def _sums(values: Floats, ends: Ints, counts: Ints) -> Floats:
     """`np.add.reduceat` to the bit. It takes ten times as long as a copy, and most chunks are one token or two."""
-    more = (counts > 2).nonzero()[0]
-    if 4 * more.size > counts.size:
-        return np.add.reduceat(values, ends - counts)
-    sums = values.take(ends - 1)
-    two = (counts == 2).nonzero()[0]
-    sums[two] = values[ends[two] - 2] + sums[two]
+    if (loops := compiled(values.size)) is not None:
+        sums, more = loops.sums(values, ends), (counts > LONGEST_SUM).nonzero()[0]
+    else:
+        more = (counts > 2).nonzero()[0]
+        if 4 * more.size > counts.size:
+            return np.add.reduceat(values, ends - counts)
+        sums = values.take(ends - 1)
+        two = (counts == 2).nonzero()[0]
+        sums[two] = values[ends[two] - 2] + sums[two]
     if more.size:
         last = ends[more]
         borders = np.stack([last - counts[more], last], axis=1).ravel()
         sums[more] = np.add.reduceat(values, borders[: -1 if borders[-1] == values.size else None])[::2]
     return sums
+
+
+def _spread(sums: Floats, ends: Ints, counts: Ints) -> Floats:
+    """Each chunk's sum, shared evenly between its tokens."""
+    if ends.size and (loops := compiled(int(ends[-1]))) is not None:
+        return loops.spread(sums, ends)
+    several = (counts > 1).nonzero()[0]
+    sums[several] /= counts[several]
+    return sums.repeat(counts)
 
 
 def _counts(ends: Ints) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,34 +15,53 @@ Wanted: TypeAlias = tuple[str, bool]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encodings:
-    """Ids by text, and for texts that have none the sentence that says why."""
+    """Ids by text, of texts that go on (True) and of those that do not; and for texts that have none the sentence that
+    says why."""
 
-    ids: Mapping[Wanted, Ids]
+    by_sort: Mapping[bool, Mapping[str, Ids]]
     failed: Mapping[Wanted, str]
 
     @classmethod
-    def of(cls, wanted: Sequence[Wanted], reader: TokenizerFacts) -> Encodings:
+    def of(cls, wanted: Mapping[bool, Collection[str]], reader: TokenizerFacts) -> Encodings:
         """One batch for texts of either sort; where that raises, text by text, so that only the culprit fails."""
-        if len({goes_on for _, goes_on in wanted}) == 1:
-            return cls._of_sort(wanted, wanted[0][1], reader)
-        parts = [cls._of_sort([w for w in wanted if w[1] is goes_on], goes_on, reader) for goes_on in (False, True)]
-        filled = [part for part in parts if part.ids or part.failed]
-        return filled[0] if len(filled) == 1 else cls._joined(filled)
+        failed: dict[Wanted, str] = {}
+        by_sort = {goes_on: _encoded(list(texts), goes_on, reader, failed) for goes_on, texts in wanted.items()}
+        return cls(by_sort, failed)
 
-    @classmethod
-    def _of_sort(cls, wanted: Sequence[Wanted], goes_on: bool, reader: TokenizerFacts) -> Encodings:
-        if not wanted:
-            return cls({}, {})
-        try:
-            return cls(dict(zip(wanted, reader.encode([text for text, _ in wanted], goes_on), strict=True)), {})
-        except BaseException as error:  # a third party's encoder may raise anything; a panic in Rust is no Exception
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            if len(wanted) == 1:
-                why = f"the reader's tokenizer could not encode the text: {type(error).__name__}: {error}"
-                return cls({}, {wanted[0]: why})
-        return cls._joined([cls._of_sort([one], goes_on, reader) for one in wanted])
+    def ids(self, wanted: Wanted) -> Ids | str:
+        """The ids of a text, or why there are none."""
+        return self.failed[wanted] if wanted in self.failed else self.by_sort[wanted[1]][wanted[0]]
 
-    @classmethod
-    def _joined(cls, parts: Sequence[Encodings]) -> Encodings:
-        return cls({w: i for p in parts for w, i in p.ids.items()}, {w: y for p in parts for w, y in p.failed.items()})
+    def rows(self, texts: Iterable[str], goes_on: bool) -> list[Ids]:
+        """The ids of texts that have some."""
+        return list(map(self.by_sort[goes_on].__getitem__, texts))
+
+    def beside(self, known: Mapping[bool, Mapping[str, Ids]]) -> Encodings:
+        """These and what was known already."""
+        if not known:
+            return self
+        sorts = {**known, **self.by_sort}
+        return Encodings({s: {**known.get(s, {}), **self.by_sort.get(s, {})} for s in sorts}, self.failed)
+
+
+def by_sort(wanted: Iterable[Wanted]) -> dict[bool, dict[str, None]]:
+    """The distinct texts of each sort."""
+    sorts: dict[bool, dict[str, None]] = {}
+    for text, goes_on in wanted:
+        sorts.setdefault(goes_on, {})[text] = None
+    return sorts
+
+
+def _encoded(texts: Sequence[str], goes_on: bool, reader: TokenizerFacts, failed: dict[Wanted, str]) -> dict[str, Ids]:
+    if not texts:
+        return {}
+    try:
+        return dict(zip(texts, reader.encode(texts, goes_on), strict=True))
+    except BaseException as error:  # a third party's encoder may raise anything; a panic in Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if len(texts) == 1:
+            why = f"the reader's tokenizer could not encode the text: {type(error).__name__}: {error}"
+            failed[texts[0], goes_on] = why
+            return {}
+    return {t: ids for text in texts for t, ids in _encoded([text], goes_on, reader, failed).items()}

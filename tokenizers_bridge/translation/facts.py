@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -43,7 +43,7 @@ class TokenizerFacts:
     think_tags: Mapping[Role, str]
     differs: bool
     verbatim: bool
-    misspelled: Callable[[Ids, Ints, bytes], Ints]
+    misspelled: Callable[[Ids, Ints, Ints, bytes], Ints]
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> TokenizerFacts:
@@ -82,9 +82,9 @@ class TokenizerFacts:
         odd = self.odd_spellings.search(text) if self.odd_spellings is not None else None
         return None if odd is None else str(odd.group())
 
-    def may_spell_control(self, texts: Iterable[str]) -> bool:
-        """False where none of these texts spells a control token."""
-        joined = "\n".join(texts)  # no spelling in one of the shapes has white space in it
+    def may_spell_control(self, joined: str) -> bool:
+        """False where none of these texts, which white space joins, spells a control token: no spelling in one of the
+        shapes has white space in it."""
         if any(not self.control_texts.isdisjoint(shape.findall(joined)) for shape in self.control_shapes):
             return True
         return self.odd_spellings is not None and self.odd_spellings.search(joined) is not None
@@ -107,10 +107,11 @@ class TokenizerFacts:
         return np.array([i for i, own in owned.items() if own is not None and not self.reads(texts[i], own)], np.int64)
 
 
-def _misspelled(tokenizer: Tokenizer, ids: Ids, lengths: Ints, data: bytes) -> Ints:
+def _misspelled(tokenizer: Tokenizer, ids: Ids, starts: Ints, lengths: Ints, data: bytes) -> Ints:
     """As `Spelling` has it, by spelling the ids out."""
-    spelled = tokenizer.token_bytes(ids)
-    if spelled == data:
-        return np.empty(0, np.int64)
-    differ = np.flatnonzero(np.frombuffer(spelled, np.uint8) != np.frombuffer(data, np.uint8))
-    return lengths.cumsum().searchsorted(differ, side="right")
+    spelled = np.frombuffer(tokenizer.token_bytes(ids), np.uint8)
+    ends = lengths.cumsum()
+    on = np.arange(spelled.size) + (starts - (ends - lengths)).repeat(lengths)
+    differ = (spelled != np.frombuffer(data, np.uint8)[on]).nonzero()[0]
+    wrong: Ints = ends.searchsorted(differ, side="right")
+    return wrong

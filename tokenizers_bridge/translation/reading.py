@@ -53,7 +53,7 @@ class Reading:
     def ids(self, part: Said, reader: TokenizerFacts, encodings: Encodings) -> Ids | str:
         """The reader's ids for one part, or why there are none."""
         if isinstance(part, tuple):
-            return encodings.failed[part] if part in encodings.failed else encodings.ids[part]
+            return encodings.ids(part)
         if isinstance(part, OwnTag):
             return np.array([part.token_id], np.int32)
         return np.array([reader.byte_ids[b] for b in part if b in reader.byte_ids], np.int32)

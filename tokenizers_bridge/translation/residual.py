@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mutual_env.types import Floats
+from tokenizers_bridge.loops import compiled
 from tokenizers_bridge.translation.align import Alignment
 from tokenizers_bridge.types import Ints
 
@@ -37,16 +38,23 @@ class Residuals:
 
     @classmethod
     def of(cls, alignment: Alignment, logprobs: Floats, spans: Spans) -> Residuals:
-        longest = np.maximum(alignment.author_counts, alignment.reader_counts)
-        alike = longest == 1
         lost = np.zeros(spans.chunk_at.size - 1)
         if not alignment.exact.all():
-            alike &= alignment.exact
             lost = _lost_mass(alignment, logprobs, spans)
-        paired = np.add.reduceat(alike, spans.chunk_at[:-1], dtype=np.int64)
+        largest, paired = _largest_and_paired(alignment, spans.chunk_at)
         tokens = np.diff(spans.reader_at)
         share = np.where(tokens, 1 - paired / np.maximum(tokens, 1), 0.0)
-        return cls(share, lost, np.maximum.reduceat(longest, spans.chunk_at[:-1]))
+        return cls(share, lost, largest)
+
+
+def _largest_and_paired(alignment: Alignment, chunk_at: Ints) -> tuple[Ints, Ints]:
+    """Of each row the most tokens that a chunk has on either side, and how many exact chunks have one on both."""
+    counts_a, counts_r, exact = alignment.author_counts, alignment.reader_counts, alignment.exact
+    if (loops := compiled(exact.size)) is not None:
+        return loops.largest_and_paired(counts_a, counts_r, exact, chunk_at)
+    longest = np.maximum(counts_a, counts_r)
+    alike = (longest == 1) & exact
+    return np.maximum.reduceat(longest, chunk_at[:-1]), np.add.reduceat(alike, chunk_at[:-1], dtype=np.int64)
 
 
 def _lost_mass(alignment: Alignment, logprobs: Floats, spans: Spans) -> Floats:
@@ -54,6 +62,7 @@ def _lost_mass(alignment: Alignment, logprobs: Floats, spans: Spans) -> Floats:
         return np.zeros(spans.chunk_at.size - 1)
     mass = np.abs(logprobs)
     total = np.add.reduceat(mass, spans.author_at[:-1])
-    mass[alignment.exact.repeat(alignment.author_counts)] = 0
-    lost: Floats = np.add.reduceat(mass, spans.author_at[:-1]) / np.where(total > 0, total, 1)
-    return lost
+    lost, tokens = np.zeros(mass.size), alignment.inexact_tokens("author")
+    lost[tokens] = mass[tokens]
+    share: Floats = np.add.reduceat(lost, spans.author_at[:-1]) / np.where(total > 0, total, 1)
+    return share

@@ -37,9 +37,11 @@ class Bytes:
     def byte_lengths(self, ids: Sequence[int] | Ids) -> npt.NDArray[np.int64]:
         return (np.asarray(ids) != self.stop_id).astype(np.int64)
 
-    def misspelled(self, ids: Ids, lengths: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.int64]:
+    def misspelled(
+        self, ids: Ids, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], data: bytes
+    ) -> npt.NDArray[np.int64]:
         written = np.flatnonzero(lengths)
-        return written[ids[written] != np.frombuffer(data, np.uint8)]
+        return written[ids[written] != np.frombuffer(data, np.uint8)[starts[written]]]
 
     def render_prompt(self, prompt: Prompt) -> Ids:
         text = prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)

@@ -1,0 +1,66 @@
+"""The loops that the extra `speed` compiles do what NumPy does where it is not installed, to the bit."""
+
+import random
+
+import numpy as np
+import pytest
+
+from mutual_env.types import Completion
+from tests.tokenizers_bridge.corpus import random_text
+from tests.tokenizers_bridge.test_bridge_block import TOKENIZERS, assert_same, batch_of
+from tokenizers_bridge import Tokenizer, TokenizerBridge, loops
+
+
+def batches() -> list[tuple[list[Completion], Tokenizer]]:
+    """Several authors' rows for each reader: ordinary ones, long chunks, rows that must be refused."""
+    found = []
+    for seed, reader in enumerate(TOKENIZERS):
+        rng = random.Random(seed)
+        written = ["hello world", "the ", "日本é", "        return x" * 3, "", "日" * 40]
+        found.append((batch_of(written + [random_text(rng) for _ in range(14)], seed), reader))
+    return found
+
+
+def by_numpy_and_by(monkeypatch: pytest.MonkeyPatch, others: loops.Loops) -> None:
+    for rows, reader in batches():
+        translations = []
+        for found in (None, others):
+            monkeypatch.setattr(loops, "WORTH", 0)
+            monkeypatch.setattr(loops, "_compiled", lambda found=found: found)
+            translations.append(TokenizerBridge(TOKENIZERS, 0).translate(rows, reader))
+        for one, other in zip(*translations, strict=True):
+            assert_same(one, other)
+
+
+def test_the_loops_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_numpy_and_by(monkeypatch, loops.Loops(**loops.WRITTEN))
+
+
+@pytest.mark.long  # they are compiled once, in five seconds
+def test_the_loops_as_they_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = loops._compiled()
+    assert compiled is not None
+    assert all(type(getattr(compiled, name)).__module__.startswith("numba") for name in loops.Loops.__slots__)
+    by_numpy_and_by(monkeypatch, compiled)
+
+
+def test_tokens_that_differ_anywhere_are_found() -> None:
+    reader = TOKENIZERS[0]
+    (ids,) = reader.encode_batch(["the         return x日本"])
+    data = bytearray(reader.token_bytes(ids))
+    lengths = reader.byte_lengths(ids)
+    starts = lengths.cumsum() - lengths
+    vocabulary = reader._vocabulary  # type: ignore[attr-defined]
+    tables = (vocabulary.heads, vocabulary_masks(), vocabulary.blob, vocabulary.starts)
+    for place in range(len(data)):
+        wrong = data.copy()
+        wrong[place] ^= 1
+        expected = [int((starts <= place).sum()) - 1]
+        assert reader.misspelled(ids, starts, lengths, bytes(wrong)).tolist() == expected  # type: ignore[attr-defined]
+        padded = np.frombuffer(bytes(wrong) + bytes(8), np.uint8)
+        words = np.ndarray((len(data) + 1,), "<u8", padded, strides=(1,))
+        assert loops.differing(words, starts, lengths, ids, *tables).tolist() == expected
+
+
+def vocabulary_masks() -> loops.Words:
+    return np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
