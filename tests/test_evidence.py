@@ -21,6 +21,7 @@ from benchmarks.evidence.hypotheses import HYPOTHESES
 from benchmarks.evidence.page import write_page
 from benchmarks.evidence.results import CONFIGS, Family, collect, family_file, runs_of
 from learners.run.config import load_suite
+from learners.run.results import RunResults
 from learners.run.suite import run_suite
 from mutual_env.errors import StorageError
 from tests.runs.test_cli import SUITE
@@ -142,6 +143,19 @@ def _check_runs_made_again(folder: Path, kept: Path) -> None:
     assert Family.read(kept.with_name("evidence-pair-elsewhere.json")).suite == "pair"
     kept.unlink()
     collect(folder, "pair")
+
+
+def test_what_was_spent_is_added_up_to_each_evaluation() -> None:
+    metrics = {"share/rescued": ((0, 1.0), (1, 2.0)), "trained_tokens": ((0, 10.0), (1, 5.0))}
+    processor = ((0, 1.5), (1, 0.5))
+    run = RunResults(Path("r"), {}, {"ada": metrics}, {"ada": {"accuracy": ((0, 0.1), (2, 0.3))}}, 0.0, processor)
+    found = results.measured({7: run}, "ada", [0, 2])
+    assert found == {
+        "accuracy": {"7": [0.1, 0.3]},
+        "rescued": {"7": [0.0, 3.0]},
+        "tokens": {"7": [0.0, 15.0]},
+        "processor": {"7": [0.0, 2.0]},
+    }
 
 
 def test_a_hypothesis_is_looked_up_where_most_seeds_have_both_arms() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +24,7 @@ from benchmarks.evidence.analysis import (
 )
 from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
-from benchmarks.evidence.results import Family, result_file, runs_of
+from benchmarks.evidence.results import RESCUED, Family, result_file, runs_of
 from benchmarks.evidence.sections import plane_figure, sections, times_alone, wrapped
 from benchmarks.figures import DATA
 from learners.evaluation.comparison import Difference, holm
@@ -179,7 +179,7 @@ def _family(family: Family) -> str:
         lines += [wrapped(f"Not run: {', '.join(f'`{arm}`' for arm in planned)}."), ""]
     if differences(family, at_the_end(family)):
         lines += [f"![Differences to GRPO](figures/evidence-{family.name}.svg)\n"]
-    lines += [_arms_table(family), *_alike(family), _budgets_table(family), *_sweep(family)]
+    lines += [_arms_table(family), *_alike(family), *_rescues(family), _budgets_table(family), *_sweep(family)]
     return "\n".join(lines)
 
 
@@ -199,6 +199,16 @@ def _alike(family: Family) -> list[str]:
         ),
         "",
     ]
+
+
+def _rescues(family: Family) -> list[str]:
+    """How much there was to rescue."""
+    found = {policy: of[RESCUED] for policy, of in family.arms.get("sgt", {}).items() if RESCUED in of}
+    if not found:
+        return []
+    asked = family.about["rounds"] * family.about["prompts"]
+    told = ", ".join(f"{policy} {_last_mean(of):.0f}" for policy, of in found.items())
+    return [wrapped(f"Prompts rescued under `sgt`, of {asked} in a run, mean over seeds: {told}."), ""]
 
 
 def _title(family: Family) -> str:
@@ -228,8 +238,12 @@ def _arms_table(family: Family) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mean(by_seed: Mapping[str, object]) -> str:
-    return f"{np.mean([np.asarray(values)[-1] for values in by_seed.values()]):.2f}"
+def _mean(by_seed: Mapping[str, Sequence[float]]) -> str:
+    return f"{_last_mean(by_seed):.2f}"
+
+
+def _last_mean(by_seed: Mapping[str, Sequence[float]]) -> float:
+    return float(np.mean([values[-1] for values in by_seed.values()]))
 
 
 def _budgets_table(family: Family) -> str:

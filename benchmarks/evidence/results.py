@@ -1,7 +1,8 @@
 """A family's suite, and its result file: what every run came to, as compact as it can be read, and read back.
 
 One line an arm and policy. `at` are rounds; `accuracy/...` has a list over `at` for each seed, and so have `tokens`
-(trained on so far, borrowed ones too) and `processor` (seconds that the run's process has worked so far).
+(trained on so far, borrowed ones too), `rescued` (prompts so far, where there were any) and `processor` (seconds that
+the run's process has worked so far).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from mutual_env.errors import StorageError
 
 _DIGITS = 4
 TIMES = "processor"
-SPENT = ("tokens", TIMES)
+RESCUED = "rescued"
+SPENT = (RESCUED, "tokens", TIMES)
 CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
 
 
@@ -83,7 +85,7 @@ def collect(folder: Path, family: str, name: str = "") -> Path:
     at = [round for round, _ in _some(runs).evaluations[next(iter(config.base.policies))]["accuracy"]]
     if kept is not None and list(kept.at) != at:
         raise StorageError(f"{path} was evaluated at rounds {list(kept.at)}, {folder} at {at}: move the file away")
-    found = {arm: {p: _measured(of, p, at) for p in config.base.policies} for arm, of in runs.items()}
+    found = {arm: {p: measured(of, p, at) for p in config.base.policies} for arm, of in runs.items()}
     again = _again(kept, found, path)
     arms = {
         arm: {p: _together(kept, arm, p, found.get(arm, {}).get(p, {})) for p in config.base.policies}
@@ -209,19 +211,18 @@ def _about(config: SuiteConfig, runs: Mapping[str, Mapping[int, RunResults]], ke
     }
 
 
-def _measured(runs: Mapping[int, RunResults], policy: str, at: Sequence[int]) -> dict[str, dict[str, list[float]]]:
+def measured(runs: Mapping[int, RunResults], policy: str, at: Sequence[int]) -> dict[str, dict[str, list[float]]]:
     """One policy under one arm, seed by seed."""
     found: dict[str, dict[str, list[float]]] = {}
     for measure in sorted({key for run in runs.values() for key in run.evaluations.get(policy, {})}):
         curves = {seed: dict(run.evaluations[policy][measure]) for seed, run in runs.items()}
         found[measure] = {str(seed): [round(curve[r], _DIGITS) for r in at] for seed, curve in curves.items()}
-    for name, curve_of in (("tokens", _tokens(policy)), (TIMES, lambda run: run.processor)):
-        found[name] = {str(seed): _so_far(curve_of(run), at) for seed, run in runs.items()}
-    return found
-
-
-def _tokens(policy: str) -> Any:
-    return lambda run: run.metrics[policy].get("trained_tokens", ())
+    metrics = {seed: run.metrics[policy] for seed, run in runs.items()}
+    for name, metric in ((RESCUED, "share/rescued"), ("tokens", "trained_tokens")):
+        found[name] = {str(seed): _so_far(of.get(metric, ()), at) for seed, of in metrics.items()}
+    if not any(curve[-1] for curve in found[RESCUED].values()):
+        del found[RESCUED]
+    return {**found, TIMES: {str(seed): _so_far(run.processor, at) for seed, run in runs.items()}}
 
 
 def _so_far(curve: Curve, at: Sequence[int]) -> list[float]:
