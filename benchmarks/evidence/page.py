@@ -24,7 +24,7 @@ from benchmarks.evidence.analysis import (
 )
 from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
-from benchmarks.evidence.results import RESCUED, Family, result_file, runs_of
+from benchmarks.evidence.results import RESCUED, Family, result_file, runs_of, setting_of
 from benchmarks.evidence.sections import plane_figure, sections, times_alone, wrapped
 from benchmarks.figures import DATA
 from learners.evaluation.comparison import Difference, holm
@@ -163,14 +163,16 @@ def _verdict_row(verdict: Verdict) -> str:
 def _family(family: Family) -> str:
     about = family.about
     planned = [arm for arm in about["arms_planned"] if arm not in family.arms]
-    setting = (
+    setting = setting_of(family.suite)
+    run = (
+        f"{setting[0].upper()}{setting[1:]}: "
         f"`{about['env']}`, {about['rounds']} rounds of {about['prompts']} prompts, n = {about['group']}. Run on "
         f"{', '.join(about['processor'])}, instructions {', '.join(about['instructions'])}, threads "
         f"{', '.join(about['threads'])}; "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
         + f"; commit {', '.join(about['commits'])}; `{runs_of(family.suite)}`."
     )
-    lines = [f"## {_title(family)}\n", wrapped(setting + _again(about)), ""]
+    lines = [f"## {_title(family)}\n", wrapped(run + _again(about)), ""]
     unfinished = [a for a in family.arms if len(family.seeds(a)) < len(about["seeds"])]
     if unfinished:
         counted = ", ".join(f"`{arm}` {len(family.seeds(arm))}" for arm in unfinished)

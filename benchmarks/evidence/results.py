@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "evidence"
 
 def family_file(family: str) -> Path:
     return CONFIGS / f"{family}.yaml"
+
+
+def setting_of(family: str) -> str:
+    """What the first sentence of its suite's file says."""
+    comment = takewhile(lambda line: line.startswith("#"), family_file(family).read_text().splitlines())
+    first, _, _ = " ".join(line.lstrip("# ") for line in comment).partition(". ")
+    return first.removeprefix("Evidence: ")
 
 
 def runs_of(family: str) -> str:
