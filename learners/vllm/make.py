@@ -86,7 +86,8 @@ def make_vllm(
         chosen = ServerEngine(_urls(server), carrier, api_key=key, **(server_options or {}))
     else:
         chosen = LocalEngine(path, carrier, **(engine or {}))
-    return VllmSampled(learner, chosen, sampling)
+    longest = (engine or {}).get("max_model_len")
+    return VllmSampled(learner, chosen, sampling, longest=longest if isinstance(longest, int) else None)
 
 
 def _urls(server: str) -> list[str]:

@@ -35,10 +35,12 @@ class VllmSampled:
     that wrote it. An engine in this program that dies while it samples is started again once, and given the weights
     again. The seed of a sample is derived as every learner derives it; the numbers drawn from it are vLLM's, so
     samples differ from those of the learner's own sampler, and their last digits may depend on what else vLLM
-    computes at the same time.
+    computes at the same time. `longest`: tokens that the engine takes at most, where that is known (`max_model_len`).
     """
 
-    def __init__(self, learner: Learner, engine: SamplingEngine, sampling: Sampling) -> None:
+    def __init__(
+        self, learner: Learner, engine: SamplingEngine, sampling: Sampling, *, longest: int | None = None
+    ) -> None:
         if not isinstance(learner, ExportsWeights):
             raise InvalidInputError(
                 f"learner {learner.name!r} ({type(learner).__name__}) has no export_weights(): vLLM can sample for "
@@ -49,6 +51,7 @@ class VllmSampled:
         self._exporter: ExportsWeights = learner
         self._engine = engine
         self._sampling = sampling
+        self._longest = longest
         self._sent: object = None  # which weights the engine has, if that is known
         self._asleep: tuple[str, ...] = ()  # of SLEEPING, what the engine has no memory for now
         self.sync()
@@ -81,8 +84,9 @@ class VllmSampled:
             completions = [one.completion(self.tokenizer, self.version) for one in whole]
             return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompt_ids))]
 
-        full = Completion.no_room(self.version, self.tokenizer.fingerprint)
-        return where_room_is(prompts, asked, room_for(self.max_sequence, self._sampling.max_new_tokens), full, sample)
+        longest = min((b for b in (self.max_sequence, self._longest) if b is not None), default=None)
+        room = room_for(longest, self._sampling.max_new_tokens)
+        return where_room_is(prompts, asked, room, Completion.no_room(self.version, self.tokenizer.fingerprint), sample)
 
     def _sample(self, prompts: Sequence[Ids], seeds: Sequence[int]) -> list[Sample]:
         """Once more on another engine, where it dies: the same weights and seeds."""

@@ -21,7 +21,7 @@ from learners.vllm.engine import EngineDiedError, Weights
 from learners.vllm.server import _flags, _ServerClient
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, UnknownNameError
-from mutual_env.types import Ids, Metrics
+from mutual_env.types import Completion, Context, Ids, Metrics, Reply, Turn
 from tokenizers_bridge import CharTokenizer
 
 TOKENIZER = CharTokenizer("ab=")
@@ -68,6 +68,17 @@ def test_samples_carry_the_seeds_of_the_protocol_and_the_version_of_the_weights(
         assert completion.finish_reason == ("length" if full else "stop")
         assert completion.text == "a" * (1 + seed % 3)
         assert (completion.policy_version, completion.tokenizer) == (0, TOKENIZER.fingerprint)
+
+
+def test_an_engine_is_not_asked_for_a_conversation_that_is_longer_than_it_takes() -> None:
+    engine = Recorder()
+    policy = Policy(TOKENIZER, name="toy", max_new_tokens=3)
+    learner = VllmSampled(policy, engine, Sampling(TOKENIZER.stop_id, max_new_tokens=3), longest=9)
+    short, full = (Context("a=", (Turn(Completion.from_text("a"), Reply(said)),)) for said in ("bb", "bbb"))
+    [[first], [none]] = learner.act([short, full], 1, seed=0)
+    assert (first.found_no_room, none.found_no_room) == (False, True)
+    assert [c.found_no_room for c in learner.act([full], 2, seed=0)[0]] == [True, True]
+    assert [len(prompt) for prompt, _ in engine.asked] == [6]
 
 
 def test_the_engine_gets_the_weights_at_the_start_after_each_update_and_after_load(tmp_path: Path) -> None:
