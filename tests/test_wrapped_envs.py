@@ -42,9 +42,9 @@ CONVERSATIONS: dict[str, dict[str, Any]] = {
     "mutual/judged-v0": {**LETTERS, "seats": {"judge": said}}, "mutual/user-v0": {**LETTERS, "seats": {"user": said}},
 }  # fmt: skip
 FAMILY_OF = dict(zip(STRATEGIES, itertools.cycle(CONVERSATIONS), strict=False))
-"""Quickly each strategy is tried around one of them; `-m slow` tries all pairs."""
+"""Quickly each strategy is tried around one of them; `make test-long` tries all pairs."""
 PAIRS = [
-    pytest.param(strategy, family, marks=[] if FAMILY_OF[strategy] == family else [pytest.mark.slow])
+    pytest.param(strategy, family, marks=[] if FAMILY_OF[strategy] == family else [pytest.mark.long])
     for strategy in STRATEGIES
     for family in CONVERSATIONS
 ]

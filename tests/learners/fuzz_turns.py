@@ -162,8 +162,12 @@ def checked(cases: Sequence[Case]) -> int:
 
 
 def check(case: Case, outcome: Outcome) -> bool:
-    """False where the bridge rejects it."""
+    """False where the bridge rejects it, or nothing was said in it."""
     draft, example = outcome.draft, outcome.example
+    if draft is not None and not draft.response_ids.size:
+        assert outcome.dropped == "empty"
+        assert not any(c.token_ids.size for c in case.experience.written), "something was said"
+        return False
     if draft is None or example is None:
         assert outcome.dropped.startswith("translation_"), outcome.dropped
         assert not case.is_own, "a policy's own conversation is rejected"
