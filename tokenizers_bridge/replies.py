@@ -17,8 +17,9 @@ from mutual_env.types import Completion, Context, Ids, Message, Prompt, Reply
 from tokenizers_bridge.declaration import declaration_of
 from tokenizers_bridge.protocol import Tokenizer, encode_continuations, stop_ids_of
 
-_MARKERS = ("0123456789", "marker", "a", "0")
-"""What the assistant says in the template's conversation: the first that a vocabulary can write."""
+_MARKERS = ("0123456789", "marker", "a" * 8, "0" * 8)
+"""What the assistant says in the template's conversation: the first that a vocabulary can write. No template has it,
+as "assistant" has an "a"."""
 
 
 KEPT = 4096

@@ -87,6 +87,14 @@ def test_a_vocabulary_without_digits_is_conversed_in() -> None:
     assert tokenizer.decode(ids) == "r:ab=ab?r:ab="
 
 
+@pytest.mark.parametrize("alphabet", ["abcdefghijlnopqrstuvwxyz:. \n", "0usera tino:.\n", "0123456789usera tino:.\n"])
+def test_a_reply_is_what_stands_behind_what_was_said_and_not_behind_what_a_template_says(alphabet: str) -> None:
+    """A vocabulary that can write hardly more than the template's own words."""
+    tokenizer = CharTokenizer(alphabet)
+    reply = Conversing(tokenizer).reply(Reply("is it"), is_chat=True)
+    assert tokenizer.decode(reply) == "\nuser: is it\nassistant:"
+
+
 @pytest.mark.real_tokenizers
 def test_a_tool_that_a_chat_format_has_no_words_for_speaks_as_a_user() -> None:
     talk = Conversing(loaded("mistral-tekken"))
