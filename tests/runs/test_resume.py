@@ -127,16 +127,15 @@ def test_so_it_does_in_every_configuration(config_file: Path, exchange: str, mod
     stopped_and_resumed_is_the_same(config_file, exchange, mode, executor, 19)
 
 
+TOKENIZERS = {
+    "ada": '{kind: char, alphabet: "0123456789+=()%"}',
+    "bob": '{kind: pair, alphabet: "0123456789+=()%", merges: ["%1", "01"]}',
+}
+RESETTING = "width: 16, layers: 1, max_new_tokens: 1, kl_coefficient: 0.1, reference_reset: 3, optimizer_reset: true"
 TINY = [
     *("sharing.options={max_staleness: 5}", "rounds=9", "checkpoint.every=4", "evaluation.every=0"),
-    *(
-        f"policies.{name}={{learner: tiny, options: {{tokenizer: {tokenizer}, width: 16, layers: 1, max_new_tokens: 1,"
-        " kl_coefficient: 0.1, reference_reset: 3, optimizer_reset: true}}"
-        for name, tokenizer in (
-            ("ada", '{kind: char, alphabet: "0123456789+=()%"}'),
-            ("bob", '{kind: pair, alphabet: "0123456789+=()%", merges: ["%1", "01"]}'),
-        )
-    ),
+    *(f"policies.{name}.learner=tiny" for name in TOKENIZERS),
+    *(f"policies.{name}.options={{tokenizer: {given}, {RESETTING}}}" for name, given in TOKENIZERS.items()),
 ]
 
 
