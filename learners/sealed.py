@@ -6,9 +6,11 @@ then renamed, which is the only moment that counts. Opening one checks every has
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -75,7 +77,7 @@ def write_whole(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A file of the folder that holds a JSON object."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
     except FileNotFoundError as error:
         raise StorageError(f"{path} is missing: the folder was never finished, or a file was removed") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -85,8 +87,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_file(path: Path) -> bytes:
+    """All of a file, and OSError where something else lies there."""
+    with open(path, "rb", opener=file_opener) as file:
+        return file.read()
+
+
+def file_opener(path: str, flags: int) -> int:
+    """For `open`: a pipe in the place of a file would be waited for without an end, and a device read without one."""
+    handle = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is no file", path)
+
+
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=file_opener) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

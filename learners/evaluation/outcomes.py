@@ -11,6 +11,7 @@ from typing import Any
 
 from learners.run import lines
 from learners.run.lines import read_lines
+from learners.sealed import read_file
 from mutual_env.errors import StorageError, WrongPathError
 from mutual_env.options import typed
 from mutual_env.types import JSON, Experience, Message, VerdictStatus
@@ -80,7 +81,7 @@ def read(directory: Path) -> dict[str, tuple[Answered, ...]]:
     path = directory / SAMPLES
     found: dict[str, list[Answered]] = defaultdict(list)
     try:
-        rows = path.read_bytes().splitlines()
+        rows = read_file(path).splitlines()
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({error.strerror}): evaluate again") from error
     for number, line in enumerate(rows, start=1):
@@ -92,7 +93,7 @@ def read(directory: Path) -> dict[str, tuple[Answered, ...]]:
 def read_about(directory: Path) -> dict[str, Any]:
     """What the evaluation says of itself: what was evaluated, how it was sampled, on which tasks."""
     try:
-        about = json.loads((directory / SUMMARY).read_bytes())
+        about = json.loads(read_file(directory / SUMMARY))
     except (OSError, ValueError, RecursionError) as error:
         raise StorageError(f"{directory / SUMMARY} cannot be read ({error}): evaluate again") from error
     if not isinstance(about, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from learners.resources import Span
+from learners.sealed import file_opener
 from mutual_env.errors import StorageError
 from mutual_env.options import options_of, problem
 
@@ -98,7 +99,7 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file: BinaryIO = path.open("ab")
+            self._file: BinaryIO = open(path, "ab", opener=file_opener)  # noqa: SIM115
         except OSError as error:
             raise _unwritable(str(path), error) from error
 

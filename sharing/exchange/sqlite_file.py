@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ def check_before_opening(path: Path) -> bool:
     """Look at the file before SQLite may touch it. Returns whether there is anything in it."""
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StorageError(f"{path}: Python's SQLite is {sqlite3.sqlite_version}, an exchange needs 3.37 or newer")
+    for beside in ("-journal", "-wal", "-shm"):
+        _check_beside(path.with_name(path.name + beside))
     if not path.is_file() or path.stat().st_size == 0:
         if path.exists() and not path.is_file():
             raise StorageError(f"{path} is not a file")
@@ -64,6 +67,16 @@ def check_before_opening(path: Path) -> bool:
             f"{path} is torn: {path.stat().st_size} bytes of {expected}; restore it from a copy, nothing was changed"
         )
     return True
+
+
+def _check_beside(path: Path) -> None:
+    """SQLite opens what lies under these names too, and of a pipe it would wait for a writer for ever."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # nothing lies there
+        return
+    if not stat.S_ISREG(mode):
+        raise StorageError(f"{path} is not a file: SQLite keeps one there; remove it")
 
 
 def harden(connection: sqlite3.Connection) -> None:

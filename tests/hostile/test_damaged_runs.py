@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,24 @@ def test_each_file_of_a_run_is_spoilt_in_each_way(kind: str, how: str, home: Pat
             at.write_bytes(SPOILT[how](data))
         with contextlib.chdir(copied):
             ended[str(file.relative_to(home))] = told(command)
+        shutil.rmtree(copied)
+    assert {name: said for name, (code, said) in ended.items() if code and "error: " not in said} == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(kind: str, home: Path, tmp_path: Path) -> None:
+    command, folder = words(kind)
+    ended = {}
+    kept = [p for p in (home / folder).rglob("*") if p.is_file() and p.name not in (".lock", "report.html")]
+    for file in sorted(p for p in kept if not {"seed_1", "sgt"} & set(p.parts)):
+        copied = tmp_path / "home"
+        shutil.copytree(home, copied)
+        at = copied / file.relative_to(home)
+        at.unlink()
+        os.mkfifo(at)
+        with contextlib.chdir(copied):
+            ended[str(file.relative_to(home))] = told(command)  # which takes two minutes at most
         shutil.rmtree(copied)
     assert {name: said for name, (code, said) in ended.items() if code and "error: " not in said} == {}
 

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -165,6 +165,34 @@ def test_a_file_that_holds_something_else_is_refused_before_it_runs(
     for readonly in (True, False):
         with pytest.raises(StorageError, match=r"x\.sqlite was changed by somebody else"):
             SQLiteExchange(path, readonly=readonly)
+
+
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "a pipe": lambda at, outside: os.mkfifo(at),
+    "a folder": lambda at, outside: at.mkdir(),
+    "a link out": lambda at, outside: at.symlink_to(outside),
+    "a link to a device": lambda at, outside: at.symlink_to("/dev/zero"),
+    "a link to itself": lambda at, outside: at.symlink_to(at.name),
+}
+
+
+@pytest.mark.parametrize("beside", ["", "-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("planted", PLANTED)
+def test_what_lies_where_sqlite_keeps_its_files_is_not_waited_for_nor_followed(
+    path: Path, planted: str, beside: str
+) -> None:
+    outside = path.parent / "outside"
+    outside.write_text("untouched")
+    if beside:
+        with closing(SQLiteExchange(path)) as whole:
+            whole.publish([success("t", "honest")])
+    at = path.with_name(path.name + beside)
+    at.unlink(missing_ok=True)
+    PLANTED[planted](at, outside)
+    for readonly in (True, False):
+        with pytest.raises(StorageError, match="x\\.sqlite"):
+            SQLiteExchange(path, readonly=readonly)
+    assert outside.read_text() == "untouched"
 
 
 def test_columns_without_types_that_bind_are_refused(path: Path, exchange: SQLiteExchange) -> None:
