@@ -17,6 +17,7 @@ import numpy as np
 
 from learners.placement import gpus_here, shown
 from learners.sampling import Sample, Sampling
+from learners.vllm.adapter import Write, written
 from learners.vllm.engine import EngineDiedError, Transport, Weights, request
 from mutual_env.errors import DeadlineExceededError, MissingExtraError, TrainingError
 from mutual_env.types import Ids
@@ -64,6 +65,7 @@ class LocalEngine:
         with shown(self._gpus):
             self._llm = self._make(**self._settings)
         self._client = _LocalClient(self._llm)
+        self._adapter: Any = None  # of the samples to come
         self._calls = Caller("vllm-engine")
 
     def revive(self) -> None:
@@ -78,13 +80,37 @@ class LocalEngine:
         """One sample for each prompt and its seed."""
         requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
         parameters = [self._parameters(**request(sampling, seed), detokenize=False) for seed in seeds]
-        results = self._call("sampling", lambda: self._llm.generate(requests, parameters, use_tqdm=False))
+        results = self._call("sampling", lambda: self._generate(requests, parameters))
         self.cached_tokens += sum(result.num_cached_tokens or 0 for result in results)
         return [_sample(result.outputs[0]) for result in results]
+
+    def _generate(self, requests: Any, parameters: Any) -> Any:
+        return self._llm.generate(requests, parameters, use_tqdm=False, lora_request=self._adapter)
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace every weight; what was cached under the old ones is forgotten."""
         self._call("a weight update", lambda: self._transport.send(self._client, weights, version))
+        self._forget_cached()
+
+    def load_adapter(self, write: Write, version: int) -> None:
+        """Another adapter under a number of its own, in the place of the one before."""
+        with written(write) as folder:
+            self._call("an adapter's change", lambda: self._swap(folder, version))
+        self._forget_cached()
+
+    def _swap(self, folder: Path, version: int) -> None:
+        from vllm.lora.request import LoRARequest
+
+        number, engine = 1, self._llm.llm_engine
+        if self._adapter is not None:
+            number = self._adapter.lora_int_id + 1
+            engine.remove_lora(self._adapter.lora_int_id)
+        adapter = LoRARequest(f"{number}-of-version-{version}", number, str(folder))
+        if not engine.add_lora(adapter):
+            raise TrainingError("vLLM did not take the adapter: its own log says why")
+        self._adapter = adapter
+
+    def _forget_cached(self) -> None:
         if not self._call("emptying the prefix cache", self._llm.reset_prefix_cache):
             raise TrainingError("vLLM could not empty its prefix cache after a weight update: a request still runs")
 

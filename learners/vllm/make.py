@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from learners import registry
 from learners.registry import takes, tried_by, wraps
 from learners.torch.options import TorchOptions
+from learners.vllm.adapter import ADAPTER, check_rank, exporter_of, settings
 from learners.vllm.engine import SamplingEngine
 from learners.vllm.local import LocalEngine
 from learners.vllm.sampled import VllmSampled
@@ -50,7 +51,10 @@ def try_vllm(
     for url in _urls(server):
         if not url.startswith(("http://", "https://")):
             raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {url!r}")
-    check_transport(transport)
+    if transport == ADAPTER:
+        check_rank(options)
+    else:
+        check_transport(transport)
     registry.check(trainer, {"path": path, **options})
 
 
@@ -75,19 +79,27 @@ def make_vllm(
     `server` is the URL of a running one, or several between commas, whose key is read from the environment
     (VLLM_API_KEY), with `server_options` (`concurrency` at each, `timeout`, `can_sleep`); empty: an engine in this
     program, with vLLM's own arguments in `engine` (`dtype`, `max_model_len`, `gpu_memory_utilization`, ...).
+    `transport` "adapter": the engine gets the LoRA adapter alone.
     """
+    adapters = transport == ADAPTER
+    if adapters:
+        check_rank(options)
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
     sampling = TorchOptions(**{key: options[key] for key in SAMPLING if key in options}).sampling(tokenizer)
-    carrier = make_transport(transport, **(transport_options or {}))
+    if adapters:
+        exporter_of(learner)
+    carrier = make_transport("file" if adapters else transport, **(transport_options or {}))
     chosen: SamplingEngine
     if server:
         key = os.environ.get("VLLM_API_KEY", "")
         chosen = ServerEngine(_urls(server), carrier, api_key=key, **(server_options or {}))
     else:
-        chosen = LocalEngine(path, carrier, **(engine or {}))
+        room = settings(options["lora_rank"]) if adapters else {}
+        chosen = LocalEngine(path, carrier, **{**room, **(engine or {})})
     longest = (engine or {}).get("max_model_len")
-    return VllmSampled(learner, chosen, sampling, longest=longest if isinstance(longest, int) else None)
+    longest = longest if isinstance(longest, int) else None
+    return VllmSampled(learner, chosen, sampling, longest=longest, adapters=adapters)
 
 
 def _urls(server: str) -> list[str]:

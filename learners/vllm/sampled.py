@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from learners.example import Example
 from learners.protocol import Learner, Movable, longest_sequence, save_aside
 from learners.sampling import Sample, Sampling, asked_for, room_for, where_room_is
+from learners.vllm.adapter import SwapsAdapters, exporter_of
 from learners.vllm.engine import EngineDiedError, Revivable, SamplingEngine, Sleeps, Weights
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
@@ -36,10 +38,18 @@ class VllmSampled:
     again. The seed of a sample is derived as every learner derives it; the numbers drawn from it are vLLM's, so
     samples differ from those of the learner's own sampler, and their last digits may depend on what else vLLM
     computes at the same time. `longest`: tokens that the engine takes at most, where that is known (`max_model_len`).
+
+    `adapters`: the engine has the model directory's weights for good, and gets the learner's LoRA adapter alone.
     """
 
     def __init__(
-        self, learner: Learner, engine: SamplingEngine, sampling: Sampling, *, longest: int | None = None
+        self,
+        learner: Learner,
+        engine: SamplingEngine,
+        sampling: Sampling,
+        *,
+        longest: int | None = None,
+        adapters: bool = False,
     ) -> None:
         if not isinstance(learner, ExportsWeights):
             raise InvalidInputError(
@@ -50,6 +60,7 @@ class VllmSampled:
         self._conversing = Conversing(learner.tokenizer)
         self._exporter: ExportsWeights = learner
         self._engine = engine
+        self._swapped = exporter_of(learner) if adapters else None
         self._sampling = sampling
         self._longest = longest
         self._sent: object = None  # which weights the engine has, if that is known
@@ -106,7 +117,7 @@ class VllmSampled:
     def update(self, examples: Sequence[Example]) -> Metrics:
         """The learner's update, then the new weights to vLLM, which sleeps meanwhile if it was started so: the trainer
         has the device for itself."""
-        self._fall_asleep(level=2)
+        self._fall_asleep(level=1 if self._swapped else 2)  # an adapter does not bring the weights that it adds to
         metrics = self._learner.update(examples)
         self.sync()
         return metrics
@@ -129,9 +140,17 @@ class VllmSampled:
             self._wake_up()
             return
         self._wake_up("weights")  # room for the cache is made when the old weights are gone
-        self._engine.load_weights(self._exporter.export_weights(), self._learner.version)
+        self._send()
         self._sent = stamp
         self._wake_up()
+
+    def _send(self) -> None:
+        if self._swapped is None:
+            self._engine.load_weights(self._exporter.export_weights(), self._learner.version)
+        elif isinstance(self._engine, SwapsAdapters):
+            self._engine.load_adapter(partial(self._swapped.save_pretrained, adapter=True), self._learner.version)
+        else:
+            raise InvalidInputError(f"{type(self._engine).__name__} takes no adapters: use transport 'file'")
 
     def save(self, directory: Path) -> None:
         self._learner.save(directory)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from learners.sampling import Sample, Sampling
+from learners.vllm.adapter import Write, written
 from learners.vllm.engine import Transport, Weights, request
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
 from mutual_env.types import Ids
@@ -33,9 +34,9 @@ class ServerEngine:
 
     The server must run with VLLM_SERVER_DEV_MODE=1, which its weight-update routes need, with processed
     log-probabilities and with the transport's backend: `Server` starts one so. `can_sleep`: it was started with
-    `--enable-sleep-mode`. Those routes have no authentication in
-    vLLM: keep the server on a private network. Prompts go as token ids, one request a sample, because each has its own
-    seed.
+    `--enable-sleep-mode`. For adapters it needs `--enable-lora`, VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and this machine's
+    files. Those routes have no authentication in vLLM: keep the server on a private network. Prompts go as token ids,
+    one request a sample, because each has its own seed.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ServerEngine:
         self._client = _ServerClient(self._servers)
         self._threads = ThreadPoolExecutor(concurrency * len(urls), thread_name_prefix="vllm-request")
         self._models = [str(one.get("/v1/models")["data"][0]["id"]) for one in self._servers]
+        self._adapter = ""  # by which name the servers know it
 
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
@@ -86,6 +88,16 @@ class ServerEngine:
         finally:
             self._client.post("/resume")
 
+    def load_adapter(self, write: Write, version: int) -> None:
+        """Another adapter under a name of its own, in the place of the one before."""
+        name = f"{secrets.token_hex(4)}-of-version-{version}"
+        with written(write) as folder:
+            if self._adapter:
+                self._client.post("/v1/unload_lora_adapter", {"lora_name": self._adapter})
+                self._adapter = ""
+            self._client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+        self._adapter = name
+
     def sleep(self, level: int) -> None:
         """1: weights go to the machine's memory, 2: they are forgotten; the cache is forgotten in both."""
         self._client.post(f"/sleep?level={level}")
@@ -100,7 +112,12 @@ class ServerEngine:
         self._transport.close()
 
     def _complete(self, server: int, prompt: Ids, parameters: Mapping[str, object]) -> Sample:
-        body = {"model": self._models[server], "prompt": prompt.tolist(), "return_token_ids": True, **parameters}
+        body = {
+            "model": self._adapter or self._models[server],
+            "prompt": prompt.tolist(),
+            "return_token_ids": True,
+            **parameters,
+        }
         choice = self._servers[server].post("/v1/completions", body)["choices"][0]
         return Sample(
             np.array(choice["token_ids"], dtype=np.int32),
@@ -129,10 +146,13 @@ class Server:
             "weight_transfer_config": json.dumps({"backend": backend}),
             **arguments,
         }
+        opened = {"VLLM_SERVER_DEV_MODE": "1"}
+        if arguments.get("enable_lora"):
+            opened["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         self._log: BinaryIO = log.open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *_flags(settings)],
-            env={"VLLM_NO_USAGE_STATS": "1", **os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": self.api_key},
+            env={"VLLM_NO_USAGE_STATS": "1", **os.environ, **opened, "VLLM_API_KEY": self.api_key},
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # one signal then reaches the engine core too
@@ -226,7 +246,10 @@ class _Http:
         if status >= 400:
             said = content[:2000].decode("utf-8", "replace")
             raise InvalidInputError(f"the vLLM server refused {method} {route} ({status}): {said}")
-        return json.loads(content) if content else None
+        try:
+            return json.loads(content) if content else None
+        except ValueError:  # some routes answer with a sentence
+            return content.decode("utf-8", "replace")
 
     def _exchange(self, route: str, data: bytes | None, method: str) -> tuple[int, bytes]:
         """Once more on a new connection, where the server has closed the one that was kept open meanwhile."""

@@ -28,7 +28,7 @@ TRANSPORTS = ("file", "ipc", "nccl")
 
 def check_transport(name: str) -> None:
     if name not in TRANSPORTS:
-        raise InvalidInputError(f"transport must be one of {', '.join(TRANSPORTS)}, got {name!r}")
+        raise InvalidInputError(f"transport must be one of {', '.join(TRANSPORTS)} or adapter, got {name!r}")
 
 
 def make_transport(name: str, **options: Any) -> Transport:

@@ -260,7 +260,7 @@ def test_every_server_of_several_is_given_the_weights() -> None:
 
 
 def test_transports_are_named() -> None:
-    with pytest.raises(InvalidInputError, match="transport must be one of file, ipc, nccl, got 'smoke'"):
+    with pytest.raises(InvalidInputError, match="transport must be one of file, ipc, nccl or adapter, got 'smoke'"):
         make_transport("smoke")
 
 
@@ -277,3 +277,16 @@ def test_a_vllm_learner_takes_the_options_of_the_trainer_inside_it() -> None:
         registry.check_options("vllm", {"path": "m", "zero_stage": 3})
     with pytest.raises(UnknownNameError, match="did you mean 'zero_stage'"):
         registry.check_options("vllm", {**cluster, "zero_stag": 3})
+
+
+def test_an_adapter_is_sent_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from learners.vllm.adapter import settings
+
+    given = {"path": "nowhere", "server": "", "transport": "adapter"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for options, said in (({}, "lora_rank is 0"), ({"lora_rank": 513}, "lora_rank 513 is above 512")):
+        with pytest.raises(InvalidInputError, match=said):
+            registry.check("vllm", {**given, **options})
+    assert [settings(rank)["max_lora_rank"] for rank in (1, 2, 8, 9, 512)] == [1, 8, 8, 16, 512]
+    with pytest.raises(InvalidInputError, match="cannot write its adapter alone"):
+        VllmSampled(Policy(TOKENIZER), Recorder(), Sampling(TOKENIZER.stop_id), adapters=True)
