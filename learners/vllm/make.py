@@ -30,6 +30,11 @@ class ServerOptions(TypedDict, total=False):
 
 
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
+REPLACED = {
+    "max_rows": "say engine.max_num_seqs, or server_options.concurrency",
+    "conversation_mb": "vLLM's prefix cache does that (engine.enable_prefix_caching)",
+}
+"""Options of the trainer's own sampler, in whose place vLLM stands, and what to say instead."""
 
 
 def try_vllm(
@@ -51,6 +56,7 @@ def try_vllm(
     for url in _urls(server):
         if not url.startswith(("http://", "https://")):
             raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {url!r}")
+    _check_use(server, server_options, engine, options)
     if transport == ADAPTER:
         check_rank(options)
     else:
@@ -84,6 +90,7 @@ def make_vllm(
     adapters = transport == ADAPTER
     if adapters:
         check_rank(options)
+    _check_use(server, server_options, engine, options)
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
     sampling = TorchOptions(**{key: options[key] for key in SAMPLING if key in options}).sampling(tokenizer)
@@ -100,6 +107,19 @@ def make_vllm(
     longest = (engine or {}).get("max_model_len")
     longest = longest if isinstance(longest, int) else None
     return VllmSampled(learner, chosen, sampling, longest=longest, adapters=adapters)
+
+
+def _check_use(
+    server: str, server_options: Mapping[str, Any] | None, engine: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> None:
+    """Raise where something would be read and change nothing."""
+    if server and engine:
+        raise InvalidInputError("engine holds vLLM's arguments of an engine in this program: a server is given its own")
+    if server_options and not server:
+        raise InvalidInputError("server_options are of a client of servers: give server, or leave them out")
+    for name, remedy in REPLACED.items():
+        if name in options:
+            raise InvalidInputError(f"{name} is an option of the trainer's own sampler, and vLLM samples: {remedy}")
 
 
 def _urls(server: str) -> list[str]:

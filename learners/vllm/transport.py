@@ -38,6 +38,8 @@ def make_transport(name: str, **options: Any) -> Transport:
         case "file":
             return FileTransport(**options)
         case "ipc":
+            if options:
+                raise InvalidInputError(f"transport 'ipc' has no transport_options, got {', '.join(options)}")
             return NativeTransport(name)
         case _:
             return NativeTransport(name, rendezvous=Rendezvous(**options))

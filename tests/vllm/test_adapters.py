@@ -14,7 +14,8 @@ from learners.vllm import LocalEngine, Sampling, VllmSampled, make_transport
 from learners.vllm.adapter import Write, settings
 from learners.vllm.plugin import BACKEND
 from learners.vllm.server import Server, ServerEngine
-from tests.vllm.test_vllm_sampler import AGREEMENT, ENGINE, PROMPTS, disagreement, flat, lesson
+from tests.vllm.conftest import ENGINE
+from tests.vllm.test_vllm_sampler import AGREEMENT, PROMPTS, disagreement, flat, lesson
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

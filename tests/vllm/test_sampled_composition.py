@@ -279,6 +279,25 @@ def test_a_vllm_learner_takes_the_options_of_the_trainer_inside_it() -> None:
         registry.check_options("vllm", {**cluster, "zero_stag": 3})
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_rows": 4}, "max_rows is an option of the trainer's own sampler.*engine.max_num_seqs"),
+        ({"conversation_mb": 4}, "conversation_mb is an option .*enable_prefix_caching"),
+        ({"server_options": {"timeout": 9.0}}, "server_options are of a client of servers"),
+        ({"server": "http://a:8000", "engine": {"max_model_len": 9}}, "a server is given its own"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(InvalidInputError, match=said):
+        registry.check("vllm", {"path": "nowhere", **given})
+    with pytest.raises(InvalidInputError, match=said):
+        registry.make("vllm", path="nowhere", **given)
+
+
 def test_an_adapter_is_sent_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from learners.vllm.adapter import settings
 

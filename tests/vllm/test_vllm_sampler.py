@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +15,16 @@ from learners.example import Example
 from learners.stopping import Endings
 from learners.testing import check_learner
 from learners.torch.learner import TorchLearner, make_torch
-from learners.vllm import LocalEngine, Sample, Sampling, SamplingEngine, VllmSampled, make_transport
-from learners.vllm.engine import Weights
-from learners.vllm.plugin import BACKEND
+from learners.vllm import LocalEngine, Sampling, SamplingEngine, VllmSampled, make_transport
 from learners.vllm.server import Server, ServerEngine
 from mutual_env.errors import ConfigError, InvalidInputError, TrainingError
-from mutual_env.types import Completion, Context, CrossEntropy, Ids, Reply, Turn
+from mutual_env.types import Completion, Context, CrossEntropy, Reply, Turn
+from tests.vllm.conftest import KeptOpen
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 PROMPTS = ("1+2=", "3+4=", "12+34=")
-ENGINE = {
-    "dtype": "float32",
-    "enforce_eager": True,
-    "max_model_len": 256,
-    "max_num_seqs": 64,
-    "kv_cache_memory_bytes": 1 << 28,
-}
 AGREEMENT = 1e-4
-
-
-class KeptOpen:
-    """An engine that several learners use one after the other; the fixture that made it closes it."""
-
-    def __init__(self, engine: SamplingEngine) -> None:
-        self.engine = engine
-        self.loaded: list[int] = []
-
-    def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
-        return self.engine.sample(prompts, seeds, sampling)
-
-    def load_weights(self, weights: Weights, version: int) -> None:
-        self.engine.load_weights(weights, version)
-        self.loaded.append(version)
-
-    def close(self) -> None:
-        """Not yet."""
-
-
-@pytest.fixture(scope="module")
-def local(model_path: Path) -> Iterator[KeptOpen]:
-    engine = LocalEngine(model_path, make_transport("file"), **ENGINE)
-    yield KeptOpen(engine)
-    engine.close()
-    engine.close()
-
-
-@pytest.fixture(scope="module")
-def server(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(model_path, BACKEND, log=tmp_path_factory.mktemp("server") / "log", **ENGINE)
-    yield started
-    started.close()
-    started.close()
-
-
-@pytest.fixture(scope="module")
-def served(server: Server) -> Iterator[KeptOpen]:
-    engine = ServerEngine(server.url, make_transport("file"), api_key=server.api_key)
-    yield KeptOpen(engine)
-    engine.close()
-    engine.close()
-
-
-@pytest.fixture(scope="module", params=["local", "served"])
-def engine(request: pytest.FixtureRequest) -> KeptOpen:
-    kept: KeptOpen = request.getfixturevalue(request.param)
-    return kept
 
 
 def torch_learner(path: Path, **options: Any) -> TorchLearner:
