@@ -32,10 +32,13 @@ def _read(name: str) -> dict[str, Any]:
     return found
 
 
+_MEASURED_AS = {"letters": "tiny", "real": "real"}
+
+
 def times_alone(family: str) -> dict[str, float]:
     """What a round of each arm costs over one of GRPO, where that was measured."""
-    tiny: Mapping[str, Any] = _read("costs").get("tiny", {}) if family == "letters" else {}
-    return {arm: float(found["times_alone"]) for arm, found in tiny.items()}
+    measured: Mapping[str, Any] = _read("costs").get(_MEASURED_AS.get(family, ""), {})
+    return {arm: float(found["times_alone"]) for arm, found in measured.items()}
 
 
 # -- the plane --------------------------------------------------------------------------------------------------------
