@@ -17,9 +17,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +166,23 @@ def main() -> None:
     parser.add_argument("--only", choices=MODELS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    before = json.loads((DATA / "conversations.json").read_text()) if args.only and known() else {}
-    found: dict[str, Any] = {}
     path = args.models / "smollm2"
     if args.only != "smollm2":
-        pair = tiny(), tiny(conversation_mb=0)
-        found["tiny"] = measured(*pair, ROWS, args.repeats) | differences(*pair, ROWS)
+        keep("tiny", tiny(), tiny(conversation_mb=0), ROWS, args.repeats)
     if args.only != "tiny" and path.is_dir():
-        pair = loaded(path), loaded(path, conversation_mb=0)
-        found["smollm2"] = measured(*pair, FEW_ROWS, args.repeats) | differences(*pair, FEW_ROWS)
-    write("conversations", together(before, found, machine()))
-    put(PAGE, NAME, cost_table(figures("conversations")))
+        keep("smollm2", loaded(path), loaded(path, conversation_mb=0), FEW_ROWS, args.repeats)
+
+
+def keep(name: str, keeping: TorchLearner, forgetting: TorchLearner, rows: int, repeats: int) -> None:
+    """Measure a model, and write its figures beside those of the other one: what is known after some minutes is not
+    lost with the rest."""
+    found: dict[str, Any] = {}
+    for part in (partial(measured, repeats=repeats), differences):
+        found |= part(keeping, forgetting, rows)
+        path = DATA / "conversations.json"
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        write("conversations", together(before, {name: found}, machine()))
+        put(PAGE, NAME, cost_table(figures("conversations")))
 
 
 def together(before: Mapping[str, Any], found: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,9 +196,9 @@ def cost_table(measured: Mapping[str, Any]) -> str:
     names = {"tiny": "tiny, 110 thousand parameters", "smollm2": "SmolLM2, 135 million"}
     keys = ("one_turn", "recomputed", "last_over_second", "attention", "growth")
     rows = [
-        [name, *(f"{measured[key][k]:.2f}" for k in keys), f"{measured[key]['largest_logprob_difference']:.0e}"]
+        [name, *(f"{of[k]:.2f}" for k in keys), f"{of.get('largest_logprob_difference', math.nan):.0e}"]
         for key, name in names.items()
-        if key in measured
+        if (of := measured.get(key))
     ]
     head = [
         "same tokens in one",
@@ -201,10 +209,6 @@ def cost_table(measured: Mapping[str, Any]) -> str:
         "largest Δ log p",
     ]
     return table(["eight turns", *head], rows)
-
-
-def known() -> bool:
-    return (DATA / "conversations.json").is_file()
 
 
 if __name__ == "__main__":

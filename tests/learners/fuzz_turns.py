@@ -51,6 +51,8 @@ PIECES = (
     "\ufdd0", "e\u0301", "{content}", "[IMG]", "<s>", "<bos>", "<｜end▁of▁sentence｜>", "<|im_",
 )  # fmt: skip
 BATCH = 500
+SLICE = 2000
+"""Cases between two lines of progress: one that is stopped is gone on with by `--first`."""
 WORTH = 2.0
 MARK = "§"
 """Stands where a reply does in what a template puts around it: no template has it."""
@@ -276,13 +278,10 @@ def check_credit(case: Case, credit: Floats, pieces: Sequence[Ids], tokenizer: T
     assert own.tolist() == wanted, f"{case.span} of {text!r} is worth {own.tolist()}, not {wanted}"
 
 
-def run(cases: int, seed: int = 0, *, first: int = 0, seconds: float = math.inf) -> tuple[int, int]:
-    """How many cases were tried before the time was up, and how many of them were learnt from; the others the bridge
-    rejects."""
-    taken, until = 0, time.monotonic() + seconds
+def run(cases: int, seed: int = 0, *, first: int = 0) -> tuple[int, int]:
+    """How many cases were tried, and how many of them were learnt from; the others the bridge rejects."""
+    taken = 0
     for at in range(first, first + cases, BATCH):
-        if time.monotonic() > until:
-            return at - first, taken
         numbers = range(at, min(at + BATCH, first + cases))
         try:
             taken += checked([drawn(seed, number) for number in numbers])
@@ -300,8 +299,11 @@ def main() -> None:
     args = parser.parse_args()
     tokenizers()
     gc.freeze()  # a full collection would walk through ten vocabularies again and again
-    tried, taken = run(args.cases, args.seed, first=args.first, seconds=args.seconds)
-    print(f"{taken} of {tried} conversations from {args.first} on were learnt from, the others rejected whole")
+    until, tried, taken = time.monotonic() + args.seconds, 0, 0
+    while tried < args.cases and time.monotonic() < until:
+        more, learnt = run(min(SLICE, args.cases - tried), args.seed, first=args.first + tried)
+        tried, taken = tried + more, taken + learnt
+        print(f"{taken:,} of {tried:,} from {args.first} on were learnt from, the others rejected whole", flush=True)
 
 
 if __name__ == "__main__":
