@@ -18,8 +18,8 @@ import mutual_env
 import sharing
 from learners import registry
 from learners.protocol import Learner
-from learners.run.config import parsed
 from learners.run.loop import Loop
+from learners.run.overrides import parsed
 from tokenizers_bridge import CharTokenizer, PairTokenizer, TokenizerBridge
 
 AGENTS = ("ada", "bob")

@@ -13,7 +13,7 @@ from importlib import metadata
 from signal import SIGINT, SIGPIPE
 from typing import NoReturn, Protocol
 
-from learners.run.config import RunConfig
+from learners.run.config import RunConfig, SuiteConfig
 from learners.run.ending import EndedBySignal, ended_by_signals
 from mutual_env.catalogue import Catalogue
 from mutual_env.display import said_shortly
@@ -97,7 +97,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 def _hint(args: argparse.Namespace, word: str) -> str:
     """What a word that no command takes was probably meant to be."""
     name = word.lstrip("-").partition("=")[0].replace("-", "_")
-    settings = [field.name for field in dataclasses.fields(RunConfig)]
+    settings = [field.name for config in (RunConfig, SuiteConfig) for field in dataclasses.fields(config)]
     if hasattr(args, "overrides") and name.split(".")[0] in settings:
         return f": settings are written without dashes, {name}=VALUE"
     near = difflib.get_close_matches(word.partition("=")[0], _options(args.command), n=1)

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from learners.evaluation import outcomes
 from learners.run.config import load_suite
-from learners.run.directory import RunDirectory
+from learners.run.directory import RunDirectory, nearest
 from learners.run.results import RunResults, read_run, run_path
 from mutual_env.errors import ConfigError, InvalidInputError, WrongPathError
 
@@ -97,7 +97,7 @@ def _arms(path: Path) -> Iterator[tuple[str, list[RunResults]]]:
     else:
         members = [child for child in sorted(path.glob("*")) if RunDirectory(child).info.is_file()]
         if not members:
-            raise WrongPathError(f"{path} holds no suite, no run, no runs in folders, and no evaluation")
+            raise WrongPathError(f"{path} holds no suite, no run, no runs in folders, and no evaluation{nearest(path)}")
         yield path.name, [read_run(member) for member in members]
 
 

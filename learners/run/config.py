@@ -6,21 +6,19 @@ A file is YAML; `key.path=value` arguments override it; what a file does not say
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException
 
 from learners.numerics import INSTRUCTIONS, PINNED
 from learners.run.names import check_name, check_path
+from learners.run.overrides import check_names, forget_options, parsed, update
 from learners.run.shipped import nearest
 from mutual_env.errors import ConfigError
 from mutual_env.options import check_value
@@ -225,7 +223,7 @@ def arm_config(suite: SuiteConfig, arm: str, seed: int) -> RunConfig:
     overrides = {**suite.arms[arm], "name": name, "seed": seed, "output": suite.output}
     config = OmegaConf.structured(suite.base)
     for key, value in overrides.items():
-        _update(config, key, value, where=f"arms.{arm}")
+        update(config, key, value, where=f"arms.{arm}")
     run = _to_object(config)
     assert isinstance(run, RunConfig)
     return run
@@ -316,7 +314,7 @@ def _read(path: Path) -> DictConfig:
     except Exception as error:  # a boundary: whatever the YAML parser says, the person wants the file and the place
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} must hold a mapping of keys to values, got {type(loaded).__name__}")
+        raise ConfigError(f"{path} must hold a mapping of keys to values, got a list")
     return loaded
 
 
@@ -324,7 +322,8 @@ def _load(schema: type[Any], path: Path, overrides: Sequence[str]) -> Any:
     config = OmegaConf.structured(schema)
     content = OmegaConf.to_container(_read(path))
     assert isinstance(content, dict)
-    _merge(config, content, where=str(path))
+    for key, value in content.items():
+        update(config, str(key), value, where=str(path))
     _override(config, overrides)
     return _to_object(config)
 
@@ -333,64 +332,9 @@ def _override(config: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
         key, value = parsed(override)
         if isinstance(value, dict):
-            _forget_options(config, key)
-        _update(config, key, value, where="the command line")
-
-
-def _forget_options(config: DictConfig, key: str) -> None:
-    """Options given as a whole are all there are: those of the file may be another strategy's or learner's."""
-    *where, name = key.split(".")
-    if name in ("options", "exchange_options"):
-        try:
-            held = OmegaConf.select(config, ".".join(where)) if where else config
-        except OmegaConfBaseException:
-            return  # a mistyped path, which the update says better
-        if OmegaConf.is_dict(held) and name in held:
-            held[name] = {}
-
-
-def parsed(override: str) -> tuple[str, Any]:
-    """`key=value`, the value as it is written: what it refers to (`${seed}`) stands in the whole configuration."""
-    key, separator, text = override.partition("=")
-    if not separator:
-        raise ConfigError(f"override {override!r} must have the form key.path=value")
-    try:
-        content = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
-        assert isinstance(content, dict)
-        return key, content["value"]
-    except (YAMLError, OmegaConfBaseException, UnicodeError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(
-            f"the value of override {override!r} is not YAML: {problem}; quote it for the shell"
-        ) from error
-
-
-def _merge(config: DictConfig, content: Mapping[Any, Any], where: str) -> None:
-    for key, value in content.items():
-        _update(config, str(key), value, where)
-
-
-def _update(config: DictConfig, key: str, value: Any, where: str) -> None:
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
-    head, *rest = key.split(".")
-    for part in reversed(rest):  # nested, because a dotted path cannot make a section that is not there yet
-        value = {part: value}
-    try:
-        OmegaConf.update(config, head, value, merge=True, force_add=False)
-    except (ConfigKeyError, ConfigAttributeError) as error:
-        raise ConfigError(f"{where}: {_unknown_key(error, key)}") from error
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {error.full_key or key}: {str(error).splitlines()[0]}") from error
-
-
-def _unknown_key(error: OmegaConfBaseException, key: str) -> str:
-    known = (
-        [f.name for f in dataclasses.fields(error.object_type)] if dataclasses.is_dataclass(error.object_type) else []
-    )
-    near = difflib.get_close_matches(str(error.key), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"unknown key {str(error.full_key or key)!r}: {hint}"
+            forget_options(config, key)
+        check_names(config, key)
+        update(config, key, value, where="the command line")
 
 
 def _to_object(config: DictConfig) -> Any:

@@ -150,7 +150,7 @@ class RunDirectory:
         run = cls(path)
         for needed in (run.info, run.config):
             if not needed.is_file():
-                raise WrongPathError(f"{path} is not a run directory: it has no {needed.name}{_nearest(path)}")
+                raise WrongPathError(f"{path} is not a run directory: it has no {needed.name}{nearest(path)}")
         return run
 
     def read_info(self) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def versions() -> dict[str, JSON]:
     return found
 
 
-def _nearest(path: Path) -> str:
+def nearest(path: Path) -> str:
     """The run that was meant, perhaps."""
     with suppress(OSError, ValueError):
         if path.is_dir() and (inside := sorted(p.parent.name for p in path.glob("*/run.json"))):

@@ -28,7 +28,7 @@ def config_file(text: str) -> Path:
 
 def nearest(path: Path) -> str:
     """The file beside it, or the name of ours, that a path that is not there was probably meant to be; "" if none."""
-    beside = {file.name: str(file) for file in path.parent.glob("*.y*ml")}
+    beside = {file.name: str(file) for file in path.parent.glob("*.y*ml") if file.is_file()}
     found = [beside[name] for name in difflib.get_close_matches(path.name, beside, n=1)]
     return next(iter([*found, *difflib.get_close_matches(_plain(path), shipped(), n=1)]), "")
 

@@ -12,7 +12,7 @@ from learners.protocol import Learner
 from learners.run.build import make_learner
 from learners.run.checkpoint import STATE, Checkpoint, Checkpoints, load
 from learners.run.config import PolicyConfig, RunConfig, arm_config, changed, is_suite, load_run, load_suite
-from learners.run.directory import RunDirectory
+from learners.run.directory import RunDirectory, nearest
 from mutual_env.errors import ConfigError, UnknownNameError, WrongPathError
 
 
@@ -76,6 +76,7 @@ def find(path: Path, overrides: Sequence[str] = (), *, round: int | None = None,
     there = "holds none of these" if path.is_dir() else "does not exist"
     raise WrongPathError(
         f"{path} {there}: give a run's directory (run.json), a checkpoint of one, or a model's (config.json)"
+        + nearest(path)
     )
 
 

@@ -7,6 +7,7 @@ over torn and foreign files, and `read_rows` is where those end.
 from __future__ import annotations
 
 import csv
+import difflib
 import importlib.util
 import json
 import re
@@ -85,7 +86,10 @@ def _depth(value: object) -> int:
 def _read(path: Path, part: str | None) -> Iterator[Row]:
     if not path.exists():
         kinds = ", ".join(_SUFFIXES)
-        raise WrongPathError(f"path {str(path)!r} does not exist: give a {kinds} file or a folder of them")
+        there = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, there, n=1)
+        meant = f"did you mean {str(path.parent / near[0])!r}?" if near else f"give a {kinds} file or a folder of them"
+        raise WrongPathError(f"path {str(path)!r} does not exist: {meant}")
     if path.is_file():
         yield from _read_file(path)
     elif (path / "dataset_dict.json").exists() or (path / "state.json").exists():

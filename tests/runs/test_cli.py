@@ -106,6 +106,9 @@ def test_a_dry_run_prints_what_it_would_run_and_writes_nothing(
         (["train", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["train", "arithmetik"], "no configuration file arithmetik: did you mean arithmetic?"),
         (["suite", "quikstart"], "did you mean quickstart?"),
+        (["suite", "quickstart", "rounds=3"], "below that it is written base.rounds"),
+        (["eval", "{folder}/runs/begum"], "did you mean {folder}/runs/begun?"),
+        (["train", "arithmetic", "env.id=dataset/jsonl-v0", "env.options={path: {folder}/suit.yaml}"], "suite.yaml'?"),
         (["plan", "arithmetic", "--picture", "{folder}/none/x.svg"], "none/x.svg: No such file or directory"),
         (["new", "task", "x", "--directory", "{suite}"], "x"),
         (["train", "{suite}"], "is a suite: run all of it with `mutual-env suite`, or --arm alone|sgt"),
@@ -134,7 +137,7 @@ def test_a_mistake_is_answered_with_a_sentence_and_exit_code_2(
     assert main(given) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert sentence in error
+    assert sentence.replace("{folder}", str(suite.parent)) in error
 
 
 def test_words_that_are_no_override_are_refused(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:

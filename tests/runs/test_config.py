@@ -75,6 +75,8 @@ def test_the_resolved_configuration_loads_as_itself(tmp_path: Path) -> None:
         ("env.max_turns=two", "env.max_turns: Value 'two' of type 'str' could not be converted to Integer"),
         ("sharing.exchange=disk", "sharing.exchange must be one of sqlite, memory, ray, got 'disk'"),
         ("teachers.ada.learner=tabular", "teachers.ada is also a policy"),
+        ("env.verifier=numeric", "below that it is written env.options.verifier"),
+        ("policies.adda.options.learning_rate=1", "unknown policies 'adda': did you mean 'ada'? (a new one begins"),
     ],
 )
 def test_a_wrong_override_is_refused_with_the_remedy(tmp_path: Path, override: str, sentence: str) -> None:
