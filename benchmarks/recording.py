@@ -42,7 +42,7 @@ RECORDS = ((Recorder, "noticed"), (JsonLines, "append_finite"), (training, "eval
 TELLS = (
     (progress.RunProgress, "measured"),
     (progress.RunProgress, "entered"),
-    (Live, "refresh"),  # by a thread of its own, four times a second
+    (Live, "refresh"),  # by a thread of its own
     (trackers._Dispensable, "_tell"),
 )
 

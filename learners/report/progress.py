@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -21,7 +22,23 @@ from mutual_env.types import Metrics
 
 _SHOWN = {REWARD: "reward", f"{HELD_OUT}{ACCURACY}": "eval"}  # of each policy, below the bar
 _LINES = 10  # how many rounds of a run a log tells of
-_A_SECOND = 1  # how often a terminal is drawn anew: each time costs two or three milliseconds
+_A_SECOND = 2  # how often a terminal may be drawn anew: each time costs two or three milliseconds of a processor
+_SHARE = 0.002  # of what the process computes that is spent on it
+_LONGEST_STILL = 3.0  # seconds; where others compute, this process does next to nothing
+
+
+class _Sparing(Live):
+    """Drawn anew as often as its share of the processor's time allows, and in any case every few seconds."""
+
+    _next = _last = 0.0
+
+    def refresh(self) -> None:
+        now = time.monotonic()
+        if self.is_started and time.process_time() < self._next and now - self._last < _LONGEST_STILL:
+            return
+        began = time.thread_time()
+        super().refresh()
+        self._last, self._next = now, time.process_time() + (time.thread_time() - began) / _SHARE
 
 
 class _Screen(Progress):
@@ -37,9 +54,9 @@ class _Screen(Progress):
             TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
             console=console,
             disable=not enabled or not console.is_terminal,
-            refresh_per_second=_A_SECOND,
             expand=True,
         )
+        self.live = _Sparing(console=console, refresh_per_second=_A_SECOND, get_renderable=self.get_renderable)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)

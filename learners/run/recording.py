@@ -74,14 +74,10 @@ class Recorder:
 
 
 def samples_line(policy: str, info: AgentInfo, outcomes: Sequence[Outcome], allowance: Allowance) -> Line:
-    advantages: dict[int, float | None] = {}
-    borrowed: set[str] = set()
-    for outcome in outcomes:
-        lesson = outcome.lesson
-        if lesson.experience.author == policy:
-            advantages[id(lesson.experience)] = _short(lesson.advantage)
-        else:
-            borrowed.add(lesson.experience.task.id)
+    lessons = [outcome.lesson for outcome in outcomes]
+    own = [lesson for lesson in lessons if lesson.experience.author == policy]
+    advantages = {id(lesson.experience): _short(lesson.advantage) for lesson in own}
+    borrowed = {lesson.experience.task.id for lesson in lessons if lesson.experience.author != policy}
     groups = [group for group in info["groups"] if group]
     order = sorted(range(len(groups)), key=lambda at: (groups[at][0].task.id not in borrowed, at))
     kept: dict[int, Line] = {}

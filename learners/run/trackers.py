@@ -108,21 +108,23 @@ class Trackers:
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = list(trackers)
         self._told: list[Tracker] = []
+        self._watching: list[Watches] = []  # of those who are told: what has which methods is slow to find out
+        self._reading: list[Reads] = []
 
     def started(self, run: TrackedRun) -> None:
         for tracker in self._trackers:
             self._told.append(tracker)
+            self._watching += [tracker] if isinstance(tracker, Watches) else []
+            self._reading += [tracker] if isinstance(tracker, Reads) else []
             tracker.started(run)
 
     def entered(self, phase: str) -> None:
-        for tracker in self._told:
-            if isinstance(tracker, Watches):
-                tracker.entered(phase)
+        for tracker in self._watching:
+            tracker.entered(phase)
 
     def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
-        for tracker in self._told:
-            if isinstance(tracker, Reads):
-                tracker.wrote(done, policy, samples)
+        for tracker in self._reading:
+            tracker.wrote(done, policy, samples)
 
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         for tracker in self._told:
@@ -138,17 +140,18 @@ class _Dispensable:
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         self._name, self._tracker = name, tracker
+        self._watches, self._reads = isinstance(tracker, Watches), isinstance(tracker, Reads)
         self._failed = False
 
     def started(self, run: TrackedRun) -> None:
         self._tell("started", run)
 
     def entered(self, phase: str) -> None:
-        if isinstance(self._tracker, Watches):
+        if self._watches:
             self._tell("entered", phase)
 
     def wrote(self, done: int, policy: str, samples: Mapping[str, Any]) -> None:
-        if isinstance(self._tracker, Reads):
+        if self._reads:
             self._tell("wrote", done, policy, samples)
 
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
