@@ -100,8 +100,9 @@ def _hint(args: argparse.Namespace, word: str) -> str:
     settings = [field.name for config in (RunConfig, SuiteConfig) for field in dataclasses.fields(config)]
     if hasattr(args, "overrides") and name.split(".")[0] in settings:
         return f": settings are written without dashes, {name}=VALUE"
-    near = difflib.get_close_matches(word.partition("=")[0], _options(args.command), n=1)
-    return f": did you mean {near[0]}?" if near else ""
+    options = {option.lstrip("-"): option for option in _options(args.command)}
+    near = difflib.get_close_matches(word.partition("=")[0].lstrip("-"), options, n=1)  # dashes are alike in all
+    return f": did you mean {options[near[0]]}?" if near else ""
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:

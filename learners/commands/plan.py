@@ -12,22 +12,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from learners.report.plan_report import as_json, as_picture, as_report, bound_share, some
-from learners.resources import Needs, Rounds
+from learners.resources import Needs, Rounds, Supply
 from learners.resources.estimate import Estimate
 from learners.resources.plan import Plan, make_plan, parse_devices
 from learners.run.check import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite
 from learners.run.results import read_spans
 from learners.run.shipped import config_file
+from mutual_env.errors import InvalidInputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=config_file, help="a YAML file; of a suite, its first arm is laid out")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides of the file")
     parser.add_argument("--like", type=Path, metavar="RUN", help="take each phase's seconds from this run's directory")
-    parser.add_argument(
-        "--devices", type=parse_devices, default=None, help="e.g. 2x8:80 (default: the configuration's)"
-    )
+    parser.add_argument("--devices", type=_devices, default=None, help="e.g. 2x8:80 (default: the configuration's)")
     parser.add_argument("--rounds", type=int, default=2, help="how many rounds to lay out (default: 2)")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON, leases included")
     parser.add_argument("--picture", type=Path, default=None, help="write the timeline to this SVG file")
@@ -46,6 +45,13 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(as_json(plan, places.untimed()), indent=1))
         return 0 if plan.fits else 1
     return show(plan, places.untimed(), args.picture, places.estimates)
+
+
+def _devices(text: str) -> Supply:
+    try:
+        return parse_devices(text)
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def show(

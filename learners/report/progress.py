@@ -24,17 +24,20 @@ _SHOWN = {REWARD: "reward", f"{HELD_OUT}{ACCURACY}": "eval"}  # of each policy, 
 _LINES = 10  # how many rounds of a run a log tells of
 _A_SECOND = 2  # how often a terminal may be drawn anew: each time costs two or three milliseconds of a processor
 _SHARE = 0.002  # of what the process computes that is spent on it
-_LONGEST_STILL = 3.0  # seconds; where others compute, this process does next to nothing
+_LONGEST_STILL = 10.0  # seconds; of a suite, whose runs compute in other processes, 1
 
 
 class _Sparing(Live):
-    """Drawn anew as often as its share of the processor's time allows, and in any case every few seconds."""
+    """Drawn anew as often as its share of the processor's time allows, and in any case after `still` seconds."""
 
-    _next = _last = 0.0
+    def __init__(self, console: Console, still: float, get_renderable: Callable[[], RenderableType]) -> None:
+        super().__init__(console=console, refresh_per_second=_A_SECOND, get_renderable=get_renderable)
+        self._still = still
+        self._next = self._last = 0.0
 
     def refresh(self) -> None:
         now = time.monotonic()
-        if self.is_started and time.process_time() < self._next and now - self._last < _LONGEST_STILL:
+        if self.is_started and time.process_time() < self._next and now - self._last < self._still:
             return
         began = time.thread_time()
         super().refresh()
@@ -44,7 +47,14 @@ class _Sparing(Live):
 class _Screen(Progress):
     """Bars, and below them what `below` gives, as far as the terminal is high."""
 
-    def __init__(self, console: Console, below: Callable[[], Iterable[RenderableType]], *, enabled: bool) -> None:
+    def __init__(
+        self,
+        console: Console,
+        below: Callable[[], Iterable[RenderableType]],
+        *,
+        enabled: bool,
+        still: float = _LONGEST_STILL,
+    ) -> None:
         self._below = below
         name = Column(no_wrap=True, overflow="ellipsis", max_width=max(8, console.width // 3))
         super().__init__(
@@ -56,7 +66,7 @@ class _Screen(Progress):
             disable=not enabled or not console.is_terminal,
             expand=True,
         )
-        self.live = _Sparing(console=console, refresh_per_second=_A_SECOND, get_renderable=self.get_renderable)
+        self.live = _Sparing(console, still, self.get_renderable)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
@@ -172,7 +182,7 @@ class SuiteProgress:
         self._quiet = quiet
         self._console = console or Console()
         self._runs: Sequence[RunState] = ()
-        self._live = _Screen(self._console, self._below, enabled=not quiet)
+        self._live = _Screen(self._console, self._below, enabled=not quiet, still=1.0)
         self._told: dict[tuple[str, int], str] = {}
         self._all = self._live.add_task(config.name, total=None, note="")
         self._tasks: dict[tuple[str, int], TaskID] = {}

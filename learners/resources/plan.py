@@ -64,13 +64,13 @@ def parse_devices(text: str) -> Supply:
         match = re.fullmatch(r"(\d+)x(\d+)(?::([\w.-]+))?(?:@(\d+))?", part.strip())
         if match is None:
             raise InvalidInputError(
-                f"--devices {part.strip()!r} must read NODESxGPUS[:GIB][@CPUS], e.g. 2x8:80 for two nodes of eight "
+                f"devices {part.strip()!r} must read NODESxGPUS[:GIB][@CPUS], e.g. 2x8:80 for two nodes of eight "
                 "GPUs with 80 GiB, 1x1:H100 for one of that name, or 1x0@16 for one of 16 CPUs"
             )
         count, gpus = int(match[1][:9]), int(match[2][:9])
         if not (1 <= count <= MOST_NODES and gpus <= MOST_GPUS and len(match[0]) < 60):
             raise InvalidInputError(
-                f"--devices {part.strip()[:60]!r}: nodes must be 1 to {MOST_NODES}, GPUs of each at most {MOST_GPUS}"
+                f"devices {part.strip()[:60]!r}: nodes must be 1 to {MOST_NODES}, GPUs of each at most {MOST_GPUS}"
             )
         (memory, kind), cpus = _gpu(match[3] or "0"), float(match[4] or 16 * max(1, gpus))
         nodes += [Node(f"node{len(nodes) + i}", cpus, gpus, memory, kind=kind) for i in range(count)]

@@ -56,7 +56,7 @@ def check_place(path: Path, named: str = "output") -> None:
             pass
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise WrongPathError(f"{named}: {path} cannot be written to ({why}): choose another `{named}`") from error
+        raise WrongPathError(f"{named}: {path} cannot be written to ({why}): choose another") from error
 
 
 def _check_learner(name: str, policy: PolicyConfig, seed: int, *, here: bool) -> None:

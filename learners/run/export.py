@@ -15,6 +15,7 @@ import numpy as np
 
 from learners.protocol import Learner
 from learners.run.build import make_learner
+from learners.run.check import check_place
 from learners.run.config import PolicyConfig
 from learners.run.subject import Subject
 from learners.torch.options import TorchOptions
@@ -64,6 +65,7 @@ def _check_free(directory: Path) -> None:
         raise WrongPathError(f"{directory} is where you are, and cannot be replaced: name a directory to be made")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise WrongPathError(f"{directory} is there already and not empty: name another directory, or move it away")
+    check_place(directory, "the directory")
 
 
 def _as_torch(policy: PolicyConfig, name: str) -> PolicyConfig:

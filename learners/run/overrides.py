@@ -68,7 +68,10 @@ def update(config: DictConfig, key: str, value: Any, where: str) -> None:
     except (ConfigKeyError, ConfigAttributeError) as error:
         raise ConfigError(f"{where}: {_unknown_key(error, key)}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {error.full_key or key}: {str(error).splitlines()[0]}") from error
+        said, at = str(error).splitlines()[0], error.full_key or key
+        if "is not a subclass of" in said:
+            said = f"it is a section: write {at}.KEY=VALUE"
+        raise ConfigError(f"{where}: {at}: {said}") from error
 
 
 def _unknown_key(error: OmegaConfBaseException, key: str) -> str:

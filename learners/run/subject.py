@@ -67,13 +67,16 @@ def find(path: Path, overrides: Sequence[str] = (), *, round: int | None = None,
 
     `like` is a configuration whose task a model directory is asked; `overrides` change either's.
     """
+    of_run = (path / STATE).is_file() or RunDirectory(path).info.is_file()
+    if like is not None and of_run:
+        raise ConfigError(f"--like is for a directory with a model: {path} has its own tasks; leave it out")
     if (path / STATE).is_file() and path.parent.name == "checkpoints":
         return _of_run(path.parent.parent, overrides, load(path))
     if RunDirectory(path).info.is_file():
         return _of_run(path, overrides, _checkpoint(path, round))
     if (path / "config.json").is_file():
         return _of_model(path, overrides, like)
-    there = "holds none of these" if path.is_dir() else "does not exist"
+    there = "holds none of these" if path.is_dir() else "is a file" if path.is_file() else "does not exist"
     raise WrongPathError(
         f"{path} {there}: give a run's directory (run.json), a checkpoint of one, or a model's (config.json)"
         + nearest(path)

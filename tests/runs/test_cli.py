@@ -107,6 +107,7 @@ def test_a_dry_run_prints_what_it_would_run_and_writes_nothing(
         (["train", "arithmetik"], "no configuration file arithmetik: did you mean arithmetic?"),
         (["suite", "quikstart"], "did you mean quickstart?"),
         (["suite", "quickstart", "rounds=3"], "below that it is written base.rounds"),
+        (["eval", "{folder}/runs/begun", "--like", "nowhere.yaml"], "--like is for a directory with a model"),
         (["eval", "{folder}/runs/begum"], "did you mean {folder}/runs/begun?"),
         (["train", "arithmetic", "env.id=dataset/jsonl-v0", "env.options={path: {folder}/suit.yaml}"], "suite.yaml'?"),
         (["plan", "arithmetic", "--picture", "{folder}/none/x.svg"], "none/x.svg: No such file or directory"),

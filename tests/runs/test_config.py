@@ -75,6 +75,7 @@ def test_the_resolved_configuration_loads_as_itself(tmp_path: Path) -> None:
         ("env.max_turns=two", "env.max_turns: Value 'two' of type 'str' could not be converted to Integer"),
         ("sharing.exchange=disk", "sharing.exchange must be one of sqlite, memory, ray, got 'disk'"),
         ("teachers.ada.learner=tabular", "teachers.ada is also a policy"),
+        ("sharing=sgt", "sharing: it is a section: write sharing.KEY=VALUE"),
         ("env.verifier=numeric", "below that it is written env.options.verifier"),
         ("policies.adda.options.learning_rate=1", "unknown policies 'adda': did you mean 'ada'? (a new one begins"),
     ],

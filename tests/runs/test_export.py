@@ -134,9 +134,11 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(
         ([str(run), "adda", str(target)], "unknown policy 'adda': did you mean 'ada'"),
         ([str(run), "ada", str(target), "--adapter"], "all weights were trained (lora_rank is 0)"),
         ([str(run), "ada", str(model)], "is there already and not empty"),
+        ([str(run), "ada", str(run / "run.json")], "is there already and not empty"),
+        ([str(run), "ada", str(run / "run.json" / "x")], "cannot be written to (Not a directory)"),
         ([str(run), "ada", str(target), "--round", "9"], "keeps no checkpoint after 9 rounds"),
     ):
-        assert main(["export", *words]) != 0
+        assert main(["export", *words]) == 2
         assert sentence in capsys.readouterr().err
     assert not target.exists()
     tabular = trained(tmp_path, "t", "{max_new_tokens: 2}", learner="tabular")
