@@ -41,7 +41,7 @@ bench: install-dev models ## run the benchmarks and rewrite docs/performance.md
 
 bench-check: install-dev ## parts of a round against the kept baselines, as ratios to a yardstick of the same run
 	@mkdir -p .benchmarks
-	@$(BIN)/python -m pytest -q benchmarks/parts.py --benchmark-json=.benchmarks/parts.json
+	@$(BIN)/python -m pytest -q benchmarks/parts.py --benchmark-timer=time.process_time --benchmark-json=.benchmarks/parts.json
 	@$(BIN)/python -m benchmarks.parts check .benchmarks/parts.json
 
 bench-gpu: install models ## the torch learner's benchmarks on a GPU

@@ -5,7 +5,8 @@
     python -m benchmarks.parts keep RUN.json                           makes this run the baseline
 
 What is compared is the least time of a part over the least time of the yardstick in the same run: a ratio, which
-another machine can be held to.
+another machine can be held to. `make bench-check` takes processor time (`--benchmark-timer=time.process_time`): where
+others use the machine, milliseconds by the wall are now and then undisturbed and a third of a second never is.
 """
 
 from __future__ import annotations
