@@ -178,8 +178,9 @@ AREAS = (
             Bar("share of a run that records and tells, tables, a log or a terminal", "arithmetic/share/*", most=0.02),
             Bar("the same, the quickstart", "quickstart/share/*", most=0.02),
         ),
-        "Of its processor time: samples, lessons and evaluations kept, a log or a terminal told. `times_without` is a "
-        "whole run over one without any of it, round by round, and scatters more than the share on a shared machine.",
+        "Of its processor time: samples, lessons and evaluations kept, a log told or a terminal drawn, also where a "
+        "thread of its own draws it. `times_without` is a whole run over one without any of it, round by round, and "
+        "scatters more than the share on a shared machine.",
     ),
     Area(
         "checkpoints",

@@ -162,7 +162,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as kept:
             os.environ[WARM_STARTS] = kept
-            for config in (arithmetic(60), quickstart(20)):
+            for config in (arithmetic(100), quickstart(40)):
                 figures[config.name.split("/")[0]] = compared(config, told(config), args.repeats)
         figures["machine"] = machine()
     write("recording", figures)
