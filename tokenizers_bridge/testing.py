@@ -14,7 +14,7 @@ from mutual_env.errors import ConformanceError, InvalidInputError
 from mutual_env.types import Message
 from tokenizers_bridge.declaration import NOTHING, declaration_of
 from tokenizers_bridge.edits import edits_between
-from tokenizers_bridge.protocol import Tokenizer, encode_continuations, stop_ids_of
+from tokenizers_bridge.protocol import Spelling, Tokenizer, encode_continuations, stop_ids_of
 from tokenizers_bridge.roles import STOP_ROLES, looks_like_control, opened_thought
 
 PROBES = (
@@ -43,9 +43,10 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
     """Raise ConformanceError, with the probe, where bytes(encode(text)) is not the text up to declared changes (what
     is lost must be declared, and makes a row `lossy`), where text that spells a control token becomes one, in a
     completion or in a prompt, where a token that acts as one is not said to be one, where prompts do not end with the
-    opening that is declared or differ from a finished conversation in silence, or where the tables disagree with each
-    other."""
+    opening that is declared or differ from a finished conversation in silence, where it says falsely that it changes
+    nothing or finds no byte that differs, or where the tables disagree with each other."""
     _check_probes(tokenizer)
+    _check_spelling(tokenizer)
     _check_continuations(tokenizer)
     _check_tables(tokenizer)
     _check_spelled(tokenizer)
@@ -75,6 +76,32 @@ def _check_continuations(tokenizer: Tokenizer) -> None:
         if not edits.declared and not _unknown(tokenizer) & set(ids.tolist()):
             raise ConformanceError(
                 f"{tokenizer!r}: encode_continuations turns {probe!r} into {data!r}: nothing may stand in front of it"
+            )
+
+
+def _check_spelling(tokenizer: Tokenizer) -> None:
+    """What the bridge takes a tokenizer's word for: that it changes nothing, and that ids are not what they lie on."""
+    rows = tokenizer.encode_batch(PROBES)
+    for probe, ids in zip(PROBES, rows, strict=True):
+        data, said = tokenizer.token_bytes(ids), probe.encode()
+        if getattr(tokenizer, "verbatim", False) and data != said and len(data) == len(said):
+            raise ConformanceError(f"{tokenizer!r} says that it is verbatim, and turns {probe!r} into {data!r}")
+    if not isinstance(tokenizer, Spelling):
+        return
+    ids = np.concatenate(rows).astype(np.int32)
+    lengths = tokenizer.byte_lengths(ids)
+    starts = lengths.cumsum() - lengths
+    sound = np.frombuffer(tokenizer.token_bytes(ids), np.uint8)
+    written = lengths.nonzero()[0]
+    for wrong in (written[:0], written, written[::3]):
+        data = sound.copy()
+        data[(starts + lengths - 1)[wrong]] ^= 1  # the last byte of each
+        # Behind one byte more: where a token lies is what `starts` says.
+        found = tokenizer.misspelled(ids, starts + 1, lengths, b" " + data.tobytes())
+        if sorted(set(found.tolist())) != wrong.tolist():
+            raise ConformanceError(
+                f"{tokenizer!r}: misspelled finds {len(set(found.tolist()))} tokens that are not the bytes they lie "
+                f"on, of {wrong.size}"
             )
 
 

@@ -239,6 +239,35 @@ def test_the_shipped_test_sees_a_prompt_in_which_text_acts() -> None:
         check_tokenizer(Leaky({258: "other"}))
 
 
+class Lowering(AdaptedTokenizer):
+    """Writes small letters, declares it, and yet says that it changes nothing."""
+
+    def __init__(self, *, verbatim: bool) -> None:
+        def encode(texts):
+            return [np.array([2 + b for b in text.lower().encode()], np.int32) for text in texts]
+
+        super().__init__(
+            name="lowering", encoder=encode, prompt_format=lambda asked: encode([str(asked)])[0], stop_id=1,
+            vocabulary=Vocabulary.of([b"", b"", *(bytes([b]) for b in range(256))], {0: "bos", 1: "eos"}),
+            definition=("lowering",), declaration=Declaration(form=str.lower, form_name="lower"), verbatim=verbatim,
+        )  # fmt: skip
+
+
+class Blind(WordTokenizer):
+    """Finds no byte that differs."""
+
+    def misspelled(self, ids, starts, lengths, data):
+        return np.empty(0, np.int64)
+
+
+def test_the_shipped_test_sees_who_says_falsely_that_nothing_changes() -> None:
+    check_tokenizer(Lowering(verbatim=False))
+    with pytest.raises(ConformanceError, match="says that it is verbatim, and turns 'Hello, world' into"):
+        check_tokenizer(Lowering(verbatim=True))
+    with pytest.raises(ConformanceError, match="misspelled finds 0 tokens"):
+        check_tokenizer(Blind(["hello"]))
+
+
 def test_an_engines_own_text_is_noted_and_the_ids_are_what_is_translated() -> None:
     ids = np.array([2 + ord("a"), 2 + 0xE6, 2 + 0x97], np.int32)  # "a" and two of three bytes
     other = WordTokenizer(["zz"])

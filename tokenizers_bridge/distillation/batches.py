@@ -54,10 +54,6 @@ class Padded:
         return [self.rows[row][a:b] for a, b in pairwise([0, *self.runs[row]])]
 
 
-def _run_ends(places: Ints) -> list[int]:
-    return [*((np.diff(places) > 1).nonzero()[0] + 1).tolist(), places.size] if places.size else []
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchAlignment:
     """B rows, each aligned by itself. C is the number of chunks of the row that has most.
