@@ -357,7 +357,7 @@ def main(parts: Sequence[str]) -> None:
         figures["agents_over_4_tokenizers"] = agents([tokenizers[name] for name in FOUR], rows[SIZES[-1]][:256])
     if "memory" in parts:
         figures["memory"] = memory(author, readers["deepseek"])
-    versions = machine(("numpy", "tokenizers", "tiktoken", "sentencepiece", "trl", "transformers"))
+    versions = machine(("numpy", "numba", "tokenizers", "tiktoken", "sentencepiece", "trl", "transformers"))
     write("bridge", {**figures, "machine": versions})
 
 
