@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -165,9 +164,10 @@ def compiled(tokens: int) -> Loops | None:
 
 @cache
 def _compiled() -> Loops | None:
-    if find_spec("numba") is None:
+    try:
+        import numba
+    except ImportError:  # not there, or of no use to the NumPy that is
         return None
-    import numba
 
     def compiling(loop: Any) -> Any:
         try:

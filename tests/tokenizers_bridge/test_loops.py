@@ -1,6 +1,7 @@
 """The loops that the extra `speed` compiles do what NumPy does where it is not installed, to the bit."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +35,11 @@ def by_numpy_and_by(monkeypatch: pytest.MonkeyPatch, others: loops.Loops) -> Non
 
 def test_the_loops_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     by_numpy_and_by(monkeypatch, loops.Loops(**loops.WRITTEN))
+
+
+def test_a_numba_that_cannot_be_imported_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert loops._compiled.__wrapped__() is None
 
 
 @pytest.mark.long  # they are compiled once, in five seconds
