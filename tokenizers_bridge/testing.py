@@ -94,10 +94,10 @@ def _check_spelling(tokenizer: Tokenizer) -> None:
     sound = np.frombuffer(tokenizer.token_bytes(ids), np.uint8)
     written = lengths.nonzero()[0]
     for wrong in (written[:0], written, written[::3]):
-        data = sound.copy()
-        data[(starts + lengths - 1)[wrong]] ^= 1  # the last byte of each
+        changed = sound.copy()
+        changed[(starts + lengths - 1)[wrong]] ^= 1  # the last byte of each
         # Behind one byte more: where a token lies is what `starts` says.
-        found = tokenizer.misspelled(ids, starts + 1, lengths, b" " + data.tobytes())
+        found = tokenizer.misspelled(ids, starts + 1, lengths, b" " + changed.tobytes())
         if sorted(set(found.tolist())) != wrong.tolist():
             raise ConformanceError(
                 f"{tokenizer!r}: misspelled finds {len(set(found.tolist()))} tokens that are not the bytes they lie "
