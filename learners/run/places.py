@@ -237,7 +237,10 @@ def _demands(config: RunConfig, supply: Supply, estimates: Mapping[str, Estimate
     demands += [estimates[name].demand(name, gpus_of(policy)) for name, policy in rest.items() if name in estimates]
     unknown = {name: policy for name, policy in rest.items() if name not in estimates}
     on_gpu = [name for name, policy in unknown.items() if supply.gpus and can_use_gpus(policy)]
-    return [_spread(d, config.policies[d.policy]) for d in demands + even_share(unknown, supply, on_gpu)]
+    # Which learners spread is in their code, which loads torch: it is asked where something can come of it.
+    ask = config.resources.executor == "ray" or any(n.gpus for d in demands for n in d.phases.values()) or on_gpu
+    demands += even_share(unknown, supply, on_gpu)
+    return [_spread(d, config.policies[d.policy]) for d in demands] if ask else demands
 
 
 def _spread(demand: Demand, policy: PolicyConfig) -> Demand:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -278,3 +280,16 @@ def test_a_plan_says_which_durations_it_assumes_and_takes_them_from_a_run(
     out = capsys.readouterr().out
     assert "assumed" not in out
     assert "makespan   12 s" in out  # two rounds of max(3, 4) and 2
+
+
+def test_without_gpus_where_a_policy_lives_is_found_without_its_learner_being_loaded(tmp_path: Path) -> None:
+    # A report lays out what was planned: for that it had loaded torch and transformers, eight seconds of a processor.
+    path = tmp_path / "run.yaml"
+    path.write_text("policies: {ada: {learner: torch, options: {path: nowhere}}}\n")
+    code = (
+        "import sys; from pathlib import Path; from learners.resources.plan import parse_devices\n"
+        "from learners.run.config import load_run; from learners.run.places import read_places\n"
+        "assert read_places(load_run(Path(sys.argv[1])), parse_devices('1x0@2')).demands\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
