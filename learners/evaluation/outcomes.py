@@ -123,6 +123,7 @@ def _voted(right: str, vote: str | None) -> Judged:
 def _answered(line: bytes, where: str) -> Answered:
     try:
         content = json.loads(line)
+        json.dumps(content, ensure_ascii=False).encode()  # half a character is no text, and is printed nowhere
         samples = tuple(typed(Judged(**sample)) for sample in content.pop("samples"))
         return typed(Answered(samples=samples, **content))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -26,6 +26,10 @@ _TIMED: Mapping[str, Mapping[str, Any]] = {
     "pace": {**_WHERE, "lead": float, "waited": float},
     "span": {option.name: option.hint for option in options_of(Span)[0].values() if option.required},
 }
+_MAY_BE_TIMED: Mapping[str, Mapping[str, Any]] = {
+    "round": {"processor": float},
+    "span": {option.name: option.hint for option in options_of(Span)[0].values() if not option.required},
+}
 
 
 def metrics(line: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -33,7 +37,9 @@ def metrics(line: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def timings(line: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"type": str, **_TIMED.get(str(line.get("type")), {})}
+    kind = str(line.get("type"))
+    others = {name: hint for name, hint in _MAY_BE_TIMED.get(kind, {}).items() if name in line}
+    return {"type": str, **_TIMED.get(kind, {}), **others}
 
 
 def samples(line: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from learners.evaluation import outcomes
+from learners.run import lines
+from mutual_env.errors import StorageError
 from tests.hostile.fuzz_config import told
 from tests.hostile.fuzz_runs import KINDS, sound, words
 from tests.tiers import rest_long
@@ -70,6 +74,30 @@ def test_each_file_of_a_run_is_spoilt_in_each_way(kind: str, how: str, home: Pat
             ended[str(file.relative_to(home))] = told(command)
         shutil.rmtree(copied)
     assert {name: said for name, (code, said) in ended.items() if code and "error: " not in said} == {}
+
+
+SPAN = {
+    **{"type": "span", "policy": "ada", "phase": "act", "devices": ["cpu"]},
+    **{"requested": 0.0, "began": 0.0, "ended": 1.0},
+}
+
+
+@pytest.mark.parametrize("wrong", [{"share": [1]}, {"share": {}}, {"outcome": 3}, {"outcome": "so"}, {"devices": 1}])
+def test_a_field_of_a_lease_that_need_not_be_there_has_its_type_where_it_is(
+    wrong: dict[str, object], tmp_path: Path
+) -> None:
+    path = tmp_path / "timings.jsonl"
+    path.write_text(json.dumps(SPAN) + "\n" + json.dumps({**SPAN, **wrong}) + "\n")
+    with pytest.raises(StorageError, match=f"line 2 was damaged, '{next(iter(wrong))}' must be"):
+        list(lines.read_lines(path, lines.timings))
+
+
+def test_half_a_character_in_an_evaluation_is_named(tmp_path: Path) -> None:
+    (tmp_path / outcomes.SUMMARY).write_text("{}")
+    row = {"policy": "ada", "task": "t\ud800", "prompt": "", "answer": "", "part": "", "samples": []}
+    (tmp_path / outcomes.SAMPLES).write_text(json.dumps(row) + "\n")
+    with pytest.raises(StorageError, match=r"is no evaluated task \('utf-8' codec can't encode"):
+        outcomes.read(tmp_path)
 
 
 @pytest.mark.long
