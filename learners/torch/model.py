@@ -93,7 +93,8 @@ class LanguageModel:
         """`probe`: ids of ordinary text, on which the parts are checked against the whole."""
         self.device = device_of(options.device)
         self.dtype = getattr(torch, options.dtype)
-        model = model.to(device=self.device, dtype=self.dtype)
+        with exact_buffers(model):
+            model = model.to(device=self.device, dtype=self.dtype)
         model.requires_grad_(True)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -228,6 +229,20 @@ def load_pretrained(path: Path) -> PreTrainedModel:
             path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     return model
+
+
+@contextmanager
+def exact_buffers(model: nn.Module) -> Iterator[None]:
+    """What is cast inside is the weights. Numbers that are computed and not learnt, such as the frequencies of rotary
+    positions, stay as exact as transformers makes them whatever the weights' type: rounded to bfloat16, they turn a
+    token's place a thousand tokens on by as much as a radian."""
+    saved = model.state_dict().keys()
+    kept = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+    yield
+    for name, buffer in kept.items():
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        setattr(module, leaf, buffer.to(getattr(module, leaf).device))
 
 
 @contextmanager
