@@ -84,17 +84,17 @@ def by_place(learner: TorchLearner, prompts: Sequence[str]) -> float:
     before = learner.sampling
     between = WRITTEN + reply_size(learner)
     learner.sampling = dataclasses.replace(before, max_new_tokens=TURNS * between)
-    record = sampler._Track.record
+    record = sampler.Track.record
 
-    def marked(track: sampler._Track, *given: Any, **named: Any) -> None:
+    def marked(track: sampler.Track, *given: Any, **named: Any) -> None:
         record(track, *given, **named)
         marks.append(time.process_time())
 
-    sampler._Track.record = marked  # type: ignore[method-assign]
+    sampler.Track.record = marked  # type: ignore[method-assign]
     try:
         learner.act(prompts, 1, seed=0)
     finally:
-        sampler._Track.record = record  # type: ignore[method-assign]
+        sampler.Track.record = record  # type: ignore[method-assign]
         learner.sampling = before
     second, last = (turn * between for turn in (1, TURNS - 1))
     return (marks[last + WRITTEN - 1] - marks[last]) / (marks[second + WRITTEN - 1] - marks[second])

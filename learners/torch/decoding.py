@@ -55,6 +55,23 @@ class _Cache:
         keys[:, :, :there], values[..., :there] = self._keys, self._values
         return _Cache(keys, values)
 
+    def joined(self, other: _Cache) -> _Cache:
+        """With the owners of another after these: as wide, where these are known and beyond."""
+        keys, values = (
+            torch.cat((mine, theirs)) for mine, theirs in ((self._keys, other._keys), (self._values, other._values))
+        )
+        return _Cache(keys, values)
+
+    def cleared(self, places: slice) -> None:
+        """What nobody sees weighs nothing, and must be a number."""
+        self._keys[:, :, places] = 0.0
+        self._values[:, :, :, places] = 0.0
+
+    def shifted(self, first: int, by: int, count: int) -> None:
+        """The `count` places from `first` on, so many places earlier."""
+        for tensor, dim in ((self._keys, 2), (self._values, 3)):
+            tensor.narrow(dim, first, count).copy_(tensor.narrow(dim, first + by, count).clone())
+
     def of_row(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(K, width, D) and (K, D, width)."""
         return self._keys[row], self._values[row]
@@ -68,7 +85,11 @@ class _Cache:
 
 
 class GroupDecode:
-    """A `Layout` of one token a row. A row that ends gives its place to the last one, and caches grow with the rows."""
+    """A `Layout` of one token a row. A row that ends gives its place to the last one, and caches grow with the rows.
+
+    Rows that are admitted later begin at a later place of the caches, and see nothing before it; when all rows that
+    filled the first places are gone, what is left moves there.
+    """
 
     def __init__(self, prefill: Prefill, lengths: torch.Tensor, group: int, new_tokens: int) -> None:
         prompts, self._kv_heads, self._longest, _ = prefill.keys[0].shape
@@ -79,13 +100,20 @@ class GroupDecode:
         self._start = self._longest if self._longest <= COPIED else 0  # of a row's own tokens in its cache
         self._capacity = new_tokens
         self._room = min(new_tokens, FIRST_ROOM)
-        self._step = 0
+        self._step = -1
+        self._starts: torch.Tensor | None = None  # of each prompt's rows in the caches, None: all began at once
         pairs = list(zip(prefill.keys, prefill.values, strict=True))
         self._caches = [self._cache(key, value) for key, value in pairs]
         self._shared = [] if self._start else [_Cache(k, v.mT) for k, v in pairs]
         self._nothing = pairs[0][0].new_zeros(1, 1, 1)
         self._padding = self._masks(None)
         self._sliding: dict[int, Masks] = {}
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt that there is room for."""
+        longest: int = self._longest
+        return longest
 
     def _cache(self, key: torch.Tensor, value: torch.Tensor) -> _Cache:
         """Of the rows, with their prompts where those are copied."""
@@ -103,6 +131,48 @@ class GroupDecode:
             self._grow()
         self._step = step
         self._sliding = {}
+
+    def go_on(self) -> None:
+        """What follows is the forward of the next token of each row, whichever of its own that is."""
+        following = self._step + 1
+        if following >= self._room:
+            following -= self._make_room()
+        self.begin(following)
+
+    def _make_room(self) -> int:
+        """By so many places what is known has moved."""
+        first = 0 if self._starts is None else int(self._starts[self._prompt_of].min())
+        if 2 * first < self._room:
+            self._capacity = max(self._capacity, 2 * self._room)
+            self._grow()
+            first = 0
+        for cache in self._caches if first else ():
+            cache.shifted(self._start, first, self._step + 1 - first)
+        if self._starts is not None:
+            self._starts = self._starts - first
+        self._padding = self._masks(None)
+        return first
+
+    def admit(self, prefill: Prefill, lengths: torch.Tensor, group: int) -> None:
+        """Groups of rows of further prompts, no longer than the longest before, after those that are there; their first
+        tokens are of the next step."""
+        known = self._lengths.numel()
+        starts = self._lengths.new_zeros(known) if self._starts is None else self._starts
+        self._starts = torch.cat((starts, starts.new_full((lengths.numel(),), self._step + 1)))
+        self._lengths = torch.cat((self._lengths, lengths))
+        new = torch.arange(lengths.numel(), device=lengths.device).repeat_interleave(group)
+        before, places = self._prompt_of, self._places
+        self._prompt_of, self._places = new, group
+        for layer, (key, value) in enumerate(zip(prefill.keys, prefill.values, strict=True)):
+            fresh = self._cache(key, value)
+            fresh.cleared(slice(self._start, self._start + self._step + 1))
+            self._caches[layer] = self._caches[layer].joined(fresh)
+            if self._shared:
+                self._shared[layer] = self._shared[layer].joined(_Cache(key, value.mT))
+        self._prompt_of, self._places = torch.cat((before, known + new)), places
+        if self._shared:
+            self._find_places()
+        self._padding = self._masks(None)
 
     def _grow(self) -> None:
         """One layer after the other: only one is there twice."""
@@ -134,6 +204,7 @@ class GroupDecode:
         live, owners, counts = torch.unique(self._prompt_of, return_inverse=True, return_counts=True)
         if live.numel() < self._lengths.numel():
             self._lengths = self._lengths[live]
+            self._starts = None if self._starts is None else self._starts[live]
             self._shared = [cache.of(live) for cache in self._shared]
         self._prompt_of = owners
         self._places = int(counts.max())
@@ -204,16 +275,24 @@ class GroupDecode:
         place = torch.arange(self._longest, device=lengths.device)
         own = torch.arange(self._capacity, device=lengths.device)
         if window is None:
-            if int(lengths.min()) == self._longest:
+            if self._starts is None and int(lengths.min()) == self._longest:
                 return None, None
             prompt_seen, own_seen = place < lengths, own >= 0
         else:
-            prompt_seen = (place < lengths) & (lengths + self._step - place < window)
+            begun = 0 if self._starts is None else self._starts[:, None]
+            prompt_seen = (place < lengths) & (lengths + self._step - begun - place < window)
             own_seen = self._step - own < window
+        if self._starts is not None:
+            own_seen = own_seen & (own >= self._starts[:, None])
         if self._shared:
-            return self._mask(own_seen[None]), self._mask(prompt_seen.repeat_interleave(self._kv_heads, dim=0))
-        row_seen = torch.cat((prompt_seen, own_seen.expand(lengths.shape[0], -1)), dim=1)[self._prompt_of]
-        return self._mask(row_seen.repeat_interleave(self._kv_heads, dim=0)), None
+            of_rows = own_seen[None] if self._starts is None else self._by_row(own_seen)
+            return self._mask(of_rows), self._mask(prompt_seen.repeat_interleave(self._kv_heads, dim=0))
+        row_seen = torch.cat((prompt_seen, own_seen.expand(lengths.shape[0], -1)), dim=1)
+        return self._mask(self._by_row(row_seen)), None
+
+    def _by_row(self, by_prompt: torch.Tensor) -> torch.Tensor:
+        """(P, X) to (R·K, X)."""
+        return by_prompt[self._prompt_of].repeat_interleave(self._kv_heads, dim=0)
 
     def _mask(self, seen: torch.Tensor) -> torch.Tensor:
         return self._nothing.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None]

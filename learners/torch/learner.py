@@ -24,6 +24,7 @@ from learners.torch.offload import offload, release, restore
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.reference import ReferencePolicy
+from learners.torch.refill import refilled_groups
 from learners.torch.sampler import sample_groups
 from learners.torch.trainer import Trainer, memory_errors
 from mutual_env.errors import IdentityMismatchError, InvalidInputError, TrainingError
@@ -143,7 +144,11 @@ class TorchLearner:
             check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
             self._require_room(rendered)
             with memory_errors(self._name):
-                groups = sample_groups(self._model, rendered, seeds_PG, self.sampling, self._options.max_rows, cache)
+                sampling, rows = self.sampling, self._options.max_rows
+                if self._options.refill and cache is None:
+                    groups = refilled_groups(self._model, rendered, seeds_PG, sampling, rows)
+                else:
+                    groups = sample_groups(self._model, rendered, seeds_PG, sampling, rows, cache)
             return [tuple(s.completion(self._tokenizer, self._version) for s in group) for group in groups]
 
         full = Completion.no_room(self._version, self._tokenizer.fingerprint)

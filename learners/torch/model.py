@@ -191,6 +191,7 @@ class LanguageModel:
             step = self.decoding(6)
             step(ids[:, :5].flatten(), positions[:, :5].flatten(), OneByOne(prefill, 2))
             layout = GroupDecode(prefill, lengths, group=1, new_tokens=1)
+            layout.begin(0)
             got = self.head.logits(step(ids[rows, lengths], lengths, layout))
         return self._agree(expected, got)
 

@@ -21,6 +21,8 @@ class TorchOptions(UpdateOptions):
     """How a torch learner samples and trains.
 
     Sampling: `max_new_tokens`, `temperature`, `top_p`, `top_k` (0: all), `max_rows` (samples decoded side by side),
+    `refill` (as samples end, further prompts take their places, where else they wait until the longest of those side by
+    side has ended; the last digits are others),
     `stop` (texts: a completion ends with the first that it holds), `prompt` (the fields of a `PromptShape`: how this
     policy is asked), `conversation_mb` (what is kept of conversations from turn to turn, at most; 0: each turn computes
     all of them again).
@@ -41,6 +43,7 @@ class TorchOptions(UpdateOptions):
     top_p: float = 1.0
     top_k: int = 0
     max_rows: int = 256
+    refill: bool = False
     conversation_mb: int = 512
     stop: Sequence[str] = ()
     prompt: Mapping[str, Any] | None = None

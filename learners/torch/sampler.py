@@ -68,12 +68,12 @@ def _decode(
     group = len(seeds_PG[0])
     lengths = torch.tensor([prompt.size for prompt in prompts], device=model.device)
     prefill = _layout(prompts, lengths, cache)
-    logits = model.head.logits(_prefill(model, step, prompts, prefill)).repeat_interleave(group, dim=0)
+    logits = model.head.logits(prefilled(model, step, prompts, prefill)).repeat_interleave(group, dim=0)
     layout = GroupDecode(prefill, lengths, group, sampling.max_new_tokens)
     keeper = None if cache is None else Keeper(cache, prompts, prefill, group)
-    uniforms_RT = torch.from_numpy(_uniforms(seeds_PG, sampling.max_new_tokens)).to(model.device)
+    uniforms_RT = torch.from_numpy(uniforms_of(seeds_PG, sampling.max_new_tokens)).to(model.device)
     positions = lengths.repeat_interleave(group)
-    track, looks = _Track(len(prompts) * group, sampling), looks_every(model.device)
+    track, looks = Track(len(prompts) * group, sampling), looks_every(model.device)
     for at in range(sampling.max_new_tokens):
         tokens, logprobs = pick(logits, uniforms_RT[:, at], sampling, seen=looks == 1)
         last = at + 1 == sampling.max_new_tokens
@@ -107,20 +107,21 @@ def _layout(prompts: Sequence[Ids], lengths: torch.Tensor, cache: ContextCache |
     return Continued(known, lengths)
 
 
-def _uniforms(seeds_PG: Sequence[Sequence[int]], count: int) -> npt.NDArray[np.float64]:
+def uniforms_of(seeds_PG: Sequence[Sequence[int]], count: int) -> npt.NDArray[np.float64]:
     """(R, count) numbers in [0, 1) with 53 random bits each: the first of an endless stream hashed from its seed."""
     streams = [hashlib.shake_128(seed.to_bytes(8, "big")).digest(8 * count) for seeds in seeds_PG for seed in seeds]
     bits = np.frombuffer(b"".join(streams), dtype="<u8").reshape(-1, count) >> np.uint64(11)
     return bits.astype(np.float64) * 2.0**-53
 
 
-def _prefill(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
+def prefilled(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefill: Prefill) -> torch.Tensor:
     """The last hidden state of each prompt, (P, width); the prompts are in the order of their lengths."""
     states: list[torch.Tensor] = []
     start = 0
     while start < len(prompts):
         end = start + 1
-        while end < len(prompts) and prompts[end].size * (end + 1 - start) <= PREFILL_TOKENS:
+        longest = prompts[start].size
+        while end < len(prompts) and max(longest, prompts[end].size) * (end + 1 - start) <= PREFILL_TOKENS:
             end += 1
         prefill.begin(slice(start, end))
         states.append(_last_states(model, step, prompts[start:end], prefill))
@@ -144,7 +145,7 @@ def _last_states(model: LanguageModel, step: Step, prompts: Sequence[Ids], prefi
 Left: TypeAlias = tuple[list[int], list[int], list[npt.NDArray[np.int32]]]
 
 
-class _Track:
+class Track:
     """What has been sampled, row by row, and which rows are still in the batch."""
 
     def __init__(self, rows: int, sampling: Sampling) -> None:
@@ -153,6 +154,7 @@ class _Track:
         self._logprobs = np.zeros((rows, sampling.max_new_tokens))
         self._lengths = np.zeros(rows, dtype=np.int64)
         self._met_stop_string = np.zeros(rows, dtype=np.bool_)
+        self._begun = np.zeros(rows, dtype=np.int64)  # at which step each began
         self._rows = np.arange(rows)  # in the batch
         self._open = np.ones(rows, dtype=np.bool_)  # of those, not finished
         self._states = np.zeros(rows, dtype=np.int16)  # of those, how much of a stop string was read
@@ -175,9 +177,11 @@ class _Track:
                 self._see(number, tokens_R, logprobs_R)
 
     def _see(self, step: int, tokens_R: npt.NDArray[np.int64], logprobs_R: npt.NDArray[np.float64]) -> None:
-        self._tokens[self._rows, step] = tokens_R
-        self._logprobs[self._rows, step] = logprobs_R
-        self._lengths[self._rows[self._open]] = step + 1
+        rows = self._rows[self._open]
+        at = step - self._begun[rows]
+        self._tokens[rows, at] = tokens_R[self._open]
+        self._logprobs[rows, at] = logprobs_R[self._open]
+        self._lengths[rows] = at + 1
         if self._endings is not None:
             self._states = self._endings.after[self._states, tokens_R]
             met = self._open & (self._states == self._endings.ended)
@@ -185,13 +189,24 @@ class _Track:
             self._open &= ~met
         for stop_id in self._stops:
             self._open &= tokens_R != stop_id
+        self._open &= self._lengths[self._rows] < self._tokens.shape[1]
+
+    def admit(self, rows: int, step: int) -> None:
+        """So many more, whose first token is of this step."""
+        count = self._lengths.size
+        self._tokens = np.concatenate((self._tokens, np.zeros((rows, self._tokens.shape[1]), dtype=np.int32)))
+        self._logprobs = np.concatenate((self._logprobs, np.zeros((rows, self._tokens.shape[1]))))
+        self._lengths = np.concatenate((self._lengths, np.zeros(rows, dtype=np.int64)))
+        self._begun = np.concatenate((self._begun, np.full(rows, step)))
+        self._met_stop_string = np.concatenate((self._met_stop_string, np.zeros(rows, dtype=np.bool_)))
+        self._rows = np.concatenate((self._rows, np.arange(count, count + rows)))
+        self._open = np.concatenate((self._open, np.ones(rows, dtype=np.bool_)))
+        self._states = np.concatenate((self._states, np.zeros(rows, dtype=np.int16)))
 
     @property
     def is_crowded(self) -> bool:
         """Whether so many rows have finished that they should leave."""
-        if self._unseen:
-            return False
-        finished = int((~self._open).sum())
+        finished = 0 if self._unseen else int((~self._open).sum())
         return finished > 0 and finished * DROP_SHARE >= self._open.size
 
     def finished(self) -> Left:
@@ -205,12 +220,12 @@ class _Track:
         rows = self._rows[places].tolist()
         return places.tolist(), rows, [self._tokens[row, : self._lengths[row]] for row in rows]
 
-    def drop(self) -> torch.Tensor | None:
-        """Which row of the batch is at each place from here on, or None to go on with all.
+    def drop(self, *, at_once: bool = False) -> torch.Tensor | None:
+        """Which row of the batch is at each place from here on, or None to go on with all. `at_once`: however few.
 
         The last ones take the places of the finished ones, the others stay where they are.
         """
-        if not self.is_crowded:
+        if not self.is_crowded and (self._open.all() or not at_once):
             return None
         left = int(self._open.sum())
         keep = np.arange(left)

@@ -31,6 +31,7 @@ class ServerOptions(TypedDict, total=False):
 
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
 REPLACED = {
+    "refill": "vLLM always does that",
     "max_rows": "say engine.max_num_seqs, or server_options.concurrency",
     "conversation_mb": "vLLM's prefix cache does that (engine.enable_prefix_caching)",
 }

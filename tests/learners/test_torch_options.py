@@ -68,6 +68,7 @@ COSTS: Mapping[str, tuple[Any, Callable[[TorchLearner], object]]] = {
     "logits_chunk_mib": (1, lambda policy: policy._trainer._chunk),  # type: ignore[attr-defined]
     "max_rows": (4, lambda policy: passes(policy)),
     "micro_batch_tokens": (40, lambda policy: policy._trainer.max_sequence),
+    "refill": (True, lambda policy: passes(policy)),
     "share_prompts": (False, lambda policy: policy._trainer._cost is None),  # type: ignore[attr-defined]
 }
 
@@ -100,10 +101,16 @@ def examples(policy: TorchLearner) -> list[Example]:
     return found
 
 
-def lived(settings: Mapping[str, Any]) -> tuple[TorchLearner, list[list[int]], np.ndarray[Any, Any]]:
+def build(**settings: Any) -> TorchLearner:
+    return learner(llama(), **settings)
+
+
+def lived(
+    settings: Mapping[str, Any], build: Callable[..., TorchLearner] = build
+) -> tuple[TorchLearner, list[list[int]], np.ndarray[Any, Any]]:
     """A policy that has learnt twice from the same samples (the second time they are old), what it wrote first, and its
     weights."""
-    policy = learner(llama(), **{"weight_decay": 0.0, **settings})
+    policy = build(**{"weight_decay": 0.0, **settings})
     lessons = examples(policy)
     policy.update(lessons)
     policy.update(lessons)

@@ -22,6 +22,7 @@ from learners.torch import storage
 from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.options import TorchOptions
 from learners.torch.reference import ReferencePolicy
+from learners.torch.refill import refilled_groups
 from learners.torch.sampler import sample_groups
 from learners.torch.trainer import memory_errors
 from mutual_env.errors import ConfigError
@@ -88,7 +89,8 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
         mine = [index for index in self._ranks.mine(range(len(prompts))) if index is not None]
         with memory_errors(self._spec.name):
             asked, seeds = [prompts[i] for i in mine], [seeds_PG[i] for i in mine]
-            groups = sample_groups(self._model, asked, seeds, sampling, self._spec.options.max_rows)
+            sample = refilled_groups if self._spec.options.refill else sample_groups
+            groups = sample(self._model, asked, seeds, sampling, self._spec.options.max_rows)
         return dict(zip(mine, groups, strict=True))
 
     def score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
