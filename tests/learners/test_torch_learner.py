@@ -233,17 +233,6 @@ def test_small_steps_survive_bfloat16() -> None:
     assert 1e-5 < float(moved.detach()) < 1e-4
 
 
-@pytest.mark.parametrize("build", [llama, neox, gemma])
-def test_what_is_computed_and_not_learnt_stays_exact_in_bfloat16(build: Callable[[], PreTrainedModel]) -> None:
-    """Frequencies of rotary positions: rounded, they would turn a place far on by another angle than the model's."""
-    policy, plain = learner(build(), dtype="bfloat16").model, build()
-    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
-    exact = dict(plain.named_buffers())
-    frequencies = {name: buffer for name, buffer in policy.named_buffers() if "inv_freq" in name}
-    assert frequencies
-    assert all(torch.equal(buffer, exact[name]) for name, buffer in frequencies.items())
-
-
 @pytest.mark.parametrize(
     "loss", [PolicyGradient(ratio="sequence"), ShapedProbability(), CappedSequence(), CrossEntropy()]
 )
