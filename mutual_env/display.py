@@ -16,6 +16,7 @@ _OBEYED = re.compile(
     "\ufff9-\ufffb\ufeff\U000e0000-\U000e007f"  # annotations, byte-order mark, invisible tags
     "\ud800-\udfff]"  # halves of surrogate pairs: no terminal's encoding has them
 )
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 def shown(text: str) -> str:
@@ -26,6 +27,11 @@ def shown(text: str) -> str:
 def shown_on_one_line(text: str) -> str:
     """The same with tabs and line feeds written out too: for a table's cell, or one line of a log."""
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs written out, which no encoding has; what is JSON means the same."""
+    return _HALVES.sub(lambda found: _written(found.group()), text)
 
 
 def said_shortly(text: str) -> str:

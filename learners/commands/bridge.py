@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mutual_env.display import encodable
 from mutual_env.errors import InvalidInputError, WrongPathError
 from tokenizers_bridge.kinds.published import PUBLISHED
 from tokenizers_bridge.report import SAMPLE, print_report, report
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace, console: Console | None = None) -> int:
     texts = SAMPLE if args.file is None else _paragraphs(args.file)
     if args.json:
         figures = report((args.author, args.reader), texts)
-        print(json.dumps(figures, indent=1, ensure_ascii=False))
+        print(encodable(json.dumps(figures, indent=1, ensure_ascii=False)))
         return int(any(of["verdicts"].get("failed") for of in figures["directions"]))
     return print_report((args.author, args.reader), texts, worst=args.worst, rows=args.rows, console=console)
 

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mutual_env.display import encodable, shown_on_one_line
 from mutual_env.errors import UnknownNameError
 
 Interval: TypeAlias = tuple[float, float]
@@ -39,7 +40,7 @@ def show(sheets: Sequence[Sheet], form: str, console: Console | None = None) -> 
         to = console or Console()
         to.print(Group(*(part for sheet in sheets for part in as_rich(sheet, to.width))))
     elif form in FORMS:
-        print(FORMS[form](sheets))
+        print(encodable(FORMS[form](sheets)))
     else:
         raise UnknownNameError.of("format", form, ["rich", *FORMS])
 
@@ -48,8 +49,8 @@ def as_rich(sheet: Sheet, width: int) -> list[RenderableType]:
     """As many tables below one another as it takes that no number is broken, each with the words that rows begin
     with."""
     tables = [_table(sheet, columns) for columns in _fitting(sheet, width)]
-    tables[0].title = Text(sheet.title)  # no markup: it may name a path
-    return [*tables, *(Text(note, style="dim") for note in sheet.notes), Text("")]
+    tables[0].title = Text(shown_on_one_line(sheet.title))  # no markup: it may name a path
+    return [*tables, *(Text(shown_on_one_line(note), style="dim") for note in sheet.notes), Text("")]
 
 
 def _fitting(sheet: Sheet, width: int) -> list[list[int]]:
@@ -129,7 +130,7 @@ def shown(cell: Cell) -> str:
         return f"[{shown(cell[0])}, {shown(cell[1])}]" if not math.isnan(cell[0]) else "–"
     if isinstance(cell, float):
         return "–" if math.isnan(cell) else f"{cell:.3f}"
-    return "–" if cell is None else str(cell)
+    return "–" if cell is None else shown_on_one_line(str(cell))
 
 
 def _tabular(sheet: Sheet) -> str:

@@ -3,14 +3,17 @@ read whole."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from learners.run import lines as shapes
 from learners.run.directory import RunDirectory
+from learners.run.lines import Shape, read_line
+from mutual_env.errors import StorageError
 
 TAIL_BYTES = 65_536
 
@@ -28,26 +31,27 @@ def reached(run: Path, samples: int) -> Reached:
     directory = RunDirectory(run)
     tokens: dict[int, float] = {}
     rounds = 0
-    for line in _last_lines(directory.metrics):
+    for line in _last_lines(directory.metrics, shapes.metrics):
         if "metrics" in line:
             rounds = max(rounds, line["round"] + 1)
             tokens[line["round"]] = tokens.get(line["round"], 0.0) + (line["metrics"].get("length/tokens") or 0.0)
         else:
             rounds = max(rounds, line["round"])
-    for line in _last_lines(directory.timings):
+    for line in _last_lines(directory.timings, shapes.timings):
         if line["type"] == "round" and line["seconds"]:
             return Reached(rounds, tokens.get(line["round"], 0.0) * samples / line["seconds"])
     return Reached(rounds)
 
 
-def _last_lines(path: Path) -> Iterator[Any]:
-    """The whole lines among a file's last bytes, the last first."""
+def _last_lines(path: Path, shape: Shape) -> Iterator[dict[str, Any]]:
+    """The whole lines among a file's last bytes, the last first, but for what no run wrote."""
     try:
         with path.open("rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
             file.seek(start)
             lines = file.read().split(b"\n")
-        for line in reversed(lines[1 if start else 0 : -1]):
-            yield json.loads(line)
-    except (OSError, ValueError, RecursionError):  # not there yet, or cut back by a resumed run at this very moment
+    except OSError:  # not there yet, or cut back by a resumed run at this very moment
         return
+    for line in reversed(lines[1 if start else 0 : -1]):
+        with suppress(StorageError):
+            yield read_line(line, str(path), shape)

@@ -158,6 +158,23 @@ def test_a_sheet_is_the_same_numbers_in_every_form() -> None:
     assert shown((math.nan, math.nan)) == "–"
 
 
+@pytest.mark.parametrize("form", ["rich", "json", "csv", "latex"])
+def test_a_sheet_can_be_printed_whatever_a_name_in_a_file_was_changed_to(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = "a\ud800\x1b[2Jb"
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    monkeypatch.setattr("sys.stdout", out)
+    show([Sheet(odd, ("arm",), ((odd,),), (odd,))], form)
+    out.seek(0)
+    printed = out.read()
+    assert "\\ud800" in printed.replace("\\textbackslash{}", "\\")
+    if form == "json":
+        assert json.loads(printed) == {odd: [{"arm": odd}]}
+    if form == "rich":
+        assert "\x1b[2J" not in printed
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_number_of_a_table_is_broken_however_narrow_the_terminal(width: int) -> None:
     rng = np.random.default_rng(0)

@@ -143,7 +143,7 @@ def write_lines(path: Path, lines: Sequence[Mapping[str, object]], end: str = ""
 def test_how_far_a_run_has_come_is_read_from_the_ends_of_its_files(tmp_path: Path) -> None:
     assert reached(tmp_path, 8).rounds == 0
     metrics: list[Mapping[str, object]] = [
-        {"round": at, "policy": name, "metrics": {"length/tokens": 3.0, "pad": "x" * 200}}
+        {"round": at, "policy": name, "metrics": {"length/tokens": 3.0, "x" * 200: 1.0}}
         for at in range(300)
         for name in ("ada", "bob")
     ]

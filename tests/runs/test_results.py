@@ -11,7 +11,7 @@ import pytest
 from learners.run.config import PolicyConfig, RunConfig, SuiteConfig
 from learners.run.directory import RunDirectory
 from learners.run.lines import JsonLines, read_lines
-from learners.run.results import Spread, read_run, read_suite
+from learners.run.results import Spread, read_run, read_spans, read_suite
 from mutual_env.errors import ConfigError, StorageError
 
 
@@ -57,6 +57,20 @@ def test_a_line_that_is_still_being_written_is_left_for_the_next_look(tmp_path: 
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": 2')
     assert list(read_lines(path)) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(("key", "value"), [("share", "half"), ("share", {}), ("outcome", 3), ("began", "then")])
+def test_what_a_lease_may_lack_is_checked_where_it_stands(tmp_path: Path, write_run, key: str, value: object) -> None:
+    run = write_run(tmp_path / "r", [0.0])
+    lease = {"type": "span", "policy": "ada", "phase": "sampling", "devices": ["cpu"], "requested": 0.0, "began": 0.5}
+    lease["ended"] = 1.5
+    with run.timings.open("a") as file:
+        file.write(json.dumps(lease) + "\n")
+    assert [span.ran for span in read_spans(run.path)] == [1.0]
+    with run.timings.open("a") as file:
+        file.write(json.dumps({**lease, key: value}) + "\n")
+    with pytest.raises(StorageError, match=f"'{key}' must be"):
+        read_spans(run.path)
 
 
 def test_lines_are_cut_back_to_a_position_and_written_again(tmp_path: Path) -> None:
