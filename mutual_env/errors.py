@@ -4,6 +4,7 @@
     ├── UnknownNameError (LookupError)       a name that is not registered; says the nearest that are
     ├── InvalidInputError (ValueError)       a value that cannot be used; names the field, the value and the remedy
     │   ├── InvalidActionError               an action that does not fit the round: agents, prompts, groups, text
+    │   ├── PlayersError                     another number of agents than the interaction is for
     │   ├── MisalignedError                  parallel arrays of different lengths
     │   ├── DatasetRowError                  a malformed row; names the file and the line
     │   └── ConfigError                      a run configuration that cannot work
@@ -53,6 +54,10 @@ class InvalidInputError(MutualEnvError, ValueError):
 
 class InvalidActionError(InvalidInputError):
     """An action that does not fit the round."""
+
+
+class PlayersError(InvalidInputError):
+    """Another number of agents than the interaction is for."""
 
 
 class MisalignedError(InvalidInputError):

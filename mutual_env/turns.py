@@ -10,7 +10,7 @@ from gymnasium.spaces import Dict
 from mutual_env.confined import Asked, Confined, answers_of, check_confined
 from mutual_env.conversations import Conversations, Limits, Spoken
 from mutual_env.env import Action, Observation, ReasoningEnv, Stepped, flat, summarize
-from mutual_env.errors import InvalidInputError
+from mutual_env.errors import InvalidInputError, PlayersError
 from mutual_env.heard import check_seats, judged, spoken_to
 from mutual_env.interaction import Answer, Interaction, Judging, Measured, Seated, Speaker, checked, takes_turns
 from mutual_env.replay import again, heard_in_turns
@@ -232,7 +232,7 @@ def check_players(spec: EnvSpec, interaction: Interaction) -> None:
     if not interaction.joint:
         raise InvalidInputError(f"{spec.id}: agents write one after the other, so its interaction must be joint")
     if len(spec.agents) != interaction.players:
-        raise InvalidInputError(
+        raise PlayersError(
             f"{spec.id} is played by exactly {interaction.players} agents, got {len(spec.agents)}: "
             f"make it with agents={interaction.players}, or their names"
         )

@@ -10,7 +10,7 @@ import mutual_env
 import sharing
 from learners.run.config import EnvConfig, EvaluationConfig, RunConfig, SharingConfig, layers
 from learners.run.loop import SharedEnv, TaskEnv
-from mutual_env.errors import ConfigError
+from mutual_env.errors import ConfigError, PlayersError
 from mutual_env.interaction import Speaker
 from mutual_env.options import check_value
 from mutual_env.seeding import derive_seed
@@ -26,6 +26,10 @@ _THE_RUNS = {
         for name in ("group_size", "prompts_per_round", "on_unscored", "unscored_limit", "max_turns", "max_tokens")
     },
 }
+_NOBODY_TO_ANSWER = (
+    "its agents answer one another, and resources.mode=asynchronous gives each policy an env of its own, where nobody "
+    "else is: set resources.mode=synchronous"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Envs:
             for where, layer in stack:
                 if name in layer.options:
                     raise ConfigError(f"{where}.options.{name} is not for a configuration to say: {remedy}")
-        env: Any = self._make(agents=list(names), **_given(pool))
+        env: Any = self._own_env(names, pool) if self.apart else self._make(agents=list(names), **_given(pool))
         if self.env.refills or self.env.spare_prompts:
             env = Waves(env, refills=self.env.refills, spare_prompts=self.env.spare_prompts)
         for _, layer in reversed(stack):
@@ -78,6 +82,17 @@ class Envs:
             "seed": derive_seed(self.seed, "evaluation"),
         }
         return self._make(**settings, **_own("evaluation.options", evaluation.options), **_given(pool))
+
+    def _own_env(self, names: Sequence[str], pool: VerifierPool | None) -> TaskEnv:
+        """One policy's, which nobody else acts in."""
+        try:
+            env = self._make(agents=list(names), **_given(pool))
+        except PlayersError as error:
+            raise ConfigError(f"{self.env.id}: {_NOBODY_TO_ANSWER}") from error
+        if getattr(env, "joint", False) and len(self.policies) > 1:
+            env.close()
+            raise ConfigError(f"{self.env.id}: {_NOBODY_TO_ANSWER}")
+        return env
 
     def _make(self, **changes: Any) -> TaskEnv:
         """Without sharing."""

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import mutual_env
+from learners.run.check import check
 from learners.run.config import load_run
 from learners.run.training import resume, train
+from mutual_env.errors import ConfigError
 from tests.runs.mortal_families import KILL_AT, Clock, EnoughError
 from tests.tiers import rest_long
 
@@ -119,6 +121,16 @@ def test_no_executor_changes_a_byte(tmp_path: Path, family: str, executor: str) 
     serial = kept(train(load_run(config, [f"env.id={family}"])).directory)
     other = train(load_run(config, ["name=other", f"env.id={family}", f"resources.executor={executor}"]))
     assert kept(other.directory) == serial
+
+
+@pytest.mark.parametrize("family", [DEBATE, GAME])
+def test_agents_that_answer_one_another_do_not_run_apart(tmp_path: Path, family: str) -> None:
+    config = load_run(written(tmp_path), [f"env.id={family}", *ASYNCHRONOUS])
+    with pytest.raises(ConfigError, match=f"{family}: its agents answer one another, .*set resources.mode=synchronous"):
+        train(config)
+    assert not (tmp_path / "whole").exists()
+    with pytest.raises(ConfigError, match="its agents answer one another"):
+        check(config)
 
 
 @pytest.mark.parametrize("family", rest_long([GAME, RETRIES, DEBATE], quick=1))
