@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from learners.run.envs import Envs
 from learners.run.loop import evaluate
 from learners.run.subject import Subject
 from learners.seat import seated
-from mutual_env.types import Completion, Context, Prompt
+from mutual_env.types import AgentInfo, Completion, Context, Prompt
 from mutual_env.verifiers import VerifierPool
 
 Watch = Callable[[str, int, int], None]
@@ -24,20 +24,31 @@ Watch = Callable[[str, int, int], None]
 PROMPTS_A_CALL = 32  # between two looks at the clock; a sample does not depend on what else is in its call
 
 
-def sample(subject: Subject, watch: Watch = lambda policy, done, of: None) -> Iterator[Answered]:
+def sample(subject: Subject, watch: Watch | None = None) -> Iterator[Answered]:
     """Every policy's samples on the same held-out tasks. Policy after policy, one in memory at a time, unless what one
     of them writes is answered to another."""
-    names = list(subject.config.policies)
+    names, told = list(subject.config.policies), watch or _unwatched
     with ExitStack() as stack:
         pool = stack.enter_context(VerifierPool(isolation=subject.config.verifiers.isolation))
         envs = _envs(subject.config, stack)
         together = stack.enter_context(closing(_held_out(envs, names, pool)))
         if getattr(together.unwrapped, "joint", False):
-            yield from _answers(subject, together, names, watch)
+            yield from _answers(subject, together, names, told)
             return
         for name in names:
             with closing(_held_out(envs, [name], pool)) as env:
-                yield from _answers(subject, env, [name], watch)
+                yield from _answers(subject, env, [name], told)
+
+
+def answers(learner: Learner, config: RunConfig, pool: VerifierPool) -> Iterator[Answered]:
+    """The samples of a policy that is in memory already, on the tasks that `sample` asks."""
+    with ExitStack() as stack:
+        env = stack.enter_context(closing(_held_out(_envs(config, stack), [learner.name], pool)))
+        yield from _judged(env, _played(env, [learner], config, _unwatched), config)
+
+
+def _unwatched(policy: str, done: int, of: int) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +84,19 @@ def _held_out(envs: Envs, policies: Sequence[str], pool: VerifierPool) -> Any:
 
 
 def _answers(subject: Subject, env: Any, names: Sequence[str], watch: Watch) -> Iterator[Answered]:
-    config = subject.config
     with ExitStack() as stack:
-        policies = {name: stack.enter_context(closing(subject.learner(name))) for name in names}
-        watched = {name: _Watched(learner, watch) for name, learner in policies.items()}
-        infos = evaluate(env, watched, config.seed, config.evaluation.samples)
-    for name in names:
-        for task, group in zip(env.tasks, infos[name]["groups"], strict=True):
+        policies = [stack.enter_context(closing(subject.learner(name))) for name in names]
+        infos = _played(env, policies, subject.config, watch)
+    yield from _judged(env, infos, subject.config)
+
+
+def _played(env: Any, policies: Sequence[Learner], config: RunConfig, watch: Watch) -> Mapping[str, AgentInfo]:
+    watched = {learner.name: _Watched(learner, watch) for learner in policies}
+    return evaluate(env, watched, config.seed, config.evaluation.samples)
+
+
+def _judged(env: Any, infos: Mapping[str, AgentInfo], config: RunConfig) -> Iterator[Answered]:
+    for name, info in infos.items():
+        for task, group in zip(env.tasks, info["groups"], strict=True):
             part = str(task.metadata.get(config.evaluation.part, "")) if config.evaluation.part else ""
             yield Answered(name, task.id, task.prompt, task.answer, part, tuple(map(Judged.of, group)))
