@@ -34,7 +34,7 @@ AGENTS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 _FITTED_FROM = 16
 
 
-class Timed(BaseParallelWrapper):
+class Timed(BaseParallelWrapper):  # type: ignore[misc]  # PettingZoo has no types
     """Passes everything on, and notes when the env below was done."""
 
     def __init__(self, env: Any) -> None:

@@ -25,6 +25,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.figures import DATA, machine, write
-from mutual_env.types import Completion
+from mutual_env.types import Completion, Floats, Ids
 from tokenizers_bridge import Alignment, Tokenizer, TokenizerBridge, align, load
 
 TEXTS, CHARACTERS = 24, 14_000
@@ -107,11 +108,15 @@ def align_all(pairs: Sequence[tuple[Any, Any]], author: Tokenizer, reader: Token
     return out
 
 
+def _with_numbers(ids: Ids) -> tuple[Ids, Floats]:
+    return ids, -np.abs(np.sin(np.arange(ids.size)))
+
+
 def aligners(author: Tokenizer, reader: Tokenizer, texts: Sequence[str]) -> dict[str, float]:
     """Microseconds for each token of the author: ours and the others', on the same texts in the same process."""
     pairs = [
-        tuple((ids, -np.abs(np.sin(np.arange(ids.size)))) for ids in rows)
-        for rows in zip(author.encode_batch(texts), reader.encode_batch(texts), strict=True)
+        (_with_numbers(mine), _with_numbers(other))
+        for mine, other in zip(author.encode_batch(texts), reader.encode_batch(texts), strict=True)
     ]
     tokens = sum(ids.size for (ids, _), _ in pairs)
     figures = {
@@ -231,7 +236,7 @@ def bare_passes(author: Tokenizer, reader: Tokenizer, completions: Sequence[Comp
     ends = [table.take(of).cumsum() for table, of in zip(lengths, ids, strict=True)]
     words = np.zeros(1 + max(int(at[-1]) for at in ends), np.uint64)
     heads, is_end = np.zeros(author.vocab_size, np.uint64), np.zeros(words.size, np.bool_)
-    shared = np.intersect1d(*ends, return_indices=True)[1:]
+    shared = np.intersect1d(ends[0], ends[1], return_indices=True)[1:]
     counts = np.diff(shared[1], prepend=-1)
 
     def work() -> None:
@@ -300,9 +305,10 @@ def tokens(author: Tokenizer, reader: Tokenizer) -> dict[str, float]:
     figures = {}
     for size in (1_000, 4_000, 16_000, 64_000, 256_000):
         text = code(size, 1)
-        pairs = [tuple((t.encode_batch([text])[0], np.zeros(t.encode_batch([text])[0].size)) for t in (author, reader))]
+        mine, other = (t.encode_batch([text])[0] for t in (author, reader))
+        pairs = [((mine, np.zeros(mine.size)), (other, np.zeros(other.size)))]
         count = pairs[0][0][0].size
-        figures[str(count)] = best(lambda pairs=pairs: align_all(pairs, author, reader)) / count * 1e6
+        figures[str(count)] = best(partial(align_all, pairs, author, reader)) / count * 1e6
     return figures
 
 

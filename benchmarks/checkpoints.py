@@ -119,7 +119,7 @@ def main() -> None:
     }
     for where in ("in_this_process", "in_a_worker"):
         ways = figures[where]
-        ways["held_share"] = ways["background"]["held"] / ways["foreground"]["held"]  # type: ignore[index]
+        ways["held_share"] = ways["background"]["held"] / ways["foreground"]["held"]
     write("checkpoints", figures)
 
 

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -90,11 +91,10 @@ def by_place(learner: TorchLearner, prompts: Sequence[str]) -> float:
         record(track, *given, **named)
         marks.append(time.process_time())
 
-    sampler.Track.record = marked  # type: ignore[method-assign]
     try:
-        learner.act(prompts, 1, seed=0)
+        with patch.object(sampler.Track, "record", marked):
+            learner.act(prompts, 1, seed=0)
     finally:
-        sampler.Track.record = record  # type: ignore[method-assign]
         learner.sampling = before
     second, last = (turn * between for turn in (1, TURNS - 1))
     return (marks[last + WRITTEN - 1] - marks[last]) / (marks[second + WRITTEN - 1] - marks[second])

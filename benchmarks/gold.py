@@ -32,7 +32,7 @@ def loss_of(student: str, teacher: str, work: Path, **options: Any) -> dict[str,
     """What one step's loss is, or the error in its place."""
     from examples.gold import ROWS, losses, trainer_of
 
-    one_step = {"max_steps": 1, "per_device_train_batch_size": len(ROWS), "learning_rate": 0.0}
+    one_step: dict[str, Any] = {"max_steps": 1, "per_device_train_batch_size": len(ROWS), "learning_rate": 0.0}
     trainer = trainer_of(student, teacher, work, **one_step, **options)
     try:
         (loss,) = losses(trainer)

@@ -78,7 +78,7 @@ def _loops(executor: Executor, shares: Sequence[Sequence[str]]) -> list[Loop]:
     tokenizers = {one.tokenizer.fingerprint: one.tokenizer for one in built.values()}
     bridge = TokenizerBridge(list(tokenizers.values()))
     # right by chance often enough to learn
-    task = {"prompts_per_round": 16, "group_size": 8, "digits": 1, "modulus": 10}
+    task: dict[str, Any] = {"prompts_per_round": 16, "group_size": 8, "digits": 1, "modulus": 10}
     return [
         Loop(
             sharing.make("sgt", mutual_env.make("mutual/arithmetic-v0", agents=names, **task), exchange=exchange),

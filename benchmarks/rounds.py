@@ -147,7 +147,7 @@ def _timed(clock: Clock) -> Any:
 
 def _peak() -> float:
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+        return float(torch.cuda.max_memory_allocated()) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

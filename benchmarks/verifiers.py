@@ -141,7 +141,7 @@ def against_inline(workers: int, n: int) -> dict[str, float]:
     }
 
 
-def with_one_percent_hanging(kind: str, workers: int, n: int, deadline: float) -> dict[str, float]:
+def with_one_percent_hanging(kind: str, workers: int, n: int, deadline: float) -> dict[str, Any]:
     """Calls with hangs, each between two clean ones: until the call returns, and until its last clean item is done.
 
     Each call has items of its own: a worker that has parsed a task's answer before does not parse it again.

@@ -27,7 +27,12 @@ from learners.vllm import LocalEngine, Sampling, make_transport
 
 MODEL = Path("models/smollm2")
 PROMPTS, GROUP, NEW_TOKENS = 16, 8, 48
-ENGINE = {"dtype": "float32", "enforce_eager": True, "max_model_len": 512, "kv_cache_memory_bytes": 1 << 30}
+ENGINE: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "kv_cache_memory_bytes": 1 << 30,
+}
 
 
 def seconds(call: Callable[[], Any], repeats: int = 5) -> float:

@@ -36,7 +36,7 @@ ROWS = (
 )
 
 
-class BridgedULDLoss(ULDLoss):
+class BridgedULDLoss(ULDLoss):  # type: ignore[misc]  # TRL has no types
     """GOLD's loss over the bridge's alignment. To the trainer it is the positional one, which asks no byte offsets of
     anybody's tokenizer."""
 
@@ -56,8 +56,15 @@ class BridgedULDLoss(ULDLoss):
         self.mapping_tensor = torch.from_numpy(mapped.copy()).to(self.device or "cpu")
 
     def _compute_distillation_loss(
-        self, student_logits, teacher_logits, student_labels, teacher_labels, student_input_ids, teacher_input_ids, **_
-    ):
+        self,
+        student_logits: Any,
+        teacher_logits: Any,
+        student_labels: Any,
+        teacher_labels: Any,
+        student_input_ids: Any,
+        teacher_input_ids: Any,
+        **_: Any,
+    ) -> Any:
         batch = align_batch(
             teacher_input_ids, self.teacher, student_input_ids, self.student,
             author_mask=teacher_labels != self.ignore_index, reader_mask=student_labels != self.ignore_index,
