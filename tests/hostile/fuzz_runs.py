@@ -70,12 +70,17 @@ def damage(root: Path, rng: random.Random) -> str:
     """One or two files of a run; what was done."""
     said = []
     for _ in range(rng.choice((1, 1, 2))):
-        files = sorted(f for f in root.rglob("*") if f.is_file() and f.name not in (".lock", "report.html"))
+        files = sorted(f for f in root.rglob("*") if _is_own_file(f) and f.name not in (".lock", "report.html"))
         if not files:
             break
         file = rng.choice(files)
         said.append(f"{file.relative_to(root)}: {_damage(file, rng)}")
     return "; ".join(said)
+
+
+def _is_own_file(file: Path) -> bool:
+    """No link that was put there before: what is behind it is not to be damaged by us."""
+    return file.is_file() and not file.is_symlink()
 
 
 def _damage(file: Path, rng: random.Random) -> str:
