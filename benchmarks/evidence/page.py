@@ -127,7 +127,7 @@ def headline(families: Mapping[str, Family]) -> list[str]:
     words = {
         "holds": "Holds",
         "contradicted": "The opposite holds",
-        "open": "Open: no difference that ten seeds can tell from none",
+        "open": "Open: no difference that the seeds can tell from none",
         "unfinished": "Unfinished, and so without a verdict",
         "not run": "Not run (yet)",
     }
