@@ -29,18 +29,16 @@ class Reached:
 def reached(run: Path, samples: int) -> Reached:
     """`samples` are a policy's in a round."""
     directory = RunDirectory(run)
-    tokens: dict[int, float] = {}
-    rounds = 0
+    timings = _last_lines(directory.timings, shapes.timings)
+    timed = next((line for line in timings if line["type"] == "round" and line["seconds"]), None)
+    rounds, tokens = 0, 0.0
     for line in _last_lines(directory.metrics, shapes.metrics):
-        if "metrics" in line:
-            rounds = max(rounds, line["round"] + 1)
-            tokens[line["round"]] = tokens.get(line["round"], 0.0) + (line["metrics"].get("length/tokens") or 0.0)
-        else:
-            rounds = max(rounds, line["round"])
-    for line in _last_lines(directory.timings, shapes.timings):
-        if line["type"] == "round" and line["seconds"]:
-            return Reached(rounds, tokens.get(line["round"], 0.0) * samples / line["seconds"])
-    return Reached(rounds)
+        rounds = max(rounds, line["round"] + ("metrics" in line))
+        if timed is None or line["round"] < timed["round"]:  # what is older says nothing more, and is not looked at
+            break
+        if line["round"] == timed["round"] and "metrics" in line:
+            tokens += line["metrics"].get("length/tokens") or 0.0
+    return Reached(rounds, 0.0 if timed is None else tokens * samples / timed["seconds"])
 
 
 def _last_lines(path: Path, shape: Shape) -> Iterator[dict[str, Any]]:
