@@ -32,7 +32,7 @@ def sample(subject: Subject, watch: Watch | None = None) -> Iterator[Answered]:
         pool = stack.enter_context(VerifierPool(isolation=subject.config.verifiers.isolation))
         envs = _envs(subject.config, stack)
         together = stack.enter_context(closing(_held_out(envs, names, pool)))
-        if getattr(together.unwrapped, "joint", False):
+        if together.joint or len(names) == 1:
             yield from _answers(subject, together, names, told)
             return
         for name in names:

@@ -89,7 +89,7 @@ class Envs:
             env = self._make(agents=list(names), **_given(pool))
         except PlayersError as error:
             raise ConfigError(f"{self.env.id}: {_NOBODY_TO_ANSWER}") from error
-        if getattr(env, "joint", False) and len(self.policies) > 1:
+        if env.joint and len(self.policies) > 1:
             env.close()
             raise ConfigError(f"{self.env.id}: {_NOBODY_TO_ANSWER}")
         return env

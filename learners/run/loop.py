@@ -30,6 +30,10 @@ T = TypeVar("T")
 class TaskEnv(Protocol):
     """What an evaluation stands on: a parallel env of tasks, as `mutual_env.make` gives it."""
 
+    @property
+    def joint(self) -> bool:
+        """Whether what one agent writes is answered to another."""
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
         """Draw the round that `options` name; each agent's observation holds the prompts."""
 
