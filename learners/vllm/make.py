@@ -58,10 +58,7 @@ def try_vllm(
         if not url.startswith(("http://", "https://")):
             raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {url!r}")
     _check_use(server, server_options, engine, options)
-    if transport == ADAPTER:
-        check_rank(options)
-    else:
-        check_transport(transport)
+    _check_transport(transport, options)
     registry.check(trainer, {"path": path, **options})
 
 
@@ -89,9 +86,8 @@ def make_vllm(
     `transport` "adapter": the engine gets the LoRA adapter alone.
     """
     adapters = transport == ADAPTER
-    if adapters:
-        check_rank(options)
     _check_use(server, server_options, engine, options)
+    _check_transport(transport, options)
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
     sampling = TorchOptions(**{key: options[key] for key in SAMPLING if key in options}).sampling(tokenizer)
@@ -121,6 +117,13 @@ def _check_use(
     for name, remedy in REPLACED.items():
         if name in options:
             raise InvalidInputError(f"{name} is an option of the trainer's own sampler, and vLLM samples: {remedy}")
+
+
+def _check_transport(transport: str, options: Mapping[str, Any]) -> None:
+    if transport == ADAPTER:
+        check_rank(options)
+    else:
+        check_transport(transport)
 
 
 def _urls(server: str) -> list[str]:
