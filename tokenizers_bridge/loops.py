@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from mutual_env.types import Floats, Ids
+from tokenizers_bridge.types import Ints, Mask
+
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
-Ids = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
 
 WORTH = 4096
 """From so many tokens on the loops are compiled: fewer do not wait for that, nor for the import."""
