@@ -73,7 +73,7 @@ UNSEEN = """## What cannot be seen at this size
 - Two policies of some 100,000 weights, answers of a few tokens, tasks that are learnt or not learnt: effects are larger
   than on language models, and what depends on long responses (ratios of many tokens, cost of sampling) is not there.
 - Seeds are of training: ten of them bound the mean of this setting, not of settings.
-- Of pretrained models: long answers, many rounds, full parameters, and effects of a few points, which three seeds
+- Of pretrained models: long answers, many rounds, full parameters, and effects of a few points, which five seeds
   cannot tell from none.
 - Which arm is best among those whose intervals overlap. `auto` is compared with SGT, not with what is listed above as
   not run.
