@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from learners.run.config import load_run
-from learners.run.training import train
-from tests.hostile.fuzz_config import RUN, told
-from tests.hostile.test_terminal import KEEP
+from tests.hostile.fuzz_config import told
+from tests.hostile.recorded import a_run, put_into
 
 MARKUP = (
     "</script><script>alert(1)</script>",
@@ -92,27 +90,14 @@ def reported(directory: Path) -> Page:
     return Page((directory / "report.html").read_text(encoding="utf-8"))
 
 
-def marked(value: object, key: str = "") -> object:
-    if isinstance(value, dict):
-        return {k: marked(v, k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [marked(v, key) for v in value]
-    known = key in KEEP or value in ("ok", "wrong_format", "timeout", "crash", "error")
-    return value if known or not isinstance(value, str) else "".join(MARKUP) + value
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("runs")
-    (root / "run.yaml").write_text(f"{RUN}output: {root}\n")
-    return train(load_run(root / "run.yaml", ["rounds=1"])).directory
+    return a_run(tmp_path_factory.mktemp("runs"))
 
 
 def test_markup_of_models_is_text_in_a_report(run: Path) -> None:
     plain = reported(run)
-    for name in ("samples.jsonl", "lessons.jsonl"):
-        lines = [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
-        (run / name).write_text("".join(json.dumps(marked(line)) + "\n" for line in lines))
+    put_into(run, "".join(MARKUP))
     page = reported(run)
     assert page.shape == plain.shape
     assert sorted(page.ids) == sorted(plain.ids)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import json
 from pathlib import Path
 
 import pytest
 
 from learners import cli
-from learners.run.config import load_run
-from learners.run.training import train
 from mutual_env.errors import InvalidInputError, VerificationError
 from mutual_env.types import Verdict
 from mutual_env.verifiers import settle
 from tests.hostile.answers import ODD
-from tests.hostile.fuzz_config import FIRST_SIGNAL, RUN, told
+from tests.hostile.fuzz_config import FIRST_SIGNAL, told
+from tests.hostile.recorded import a_run, put_into
 from tokenizers_bridge import CharTokenizer
 
 SPELLS = (
@@ -41,26 +39,9 @@ def obeyed(said: str) -> set[str]:
 @pytest.fixture(scope="module")
 def spelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose models wrote one spell after the other, everywhere that words are recorded."""
-    root = tmp_path_factory.mktemp("runs")
-    (root / "run.yaml").write_text(f"{RUN}output: {root}\n")
-    directory = train(load_run(root / "run.yaml", ["rounds=1"])).directory
-    for name in ("samples.jsonl", "lessons.jsonl"):
-        path = directory / name
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        path.write_text("".join(json.dumps(_spelled(line)) + "\n" for line in lines))
+    directory = a_run(tmp_path_factory.mktemp("runs"))
+    put_into(directory, "".join(SPELLS))
     return directory
-
-
-KEEP = {"policy", "reader", "author", "loss", "correction", "dropped", "note", "status", "finish_reason"}
-
-
-def _spelled(value: object, key: str = "") -> object:
-    if isinstance(value, dict):
-        return {k: _spelled(v, k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_spelled(v, key) for v in value]
-    known = key in KEEP or value in ("ok", "wrong_format", "timeout", "crash", "error")
-    return value if known or not isinstance(value, str) else "".join(SPELLS) + value
 
 
 def test_a_run_is_looked_at_without_obeying_what_it_holds(spelled: Path) -> None:
