@@ -191,4 +191,36 @@ HYPOTHESES = (
         "four letters ([turns](turns.md)) neither policy was distinguishably better for it.",
         "retries",
     ),
+    Hypothesis(
+        "H18",
+        "TRRD is above KD-RL, under a pretrained teacher of another family and tokenizer",
+        "trrd",
+        "kdrl",
+        "above",
+        EITHER,
+        "RLAD's claim where nobody made it: all of its pairs share a tokenizer. What is carried over the bridge counts "
+        "token by token, and a dozen rounds are few: what is expected is the sign.",
+        "teacher",
+    ),
+    Hypothesis(
+        "H19",
+        "TRRD is above GRPO without a teacher there",
+        "trrd",
+        "grpo",
+        "above",
+        EITHER,
+        "RLAD's larger claim, by 4 to 20 points on knights and knaves, from one seed.",
+        "teacher",
+    ),
+    Hypothesis(
+        "H20",
+        "TRRD is above KD-RL on knights and knaves",
+        "trrd",
+        "kdrl",
+        "above",
+        EITHER,
+        "RLAD's own task at its smallest. Where teacher and student answer at chance, there is nothing to hand on, and "
+        "no difference is expected.",
+        "knights",
+    ),
 )

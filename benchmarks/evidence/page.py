@@ -41,7 +41,7 @@ SWEPT = {
 """The weight of a rescue and the size of a group, one at a time."""
 PUBLISHED = "sgt-weight-0.1"
 SWEPT_FROM = "λ = 0.3, n = 4"
-FAMILIES = ("letters", "letters-intel", "retries", "triple", "sums", "real")
+FAMILIES = ("letters", "letters-intel", "retries", "triple", "sums", "real", "teacher", "knights")
 
 INTRODUCTION = """# Evidence
 
