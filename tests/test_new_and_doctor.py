@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from learners.cli import main
-from learners.health.checks import Finding, findings
+from learners.health.checks import Finding, findings, place
 from mutual_env.verifiers import isolation_report
 
 ROOT = Path(__file__).parents[1]
@@ -85,3 +85,11 @@ def test_the_doctor_sees_a_hung_verifier_killed_and_its_workers_kept_in(found: d
 def test_the_doctor_speaks_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["doctor", "--json", "--output", str(tmp_path)]) == 0
     assert {"check", "state", "says", "remedy"} == json.loads(capsys.readouterr().out)[0].keys()
+
+
+def test_the_doctor_says_that_below_a_file_there_is_no_place_for_a_run(tmp_path: Path) -> None:
+    """However good the folder is in which the file lies."""
+    (tmp_path / "file").touch()
+    locks = {finding.check: finding for finding in place(tmp_path / "file" / "x")}["locks"]
+    assert locks.state == "bad"
+    assert str(tmp_path / "file") in locks.says

@@ -42,6 +42,11 @@ def findings(directory: Path) -> Iterator[Finding]:
     """One after the other, each as soon as it is known. `directory` is where runs will be written."""
     for check in (_versions, _processor, _memory, _gpu, _extras, _pool, _isolation):
         yield from check()
+    yield from place(directory)
+
+
+def place(directory: Path) -> Iterator[Finding]:
+    """Whether runs can be written there, and how much of them."""
     yield from _disk(directory)
     yield _locks(directory)
 
@@ -161,7 +166,7 @@ def _disk(directory: Path) -> Iterator[Finding]:
 
 def _locks(directory: Path) -> Finding:
     """A run's directory is locked while it is written: some network file systems have no locks."""
-    existing = next(parent for parent in [directory.resolve(), *directory.resolve().parents] if parent.is_dir())
+    existing = next(place for place in [directory.resolve(), *directory.resolve().parents] if os.path.lexists(place))
     try:
         with tempfile.TemporaryFile(dir=existing) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

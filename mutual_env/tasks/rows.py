@@ -20,7 +20,6 @@ from mutual_env.errors import (
     InvalidInputError,
     MissingExtraError,
     MutualEnvError,
-    StorageError,
     UnknownNameError,
     WrongPathError,
 )
@@ -57,7 +56,7 @@ def read_hub(name: str, config: str | None, part: str | None) -> Iterator[Row]:
 
 
 def _in_sentences(path: str | Path, rows: Iterator[Row]) -> Iterator[Row]:
-    """The rows; an error of the libraries that read them as a `StorageError`."""
+    """The rows; an error of the libraries that read them as a `WrongPathError`."""
     while True:
         try:
             row = next(rows)
@@ -66,11 +65,15 @@ def _in_sentences(path: str | Path, rows: Iterator[Row]) -> Iterator[Row]:
         except MutualEnvError:
             raise
         except Exception as error:  # a boundary: what a damaged file makes a library raise has no end of kinds
-            said = " ".join(str(error).split())[:300] or "no reason given"
-            raise StorageError(f"path {str(path)!r} cannot be read: {type(error).__name__}: {said}") from error
+            raise WrongPathError(f"path {str(path)!r} cannot be read: {_said(error)}") from error
         if _depth(row[1]) > MAX_DEPTH:
             raise DatasetRowError(f"{row[0]} is nested more than {MAX_DEPTH} deep: store flatter columns")
         yield row
+
+
+def _said(error: Exception) -> str:
+    """A library's error in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300] or 'no reason given'}"
 
 
 def _depth(value: object) -> int:
@@ -190,7 +193,14 @@ def _read_hugging_face(folder: Path, part: str | None) -> Iterator[Row]:
 def _read_hub(name: str, config: str | None, part: str | None) -> Iterator[Row]:
     import datasets
 
-    yield from _rows_of(datasets.load_dataset(name, config), name, part)
+    try:
+        stored = datasets.load_dataset(name, config)
+    except (ConnectionError, FileNotFoundError) as error:
+        raise WrongPathError(
+            f"path {name!r} is no file here, and the Hub did not give it: {_said(error)}; correct the name, or run "
+            f"`hf download {name} --repo-type dataset --local-dir DIR` where there is a network and name that folder"
+        ) from error
+    yield from _rows_of(stored, name, part)
 
 
 def _rows_of(stored: Any, name: str, part: str | None) -> Iterator[Row]:

@@ -70,12 +70,20 @@ def split_of(question: str, eval_share: float = EVAL_SHARE) -> Split:
 
 
 def take_distinct(candidates: Iterable[Task], n: int, what: str) -> list[Task]:
-    """The first n tasks with different ids; an error if the candidates run out before."""
+    """The first n tasks with different ids; an error if the candidates run out before, or nothing new comes any more.
+
+    Where all of K tasks are equally likely, the last one takes K candidates on average, and fifty times as many in one
+    of e^50 cases.
+    """
     chosen: dict[str, Task] = {}
+    since_new = 0
     for task in candidates:
+        since_new = since_new + 1 if task.id in chosen else 0
         chosen.setdefault(task.id, task)
         if len(chosen) == n:
             return list(chosen.values())
+        if since_new > 1000 + 50 * len(chosen):
+            break
     raise InvalidInputError(
         f"prompts_per_round={n}: {what} gave only {len(chosen)} different tasks; ask for fewer, or widen its options"
     )

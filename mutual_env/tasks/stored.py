@@ -103,11 +103,13 @@ def cell(row: Mapping[str, Any], path: str, place: Place) -> Any:
     goes first."""
     value: Any = row.get(path, _MISSING)
     if value is _MISSING:
-        value = row
+        value, there = row, ""
         for step in path.split("."):
-            value = _inside(value, step)
+            outer, value = value, _inside(value, step)
             if value is _MISSING:
-                raise DatasetRowError(f"{place}: no field {path!r}; it has {named(row)}")
+                has = named(outer) if isinstance(outer, Mapping) else f"no field {step!r} in it"
+                raise DatasetRowError(f"{place}: no field {path!r}; {repr(there) if there else 'it'} has {has}")
+            there = f"{there}.{step}".lstrip(".")
     return value
 
 
@@ -150,6 +152,10 @@ def answered(rows: Iterable[Row], read: Callable[[Row], R], *, skip: bool) -> It
 
 def text_of(value: Any, name: str, place: Place) -> str:
     """A cell as text without the white space around it; numbers as they are written, whole ones without a point."""
+    if isinstance(value, Mapping):
+        inner = next((str(key) for key in value), "...")
+        has = f"has fields of its own, {named(value)}" if value else "is an empty mapping"
+        raise DatasetRowError(f"{place}: field {name!r} {has}: name one of them, as in {f'{name}.{inner}'!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise DatasetRowError(f"{place}: field {name!r} is {value!r}, which is no number to compare with")
     if isinstance(value, float) and value == int(value):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,13 @@ def test_the_two_splits_share_no_expression_and_leave_none_out() -> None:
 def test_more_prompts_than_there_are_expressions_are_refused_with_the_number() -> None:
     with pytest.raises(InvalidInputError, match=r"prompts_per_round=101: .* gave only \d+ different tasks"):
         ArithmeticTasks(digits=1).draw(0, 0, 101)
+
+
+def test_far_more_prompts_than_there_are_expressions_are_refused_without_a_long_search() -> None:
+    began = time.process_time()
+    with pytest.raises(InvalidInputError, match=r"prompts_per_round=1000000: .* gave only \d+ different tasks"):
+        ArithmeticTasks(digits=1).draw(0, 0, 1_000_000)
+    assert time.process_time() - began < 10.0  # it was a quarter of an hour
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,17 @@ def test_messages_stay_messages(tmp_path: Path) -> None:
     assert source.draw(0, 0, 1)[0].prompt == tuple(VERL["prompt"])  # type: ignore[arg-type]
 
 
+def test_an_answer_is_read_from_any_depth_and_a_step_that_is_wrong_is_said(tmp_path: Path) -> None:
+    row = {**VERL, "reward_model": {"ground_truth": {"question": "2 and 3?", "target": "5"}}}
+    path = write(tmp_path / "verl.parquet", [row])
+    columns = {"answer": "reward_model.ground_truth.target"}
+    assert DatasetTasks(path=path, columns=columns, eval_share=0).draw(0, 0, 1)[0].answer == "5"
+    with pytest.raises(DatasetRowError, match=r"'reward_model\.ground_truth' has 'question', 'target'"):
+        DatasetTasks(path=path, columns={"answer": "reward_model.ground_truth.targt"})
+    with pytest.raises(DatasetRowError, match="'reward_model' has 'ground_truth'"):
+        DatasetTasks(path=path, columns={"answer": "reward_model.truth"})
+
+
 def test_any_verifier_checks_what_is_drawn(tmp_path: Path, pool: VerifierPool) -> None:
     rows = [{"prompt": "one half?", "answer": 0.5}, {"prompt": "one?", "answer": 1.0}]
     options: dict[str, Any] = {"path": str(write(tmp_path / "r.jsonl", rows)), "eval_share": 0, "pool": pool}
@@ -182,7 +193,8 @@ def deep(levels: int) -> str:
         ("a.jsonl", '{"prompt": "q", "answer": 1' + "0" * 5000 + "}", DatasetRowError, "not a JSON object"),
         ("a.jsonl", '{"prompt": [], "answer": "1"}', DatasetRowError, "must be a list of messages"),
         ("a.jsonl", '{"prompt": [{"role": "user"}], "answer": "1"}', DatasetRowError, "no field 'content'"),
-        ("a.jsonl", '{"prompt": "q", "answer": {"b": 1}}', DatasetRowError, "is a dict, not a str"),
+        ("a.jsonl", '{"prompt": "q", "answer": {"b": 1}}', DatasetRowError, "name one of them, as in 'answer.b'"),
+        ("a.jsonl", '{"prompt": "q", "answer": {}}', DatasetRowError, "'answer' is an empty mapping"),
         ("a.jsonl", '{"question": "q", "answer": "1"}', DatasetRowError, "no field 'prompt'; it has 'question'"),
         ("a.csv", "prompt,answer\nq\n", DatasetRowError, ":2 has 1 fields, and the first line names 2"),
         ("a.csv", "prompt,prompt\n", DatasetRowError, ":1 must name each column once"),
@@ -265,7 +277,8 @@ def test_a_hub_that_does_not_answer_is_an_error_in_a_sentence() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout.startswith("StorageError path 'acme/riddles' cannot be read: ")
+    assert done.stdout.startswith("WrongPathError path 'acme/riddles' is no file here, and the Hub did not give it: ")
+    assert "hf download acme/riddles --repo-type dataset" in done.stdout
     assert done.stdout.count("\n") == 1
 
 
