@@ -54,6 +54,7 @@ PHASES = {
 }
 SEED = 0
 PAIRS = {"tiny", "after", "real"}
+OF_REAL = ("sgt", "xgrpo", "prp", "graft")
 REAL = Path(__file__).parents[1] / "configs" / "evidence" / "real.yaml"
 
 
@@ -175,14 +176,20 @@ def keep(pair: str, found: Mapping[str, Any]) -> None:
     write("costs", {**before, pair: together, "processors": processors, "machine": here})
 
 
-def real(models: Path, rounds: int) -> None:
-    """Written after every round: one takes minutes."""
+def real(models: Path, rounds: int, some: Sequence[str] = ()) -> None:
+    """Written after every round: one takes minutes. Of `some` arms alone the baseline beside them is not written: the
+    other arms were compared with that of their own rounds."""
+    left_out = {BASELINE} if some else set()
     paths = [f"base.policies.{name}.options.path={models / name}" for name in ("smollm2", "gemma3")]
-    with arms_beside(load_suite(REAL, paths), ["grpo", "sgt", "xgrpo", "prp", "graft"], SEED) as loops:
-        in_turn(loops, rounds, lambda seen: keep("real", figures(seen)))
+    with arms_beside(load_suite(REAL, paths), [BASELINE, *(some or OF_REAL)], SEED) as loops:
+
+        def write_down(seen: Seen) -> None:
+            keep("real", {arm: of for arm, of in figures(seen).items() if arm not in left_out})
+
+        in_turn(loops, rounds, write_down)
 
 
-@pytest.mark.parametrize("arm", ["grpo", "sgt", "prp", "xgrpo", "graft"])
+@pytest.mark.parametrize("arm", [BASELINE, *OF_REAL])
 def test_round(benchmark: Any, arm: str) -> None:
     cold = [f"base.policies.{name}.options.warm_start.steps=0" for name in ("llama", "neox")]
     with arms_beside(load_suite(family_file("letters"), cold), [arm], SEED) as loops:
@@ -197,6 +204,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--only", choices=("tiny", "real", "after"))
+    parser.add_argument("--arm", action="append", choices=OF_REAL, help="of `real`: this one again (may be repeated)")
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence-letters"), help="for `after`: of the evidence")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -206,7 +214,7 @@ def main() -> None:
     if args.only in (None, "after") and (args.runs / "sgt" / f"seed_{SEED}").is_dir():
         keep("after", after(args.runs, args.rounds))
     if args.only in (None, "real") and (args.models / "gemma3").is_dir():
-        real(args.models, max(2, args.rounds // 4))
+        real(args.models, max(2, args.rounds // 4), args.arm or ())
 
 
 def kept() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from learners.batch_metrics import batch_metrics
 from learners.conversed import Piece, credit_of, earlier_in_tokens_of, pieces_of, with_turns, written_in
-from learners.corrections import Draft, Drop, Scores, Taught, correct, needs_old, teacher_of
+from learners.corrections import Draft, Drop, Scores, Taught, correct, teacher_of, wanting_old
 from learners.example import Example
 from learners.protocol import Learner, longest_sequence
 from learners.teacher_reward import rewarded
@@ -55,8 +55,9 @@ def build_batch(
     """The examples that these lessons are for this learner.
 
     The reader's own experience keeps the ids that were sampled, and never goes through text; a peer's goes through
-    the bridge. Where corrections need the reader's own log-probabilities, all of them are asked for in one `score`;
-    a teacher's likewise. A lesson that cannot be used is dropped and counted, under the reason.
+    the bridge. Where corrections need the reader's own log-probabilities, all of them are asked for in one `score`,
+    with some of those that only figures are made of; a teacher's likewise. A lesson that cannot be used is dropped and
+    counted, under the reason.
     """
     made = _made(lessons, learner, bridge)
     drafts = [draft for draft, _ in made if isinstance(draft, Draft)]
@@ -163,7 +164,7 @@ def _credited(draft: Draft, conversing: Conversing) -> Draft:
 def _scores(
     drafts: Sequence[Draft], learner: Learner, bridge: TokenizerBridge, teachers: Mapping[str, Learner]
 ) -> list[Scores]:
-    wanting = [index for index, draft in enumerate(drafts) if needs_old(draft)]
+    wanting = wanting_old(drafts)
     old: dict[int, Floats] = {}
     if wanting:
         values = learner.score([drafts[i].prompt_ids for i in wanting], [drafts[i].response_ids for i in wanting])

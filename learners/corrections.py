@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -29,6 +30,10 @@ from tokenizers_bridge.types import Translation
 PLAUSIBLE_LOG_RATIO = 20.0
 """How much likelier a reader may find a peer's sample than its author claims to. Under the author's own distribution
 the ratio of any other to it has a mean of at most 1, so an honest author exceeds e^20 once in e^20 samples."""
+
+MEASURED, OF_SO_MANY = 8, 8
+"""Where log π_old enters no loss, it is computed for so many rows, or for one of so many if that is more: it is a
+forward pass over what the update is about to compute anyway."""
 
 MAX_LOG_WEIGHT = 50.0
 """A log-ratio counts as no further from 0 than this before it becomes a weight: what a peer claims never overflows."""
@@ -115,11 +120,24 @@ class Drop:
     reason: str
 
 
-def needs_old(draft: Draft) -> bool:
-    """Whether the reader must score this draft before the update."""
+def wanting_old(drafts: Sequence[Draft]) -> list[int]:
+    """The drafts that the reader must score before the update, and of those that are only measured the first few."""
+    measured = [i for i, draft in enumerate(drafts) if _is_measured(draft)]
+    some = {*measured[: max(MEASURED, len(measured) // OF_SO_MANY)]}
+    return [i for i, draft in enumerate(drafts) if i in some or _needs_old(draft)]
+
+
+def _is_measured(draft: Draft) -> bool:
+    """Whether log π_old would say how far the author is, and no more."""
+    known = draft.is_borrowed and draft.author_logprobs is not None
+    return known and isinstance(draft.lesson.correction, AuthorPolicy) and not _needs_old(draft)
+
+
+def _needs_old(draft: Draft) -> bool:
+    """Whether what is trained on depends on the reader's score of this draft."""
     match draft.lesson.correction:
         case AuthorPolicy():
-            return draft.is_borrowed and draft.author_logprobs is not None
+            return draft.is_borrowed and _could_be_implausible(draft)
         case CompatibilityGate() | AuthorWeight():
             return draft.author_logprobs is not None
         case TeacherMixture(alpha=alpha):
@@ -176,6 +194,14 @@ def _log_ratio(draft: Draft, scores: Scores) -> float:
         return 0.0
     compared = draft.exact & np.isfinite(draft.author_logprobs)
     return float((scores.old - draft.author_logprobs)[compared].sum())
+
+
+def _could_be_implausible(draft: Draft) -> bool:
+    """Whether the reader could find this sample that much likelier, its own log-probabilities being at most 0."""
+    if draft.author_logprobs is None:
+        return False
+    compared = draft.exact & np.isfinite(draft.author_logprobs)
+    return float(-draft.author_logprobs[compared].sum()) > PLAUSIBLE_LOG_RATIO
 
 
 def _example(draft: Draft, anchor: Floats | None = None, mask: Mask | None = None) -> Example:
