@@ -199,7 +199,7 @@ HYPOTHESES = (
         "above",
         EITHER,
         "RLAD's claim where nobody made it: all of its pairs share a tokenizer. What is carried over the bridge counts "
-        "token by token, and a dozen rounds are few: what is expected is the sign.",
+        "token by token, and eight rounds are few: what is expected is the sign.",
         "teacher",
     ),
     Hypothesis(
