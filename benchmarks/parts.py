@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,15 +31,23 @@ from learners.suites.test_parts import (  # noqa: F401
 
 BASELINES = DATA / "parts.json"
 YARDSTICK = "test_yardstick"
+PARTS = {"test_act", "test_batch", "test_round", "test_share", "test_translate", "test_update"}
 TOLERATED = 1.5
 """Times its baseline that a part may take: processors differ in what they are good at."""
 
 
 def ratios(run: Path) -> dict[str, float]:
     """Each benchmark's least time over the yardstick's."""
-    least = {b["name"]: b["stats"]["min"] for b in json.loads(run.read_text())["benchmarks"]}
+    try:
+        least = {str(b["name"]): float(b["stats"]["min"]) for b in json.loads(run.read_text())["benchmarks"]}
+    except OSError as error:
+        raise SystemExit(f"{run}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"{run} is not what pytest --benchmark-json writes: {error!r}") from None
     if YARDSTICK not in least:
         raise SystemExit(f"{run} has no {YARDSTICK}: run all of benchmarks/parts.py")
+    if not all(0.0 < seconds < math.inf for seconds in least.values()):
+        raise SystemExit(f"{run} has a time that is no positive number: measure again")
     return {name: seconds / least[YARDSTICK] for name, seconds in least.items() if name != YARDSTICK}
 
 
@@ -60,6 +69,8 @@ def main() -> int:
     args = parser.parse_args()
     found = ratios(args.run)
     if args.what == "keep":
+        if missing := sorted(PARTS - found.keys()):
+            raise SystemExit(f"{args.run} has no {', '.join(missing)}: run all of benchmarks/parts.py")
         kept = {"machine": machine(("numpy",)), "yardsticks": {name: round(r, 3) for name, r in found.items()}}
         BASELINES.write_text(json.dumps(kept, indent=1) + "\n")
         return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bars import AREAS, Area
-from benchmarks.parts import BASELINES, ratios, slower
+from benchmarks.parts import BASELINES, PARTS, ratios, slower
 
 ROOT = Path(__file__).parent.parent
 MINE = '''
@@ -59,7 +59,7 @@ def test_a_learner_from_outside_is_measured_by_the_suite_that_measures_ours(tmp_
     assert (tmp_path / "made").read_text() == "2.5 False"
     assert {*(tmp_path / "asked").read_text().split()} == {"ada", "bob"}
     found = ratios(tmp_path / "run.json")
-    assert {*found} == {"test_act", "test_batch", "test_round", "test_share", "test_translate", "test_update"}
+    assert {*found} == PARTS
     assert all(ratio > 0 for ratio in found.values())
 
 
@@ -79,10 +79,25 @@ def test_what_takes_longer_than_it_may_is_named() -> None:
     ]
 
 
-def test_a_run_without_the_yardstick_is_refused(tmp_path: Path) -> None:
+YARDSTICK = {"name": "test_yardstick", "stats": {"min": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (json.dumps({"benchmarks": [{"name": "test_act", "stats": {"min": 1.0}}]}), "has no test_yardstick"),
+        (json.dumps({"benchmarks": [{**YARDSTICK, "stats": {"min": 0.0}}]}), "no positive number"),
+        (json.dumps({"benchmarks": [YARDSTICK, {"name": "test_act"}]}), "is not what pytest --benchmark-json writes"),
+        ("[1]", "is not what pytest --benchmark-json writes"),
+        ("half of a fi", "is not what pytest --benchmark-json writes"),
+        (None, "No such file"),
+    ],
+)
+def test_a_run_that_cannot_be_compared_is_refused_in_a_sentence(tmp_path: Path, written: str | None, said: str) -> None:
     path = tmp_path / "run.json"
-    path.write_text(json.dumps({"benchmarks": [{"name": "test_act", "stats": {"min": 1.0}}]}))
-    with pytest.raises(SystemExit, match="has no test_yardstick"):
+    if written is not None:
+        path.write_text(written)
+    with pytest.raises(SystemExit, match=said):
         ratios(path)
 
 
@@ -94,4 +109,4 @@ def test_every_area_has_a_benchmark_that_pytest_runs(area: Area) -> None:
 
 def test_every_part_has_a_baseline() -> None:
     kept = json.loads(BASELINES.read_text())["yardsticks"]
-    assert {*kept} == {"test_act", "test_batch", "test_round", "test_share", "test_translate", "test_update"}
+    assert {*kept} == PARTS

@@ -9,6 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from benchmarks.bars import COSTS
+from benchmarks.evidence.survey import KNIGHTS
 from benchmarks.figures import DATA
 from learners.evaluation.measures import scipy_stats
 
@@ -22,7 +23,7 @@ def wrapped(text: str, indent: str = "") -> str:
 
 def sections() -> list[str]:
     """Those that have data."""
-    makers = {"evidence-plane": plane, "costs": costs, "evidence-survey": survey}
+    makers = {"evidence-plane": plane, "costs": costs, "evidence-survey": survey, "evidence-survey-teacher": teachers}
     return [make(found) for name, make in makers.items() if (found := _read(name))]
 
 
@@ -32,6 +33,8 @@ def _read(name: str) -> dict[str, Any]:
     return found
 
 
+CHANCE = 0.25
+"""Of being right about two people."""
 _MEASURED_AS = {"letters": "tiny", "real": "real"}
 
 
@@ -261,21 +264,44 @@ def _times(one: float, other: float) -> str:
 
 
 def survey(found: Mapping[str, Any]) -> str:
-    about = found["about"]
     intro = (
-        f"{', '.join(about['models'])}: each asked {about['prompts']} tasks of each family with {about['samples']} "
-        f"samples and {about['shots']} of its training tasks as examples; one line each (`make evidence-real`). "
-        "Complementarity is the share of pairs of samples of which exactly one is right: what there is to learn. A "
-        "family is worth training on where somebody is between 5 and 95 %."
+        f"{_asked_of(found['about'])} (`make evidence-real`). Complementarity is the share of pairs of samples of "
+        "which exactly one is right: what there is to learn. A family is worth training on where somebody is between 5 "
+        "and 95 %."
     )
+    return "\n\n".join(["## Where real models differ", wrapped(intro), _survey_table(found)]) + "\n"
+
+
+def teachers(found: Mapping[str, Any]) -> str:
+    """The same of a student and its teacher."""
+    intro = f"{_asked_of(found['about'])} (`python -m benchmarks.evidence.survey ... --as teacher`)."
+    knights = found["families"].get(KNIGHTS)
+    if knights is not None and all(low <= CHANCE for low, _ in knights["interval"].values()):
+        ends = ", ".join(f"{m} [{low:.2f}, {high:.2f}]" for m, (low, high) in knights["interval"].items())
+        intro += (
+            f" Of two people who are knights or knaves an answer drawn blindly is right one time in four, and who "
+            f"answers in one line, without a thought before it, is not seen to do better: {ends}. So the teacher's "
+            "suite is of sums."
+        )
+    return "\n\n".join(["## Where a teacher knows more", wrapped(intro), _survey_table(found)]) + "\n"
+
+
+def _asked_of(about: Mapping[str, Any]) -> str:
+    return (
+        f"{', '.join(about['models'])}: each asked {about['prompts']} tasks of each family with {about['samples']} "
+        f"samples and {about['shots']} of its training tasks as examples; one line each"
+    )
+
+
+def _survey_table(found: Mapping[str, Any]) -> str:
+    about = found["about"]
     head = ["family", *about["models"], "pair", "complementarity", "κ", "wrong, the same answer", "worth it"]
     rows = [
         _line([name, *(f"{of['accuracy'][m]:.2f}" for m in about["models"]), *_pair(pair), _yes(of["worth_it"])])
         for name, of in found["families"].items()
         for pair in of["pairs"]
     ]
-    table = "\n".join([_line(head), "|---|" + "---:|" * len(about["models"]) + "---|---:|---:|---:|---|", *rows])
-    return "\n\n".join(["## Where real models differ", wrapped(intro), table]) + "\n"
+    return "\n".join([_line(head), "|---|" + "---:|" * len(about["models"]) + "---|---:|---:|---:|---|", *rows])
 
 
 def _pair(pair: Mapping[str, Any]) -> list[str]:

@@ -1,10 +1,12 @@
 """Where two models differ: accuracy, kappa, complementarity and wrong agreement of each pair, family by family.
 
     python -m benchmarks.evidence.survey smollm2=models/smollm2 gemma3=models/gemma3 [--family ID] [--prompts 24]
+    python -m benchmarks.evidence.survey smollm2=models/smollm2 qwen=models/qwen --as teacher --family ...
 
 Each family is asked with three of its own training tasks as examples, the same for every model; a model writes one
 line. A pair is worth training on a family where somebody is between 5 and 95 %, and the pair's complementarity is what
-there is to learn. A family is asked again only where models, prompts or samples are others than in the result file.
+there is to learn. A family is asked again only where models, prompts or samples are others than in the result file;
+`--as`: into a result file of its own, for other models.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import mutual_env
@@ -34,6 +37,7 @@ from mutual_env.verifiers import VerifierPool
 FILE = DATA / "evidence-survey.json"
 LOW, HIGH = 0.05, 0.95
 SEED, SHOTS, LONGEST = 0, 3, 24
+KNIGHTS = "knights and knaves, 2 people"
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "arithmetic, 1 digit": ("mutual/arithmetic-v0", {"digits": 1}),
@@ -49,14 +53,20 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "spell_backward": ("reasoning_gym/spell_backward-v0", {"max_word_len": 5}),
     "count_bits": ("reasoning_gym/count_bits-v0", {"max_n": 64}),
     "coin_flip": ("reasoning_gym/coin_flip-v0", {}),
+    KNIGHTS: (
+        "logic/knights-knaves-v0",
+        {"people": 2, "system": "", "verifier": {"name": "exact", "kwargs": {"extraction": "line"}}},
+    ),
 }
 """Short answers of one line, at sizes where models of some hundred million weights are neither lost nor perfect."""
 
 
-def survey(models: Mapping[str, str], families: Sequence[str], prompts: int, samples: int) -> dict[str, Any]:
+def survey(
+    models: Mapping[str, str], families: Sequence[str], prompts: int, samples: int, file: Path = FILE
+) -> dict[str, Any]:
     """What each model makes of each family, and each pair. Written after every family, so that it can be stopped."""
     about = {"models": sorted(models), "prompts": prompts, "samples": samples, "shots": SHOTS, "seed": SEED}
-    kept = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    kept = json.loads(file.read_text()) if file.is_file() else {}
     found: dict[str, Any] = kept.get("families", {}) if kept.get("about") == about else {}
     missing = [name for name in families if name not in found]
     with ExitStack() as stack:
@@ -65,7 +75,7 @@ def survey(models: Mapping[str, str], families: Sequence[str], prompts: int, sam
         for name in missing:
             found[name] = family(name, learners, pool, prompts, samples)
             content = {"machine": machine(("torch", "transformers")), "about": about, "families": found}
-            FILE.write_text(json.dumps(content, indent=1) + "\n")
+            file.write_text(json.dumps(content, indent=1) + "\n")
             print(name, json.dumps(found[name]["accuracy"]), flush=True)
     return found
 
@@ -95,7 +105,7 @@ def _examples(env_id: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
     with closing(mutual_env.make(env_id, agents=1, group_size=1, prompts_per_round=SHOTS, seed=SEED, **options)) as env:
         env.reset(seed=SEED, options={"round": 0})
         return [
-            (text_of(task.prompt) if not isinstance(task.prompt, str) else task.prompt, task.answer)
+            (text_of(task.prompt), " ".join(task.answer.split()))  # one line
             for task in env.tasks
         ]
 
@@ -132,10 +142,12 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--as", dest="name", default="")
     args = parser.parse_args()
     models = dict(word.split("=", 1) for word in args.models)
     begin_again(environment(PINNED, args.threads))  # the same answers on every processor with AVX2
-    survey(models, args.family or list(FAMILIES), args.prompts, args.samples)
+    file = FILE.with_stem(f"{FILE.stem}-{args.name}") if args.name else FILE
+    survey(models, args.family or list(FAMILIES), args.prompts, args.samples, file)
     return 0
 
 
