@@ -32,8 +32,8 @@ PLAUSIBLE_LOG_RATIO = 20.0
 the ratio of any other to it has a mean of at most 1, so an honest author exceeds e^20 once in e^20 samples."""
 
 MEASURED, OF_SO_MANY = 8, 8
-"""Where log π_old enters no loss, it is computed for so many rows, or for one of so many if that is more: it is a
-forward pass over what the update is about to compute anyway."""
+"""Where log π_old enters no loss, it is computed for so many rows at least, and for one of so many if that is more: it
+is a forward pass over what the update is about to compute anyway."""
 
 MAX_LOG_WEIGHT = 50.0
 """A log-ratio counts as no further from 0 than this before it becomes a weight: what a peer claims never overflows."""
@@ -121,9 +121,10 @@ class Drop:
 
 
 def wanting_old(drafts: Sequence[Draft]) -> list[int]:
-    """The drafts that the reader must score before the update, and of those that are only measured the first few."""
+    """The drafts that the reader must score before the update, and of those that are only measured a few, of every part
+    of the batch: neighbours are of one author, or of one prompt."""
     measured = [i for i, draft in enumerate(drafts) if _is_measured(draft)]
-    some = {*measured[: max(MEASURED, len(measured) // OF_SO_MANY)]}
+    some = {*measured[:: max(1, min(OF_SO_MANY, len(measured) // MEASURED))]}
     return [i for i, draft in enumerate(drafts) if i in some or _needs_old(draft)]
 
 
