@@ -20,6 +20,9 @@ from tokenizers_bridge.replies import Conversing
 SLEEPING = ("weights", "kv_cache")
 """vLLM's tags for what an engine holds on its device."""
 
+FORGOTTEN = object()
+"""In the place of what says which weights an engine has: none of the learner's."""
+
 
 @runtime_checkable
 class ExportsWeights(Protocol):
@@ -63,7 +66,7 @@ class VllmSampled:
         self._swapped = exporter_of(learner) if adapters else None
         self._sampling = sampling
         self._longest = longest
-        self._sent: object = None  # which weights the engine has, if that is known
+        self._sent: object = FORGOTTEN  # which weights the engine has; None: the learner does not say
         self._asleep: tuple[str, ...] = ()  # of SLEEPING, what the engine has no memory for now
         self.sync()
 
@@ -85,6 +88,8 @@ class VllmSampled:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""
+        if self._sent is FORGOTTEN:  # an update failed, or a transfer
+            self.sync()
         self._wake_up()
         asked = asked_for(prompts, n, seed, self.name, self._conversing)
 
@@ -107,7 +112,7 @@ class VllmSampled:
             if not isinstance(self._engine, Revivable):
                 raise
             self._engine.revive()
-            self._sent, self._asleep = None, ()
+            self._sent, self._asleep = FORGOTTEN, ()
             self.sync()
             return self._engine.sample(prompts, seeds, self._sampling)
 
@@ -129,9 +134,9 @@ class VllmSampled:
             self._learner.offload()
 
     def restore(self) -> None:
+        """The learner's memory; the engine wakes up where it is asked, since an update has no use for it."""
         if isinstance(self._learner, Movable):
             self._learner.restore()
-        self._wake_up()
 
     def sync(self) -> None:
         """Give the engine the learner's present weights, unless it has them."""
@@ -140,6 +145,7 @@ class VllmSampled:
             self._wake_up()
             return
         self._wake_up("weights")  # room for the cache is made when the old weights are gone
+        self._sent = FORGOTTEN  # until all of them are there
         self._send()
         self._sent = stamp
         self._wake_up()
@@ -169,7 +175,7 @@ class VllmSampled:
         if isinstance(self._engine, Sleeps) and self._engine.can_sleep and not self._asleep:
             self._engine.sleep(level)
             self._asleep = SLEEPING
-            self._sent = self._sent if level == 1 else None
+            self._sent = self._sent if level == 1 else FORGOTTEN
 
     def _wake_up(self, *tags: str) -> None:
         wanted = [tag for tag in self._asleep if not tags or tag in tags]

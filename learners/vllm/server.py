@@ -23,7 +23,7 @@ import numpy as np
 
 from learners.sampling import Sample, Sampling
 from learners.vllm.adapter import Write, written
-from learners.vllm.engine import Transport, Weights, request
+from learners.vllm.engine import EngineDiedError, Transport, Weights, request
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
 from mutual_env.types import Ids
 
@@ -36,7 +36,8 @@ class ServerEngine:
     log-probabilities and with the transport's backend: `Server` starts one so. `can_sleep`: it was started with
     `--enable-sleep-mode`. For adapters it needs `--enable-lora`, VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and this machine's
     files. Those routes have no authentication in vLLM: keep the server on a private network. Prompts go as token ids,
-    one request a sample, because each has its own seed.
+    one request a sample, because each has its own seed. A server that was started again meanwhile is seen by the
+    version of its weights, and is given those of now.
     """
 
     def __init__(
@@ -62,16 +63,18 @@ class ServerEngine:
         self._transport = transport
         self.can_sleep = can_sleep
         self._client = _ServerClient(self._servers)
-        self._threads = ThreadPoolExecutor(concurrency * len(urls), thread_name_prefix="vllm-request")
+        self._threads = [ThreadPoolExecutor(concurrency, thread_name_prefix=f"vllm-request-{one}") for one in urls]
         self._models = [str(one.get("/v1/models")["data"][0]["id"]) for one in self._servers]
         self._adapter = ""  # by which name the servers know it
+        self._version: str | None = None  # of the weights that the servers were given
 
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
-        futures = [
-            self._threads.submit(self._complete, index % len(self._servers), prompt, request(sampling, seed))
-            for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
-        ]
+        self._check_versions()
+        futures = []
+        for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            server = index % len(self._servers)
+            futures.append(self._threads[server].submit(self._complete, server, prompt, request(sampling, seed)))
         try:
             return [future.result() for future in futures]
         finally:
@@ -80,6 +83,7 @@ class ServerEngine:
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Wait for what the server is writing, replace every weight, and forget what was cached under the old ones."""
+        self._version = None
         self._client.post("/pause?mode=wait")
         try:
             self._transport.send(self._client, weights, version)
@@ -87,6 +91,22 @@ class ServerEngine:
                 raise TrainingError("the vLLM server could not empty its prefix cache after a weight update")
         finally:
             self._client.post("/resume")
+        self._version = str(version)
+
+    def _check_versions(self) -> None:
+        for server in self._servers if self._version is not None else ():
+            found = str(server.get("/get_weight_version")["weight_version"])
+            if found != self._version:
+                raise EngineDiedError(
+                    f"the vLLM server at {server.url} has weights of version {found!r} instead of {self._version!r}: "
+                    "it was started again, or another program sends weights to it"
+                )
+
+    def revive(self) -> None:
+        """All are introduced to the next weights again: those that were started again do not know where they come
+        from."""
+        self._transport.close()
+        self._version = None
 
     def load_adapter(self, write: Write, version: int) -> None:
         """Another adapter under a name of its own, in the place of the one before."""
@@ -108,7 +128,8 @@ class ServerEngine:
 
     def close(self) -> None:
         """Let go of the server, which runs on. Safe to call twice."""
-        self._threads.shutdown(cancel_futures=True)
+        for threads in self._threads:
+            threads.shutdown(cancel_futures=True)
         self._transport.close()
 
     def _complete(self, server: int, prompt: Ids, parameters: Mapping[str, object]) -> Sample:
@@ -211,7 +232,7 @@ class _Http:
 
     def __init__(self, url: str, api_key: str, timeout: float) -> None:
         parts = urllib.parse.urlsplit(url)
-        self._url, self._base = url, parts.path.rstrip("/")
+        self.url, self._base = url, parts.path.rstrip("/")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connect = partial(kind, parts.hostname or "", parts.port, timeout=timeout)
         self._headers = {"Content-Type": "application/json"}
@@ -242,7 +263,7 @@ class _Http:
             raise DeadlineExceededError(f"{method} {route} took over {self._timeout:.0f} s: raise `timeout`") from error
         except (OSError, http.client.HTTPException) as error:
             self._forget()
-            raise TrainingError(f"the vLLM server at {self._url} does not answer {route}: {error}") from error
+            raise TrainingError(f"the vLLM server at {self.url} does not answer {route}: {error}") from error
         if status >= 400:
             said = content[:2000].decode("utf-8", "replace")
             raise InvalidInputError(f"the vLLM server refused {method} {route} ({status}): {said}")

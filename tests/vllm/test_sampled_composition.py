@@ -20,7 +20,7 @@ from learners.vllm import Sample, Sampling, VllmSampled, make_transport, transpo
 from learners.vllm.engine import EngineDiedError, Weights
 from learners.vllm.server import _flags, _ServerClient
 from learners.vllm.transport import untied
-from mutual_env.errors import InvalidInputError, UnknownNameError
+from mutual_env.errors import InvalidInputError, TrainingError, UnknownNameError
 from mutual_env.types import Completion, Context, Ids, Metrics, Reply, Turn
 from tokenizers_bridge import CharTokenizer
 
@@ -162,11 +162,10 @@ def test_a_policy_that_makes_room_takes_its_engine_along_and_is_back_where_it_is
     assert (engine.here, engine.calls[1:]) == (set(), ["sleep 1"])
     assert learner.act(["a="], 4, seed=0) == before
     learner.offload()
-    learner.restore()
-    assert engine.calls[1:] == ["sleep 1", "wake weights kv_cache"] * 2
-    learner.offload()
+    learner.restore()  # for the trainer: the engine wakes up where it is asked
+    assert engine.calls[1:] == ["sleep 1", "wake weights kv_cache", "sleep 1"]
     learner.update([lesson()])  # asleep already: its weights are given again, and its cache made, afterwards
-    assert engine.calls[5:] == ["sleep 1", "wake weights", "load 1", "wake kv_cache"]
+    assert engine.calls[4:] == ["wake weights", "load 1", "wake kv_cache"]
 
 
 def test_an_engine_that_was_not_started_so_never_sleeps() -> None:
@@ -203,6 +202,47 @@ def test_an_engine_that_forgot_its_weights_asleep_is_given_them_also_where_nothi
     learner = VllmSampled(Stamped(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
     learner.update([])
     assert engine.calls == ["load 0", "sleep 2", "wake weights", "load 1", "wake kv_cache"]
+
+
+class Failing(Stamped):
+    """An update that is refused before any weight is touched."""
+
+    def update(self, examples: Sequence[Example]) -> Metrics:
+        raise TrainingError("the loss is nan; the weights were not touched")
+
+
+def test_what_an_engine_forgot_for_an_update_that_failed_is_there_before_it_samples() -> None:
+    """Also where the policy was then asked to make room, and came back."""
+    engine = Sleeper()
+    learner = VllmSampled(Failing(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    with pytest.raises(TrainingError):
+        learner.update([lesson()])
+    assert engine.here == set()
+    learner.offload()
+    learner.restore()
+    assert learner.act(["a="], 2, seed=0)
+    assert engine.calls == ["load 0", "sleep 2", "wake weights", "load 0", "wake kv_cache"]
+    learner.act(["a="], 2, seed=1)
+    assert engine.calls[5:] == []
+
+
+class Interrupted(Recorder):
+    """The first transfer after the start is cut off."""
+
+    def load_weights(self, weights: Weights, version: int) -> None:
+        super().load_weights(weights, version)
+        if len(self.weights) == 2:
+            raise TrainingError("the server does not answer")
+
+
+def test_weights_whose_transfer_was_cut_off_are_sent_again_before_anything_is_sampled() -> None:
+    engine = Interrupted()
+    learner = VllmSampled(Stamped(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    with pytest.raises(TrainingError):
+        learner.update([lesson()])
+    learner.act(["a="], 1, seed=0)
+    learner.act(["a="], 1, seed=1)
+    assert [version for version, _ in engine.weights] == [0, 1, 1]
 
 
 class Mortal(Recorder):
