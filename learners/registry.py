@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 from learners.protocol import Learner
 from mutual_env import options as typed
 from mutual_env.catalogue import Catalogue
-from mutual_env.errors import MissingExtraError
+from mutual_env.errors import InvalidInputError, MissingExtraError
 
 LearnerFactory = Callable[..., Learner]
 F = TypeVar("F", bound=Callable[..., object])
@@ -39,6 +39,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
 _SPREADS = "__spreads__"  # whether a factory's learner starts actors of its own
 _INNER = "__inner__"  # the option that names the learner inside
 _BUILDER = "__builder__"  # where a factory's heavy part is found
+_REPLACED = "__replaced__"  # options that a factory does not take, and what to say instead
 _OPTION_CLASSES = "__option_classes__"  # the dataclasses whose fields a factory takes as options
 
 
@@ -65,19 +66,24 @@ def target(name: str) -> str | LearnerFactory:
 
 def options(name: str, given: Mapping[str, Any] | None = None) -> list[str]:
     """The options that the learner registered as `name` takes; those of the learner inside it too (see `wraps`)."""
-    own = list(inspect.signature(_load(name)).parameters)
-    inside = inner(name, given or {})
-    return own if inside is None else [*own, *(key for key in options(inside, given) if key not in own)]
+    factory, inside = _load(name), inner(name, given or {})
+    taken, replaced = dict.fromkeys(inspect.signature(factory).parameters), set(_replaced(factory))
+    if inside is not None:
+        taken |= dict.fromkeys(options(inside, given))
+        replaced |= _replaced(_load(inside)).keys()
+    return [key for key in taken if key not in replaced]
 
 
 def check_options(name: str, config: Mapping[str, Any], *, complete: bool = False) -> None:
     """Raise on an option that the learner does not take, naming the nearest that it does, and on a wrong value."""
     factory, inside = _load(name), inner(name, config)
+    _check_replaced(name, factory, config)
     if inside is None:
         typed.check_options(f"learner {name!r}", factory, config, complete=complete)
         return
     own = inspect.signature(factory).parameters
     typed.check_options(f"learner {name!r}", factory, {k: v for k, v in config.items() if k in own}, complete=complete)
+    _check_replaced(inside, _load(inside), config)
     rest = {key: value for key, value in config.items() if key not in own}
     typed.check_options(f"learner {name!r} around {inside!r}", _load(inside), rest, also=own)
 
@@ -106,6 +112,17 @@ def wraps(option: str) -> Callable[[F], F]:
 
     def decorate(factory: F) -> F:
         setattr(factory, _INNER, option)
+        return factory
+
+    return decorate
+
+
+def replaces(table: Mapping[str, str]) -> Callable[[F], F]:
+    """A factory that does not take these options, though a library it uses or a learner it stands for has them: each
+    is refused with what to say instead."""
+
+    def decorate(factory: F) -> F:
+        setattr(factory, _REPLACED, table)
         return factory
 
     return decorate
@@ -174,6 +191,17 @@ def module(name: str) -> str:
     factory = _load(name)
     builder: str | None = getattr(factory, _BUILDER, None)
     return builder.partition(":")[0] if builder else factory.__module__
+
+
+def _replaced(factory: LearnerFactory) -> Mapping[str, str]:
+    table: Mapping[str, str] = getattr(factory, _REPLACED, {})
+    return table
+
+
+def _check_replaced(name: str, factory: LearnerFactory, config: Mapping[str, Any]) -> None:
+    for option, remedy in _replaced(factory).items():
+        if option in config:
+            raise InvalidInputError(f"{option} is no option of learner {name!r}: {remedy}")
 
 
 def _load(name: str) -> LearnerFactory:

@@ -13,12 +13,15 @@ from learners.openrlhf.library import Experience, make_experience_batch
 from mutual_env.types import Ids
 
 
-def row_batches(lengths: Sequence[int], tokens: int) -> Iterator[tuple[int, ...]]:
-    """Rows of similar length, as many as have at most so many tokens, padding counted; at least one."""
+def row_batches(lengths: Sequence[int], tokens: int, *, packed: bool = False) -> Iterator[tuple[int, ...]]:
+    """Rows of similar length, as many as have at most so many tokens, padding counted; at least one. `packed`: there is
+    no padding."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     start = 0
     while start < len(order):
-        size = max(1, tokens // lengths[order[start]])
+        sums = np.cumsum([lengths[row] for row in order[start:]]) if packed else None
+        fit = tokens // lengths[order[start]] if sums is None else int(np.searchsorted(sums, tokens, side="right"))
+        size = max(1, fit)
         yield tuple(order[start : start + size])
         start += size
 

@@ -8,6 +8,7 @@ import torch
 
 from learners.example import Example
 from learners.openrlhf.make_actor import make_actor
+from learners.openrlhf.options import ActorOptions
 from learners.openrlhf.trainer import ActorTrainer
 from learners.torch.model import LanguageModel
 from learners.torch.optimizer import Optimizer
@@ -40,9 +41,17 @@ class OptimizerSteps:
 class InProcessTrainer:
     """Trains a model as OpenRLHF's `Actor`."""
 
-    def __init__(self, model: LanguageModel, optimizer: Optimizer, options: TorchOptions, name: str) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimizer: Optimizer,
+        options: TorchOptions,
+        name: str,
+        *,
+        computed: ActorOptions,
+    ) -> None:
         self._name = name
-        self._actor = make_actor(model, options.temperature)
+        self._actor = make_actor(model, options.temperature, computed)
         self.pulled_to = ReferencePolicy(self._actor, model, options)
         self._trainer = ActorTrainer(self._actor, self.pulled_to, OptimizerSteps(optimizer), options, model.device)
 

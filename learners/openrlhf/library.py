@@ -1,8 +1,8 @@
 """What we use of openrlhf in this process; `cluster_library` has what needs Ray. Nothing else imports openrlhf.
 
-openrlhf imports flash-attn when it is imported, for packed samples, and vLLM, for its own rollouts; we ask for neither.
+openrlhf imports flash-attn when it is imported, for packed samples and ring attention, and vLLM, for its own rollouts.
 Where they are not installed, stand-ins take their place during the import alone, so that nothing else comes to believe
-that they are there.
+that they are there: functions of our own for packing, which needs no GPU, and a refusal for the rest.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 
 import torch
 
+from learners.openrlhf import padding
+from learners.openrlhf.options import can_be_imported
 from mutual_env.errors import InvalidInputError, MissingExtraError
 
 FLASH_ATTENTION: dict[str, tuple[str, ...]] = {
     "flash_attn": (),
-    "flash_attn.bert_padding": ("index_first_axis", "pad_input", "rearrange", "unpad_input"),
+    "flash_attn.bert_padding": tuple(padding.__all__),
     "flash_attn.utils": (),
     "flash_attn.utils.distributed": ("all_gather",),
 }
@@ -30,13 +32,14 @@ VLLM: dict[str, tuple[str, ...]] = {"vllm": (), "vllm.inputs": ("TokensPrompt",)
 
 @contextmanager
 def stand_ins(*packages: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
-    """Inside, `from module import name` works for these modules where their package is not installed."""
-    missing = [package for package in packages if importlib.util.find_spec(next(iter(package))) is None]
+    """Inside, `from module import name` works for these modules where their package is not installed, or was built
+    without what it needs (flash-attn without a CUDA toolkit)."""
+    missing = [package for package in packages if not can_be_imported(next(iter(package)))]
     modules = {name: functions for package in missing for name, functions in package.items()}
     for name, functions in modules.items():
         module = ModuleType(name)
         for function in functions:
-            setattr(module, function, _refuse)
+            setattr(module, function, getattr(padding, function, _refuse))
         sys.modules[name] = module
     try:
         yield
@@ -46,7 +49,7 @@ def stand_ins(*packages: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
 
 
 def _refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
-    raise InvalidInputError("packed samples and OpenRLHF's own rollouts need flash-attn and vLLM installed")
+    raise InvalidInputError("ring attention and OpenRLHF's own rollouts need flash-attn and vLLM installed")
 
 
 def _prepare() -> None:

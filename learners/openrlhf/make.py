@@ -4,14 +4,15 @@ a configuration can be checked, and a plan made of it, where OpenRLHF is not ins
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from learners.openrlhf.options import ClusterOptions
+from learners.openrlhf.options import INSTEAD, INSTEAD_ON_RAY, ActorOptions, ClusterOptions
 from learners.protocol import Learner
-from learners.registry import on_a_cluster, takes, tried_by
+from learners.registry import on_a_cluster, replaces, takes, tried_by
 from learners.torch.learner import TorchLearner, try_torch
 from learners.torch.model import load_pretrained
 from learners.torch.options import TorchOptions
@@ -24,16 +25,20 @@ from tokenizers_bridge.kinds.loading import load as load_tokenizer
 def try_openrlhf(**options: Any) -> None:
     """What can be said of the arguments without building anything."""
     _require("openrlhf")
+    _computed(dict(options))
     try_torch(**options)
 
 
 def try_openrlhf_ray(**options: Any) -> None:
     """The same, of a policy on a cluster."""
     _require("openrlhf", "ray")
+    _computed(dict(options))
     try_torch(**options)
 
 
 @tried_by(try_openrlhf)
+@replaces(INSTEAD)
+@takes(ActorOptions)
 @takes(TorchOptions)
 def make_openrlhf(
     path: str = "",
@@ -43,32 +48,35 @@ def make_openrlhf(
     tokenizer: Tokenizer | None = None,
     **options: Any,
 ) -> Learner:
-    """As learner 'torch', trained by OpenRLHF's classes; `logits_chunk_mib` and `share_prompts` do not apply."""
-    for name_of in ("logits_chunk_mib", "share_prompts"):
-        if name_of in options:
-            raise InvalidInputError(f"{name_of} is an option of learner 'torch': OpenRLHF's Actor computes every logit")
+    """As learner 'torch', trained by OpenRLHF's classes."""
     if bool(path) == (model is not None):
         raise InvalidInputError("give either path, a local model directory, or a model with its tokenizer, not both")
     _require("openrlhf")
     trainer = catalogue.load("learner 'openrlhf'", "learners.openrlhf.in_process:InProcessTrainer")
+    computed = _computed(options)
     if model is None:
         model = load_pretrained(Path(path))
         tokenizer = tokenizer or load_tokenizer(Path(path))
     if tokenizer is None:
         raise InvalidInputError("tokenizer is missing: a model built in code comes with its tokenizer")
-    return TorchLearner(model, tokenizer, name=name, options=TorchOptions.of(options), trainer=trainer)
+    return TorchLearner(
+        model, tokenizer, name=name, options=TorchOptions.of(options), trainer=partial(trainer, computed=computed)
+    )
 
 
 @on_a_cluster
 @tried_by(try_openrlhf_ray)
+@replaces(INSTEAD_ON_RAY)
 @takes(ClusterOptions)
+@takes(ActorOptions)
 @takes(TorchOptions)
 def make_openrlhf_ray(
     path: str, *, name: str = "openrlhf", tokenizer: Tokenizer | None = None, **options: Any
 ) -> Learner:
-    """OpenRLHF's actor groups and DeepSpeed on a Ray cluster; `options` are the torch learner's and `ClusterOptions`'
-    together."""
+    """OpenRLHF's actor groups and DeepSpeed on a Ray cluster; `options` are the torch learner's, `ActorOptions`' and
+    `ClusterOptions`' together."""
     _require("openrlhf", "ray")
+    computed = _computed(options)
     of_cluster = {key: options.pop(key) for key in list(options) if key in ClusterOptions.__dataclass_fields__}
     make = catalogue.load("learner 'openrlhf_ray'", "learners.openrlhf.cluster.learner:RayOpenRlhfLearner")
     learner: Learner = make(
@@ -77,8 +85,17 @@ def make_openrlhf_ray(
         name=name,
         options=TorchOptions.of(options),
         cluster=ClusterOptions(**of_cluster),
+        computed=computed,
     )
     return learner
+
+
+def _computed(options: dict[str, Any]) -> ActorOptions:
+    """Taken out of `options`."""
+    dtype = options.get("dtype", TorchOptions().dtype)
+    found = ActorOptions(**{key: options.pop(key) for key in list(options) if key in ActorOptions.__dataclass_fields__})
+    found.require(dtype)
+    return found
 
 
 def _require(*packages: str) -> None:

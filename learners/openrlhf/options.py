@@ -1,10 +1,87 @@
-"""The options of a policy on a cluster. Importing this loads neither OpenRLHF nor torch."""
+"""The options that OpenRLHF's learners add to the torch learner's. Importing this loads neither OpenRLHF nor torch."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mutual_env.errors import InvalidInputError
+
+ATTENTION = {"": "", "eager": "", "sdpa": "", "flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_3"}
+"""transformers' implementations, and the module that each needs ("": none)."""
+
+_EVERY_LOGIT = "OpenRLHF's Actor computes every logit of every row: lower micro_batch_tokens"
+_ON_RAY = "that is DeepSpeed's: use learner openrlhf_ray"
+_LONG_ROWS = "for long rows use packing with attention flash_attention_2, gradient_checkpointing and zero_stage 3"
+
+INSTEAD: Mapping[str, str] = {
+    "logits_chunk_mib": _EVERY_LOGIT,
+    "share_prompts": _EVERY_LOGIT,
+    "packing_samples": "say packing",
+    "attn_implementation": "say attention",
+    "adam_offload": f"{_ON_RAY} with offload_optimizer",
+    "param_dtype": "say dtype",
+    "is_correction_level": "say behaviour: token is TIS, icepop ICEPOP, mask leaves out whole sequences",
+    "is_correction_mode": "behaviour says level and mode in one: token clips, icepop and mask leave out",
+    "is_correction_threshold": "say behaviour_floor and behaviour_cap",
+    "is_correction_gating": "own samples are weighed by their ratio alone: say behaviour",
+    "ring_attn_size": f"OpenRLHF's ring attention is not wired up: {_LONG_ROWS}, with learner openrlhf_ray",
+    "tensor_parallel_size": f"tensor parallelism is not wired up: {_ON_RAY} with zero_stage 3 and more GPUs",
+    "use_liger_kernel": "Liger's kernels are not wired up: lower micro_batch_tokens where logits take the memory",
+}
+"""Options of the torch learner's own forward, and OpenRLHF's own names of flags, with what to say here."""
+
+INSTEAD_ON_RAY: Mapping[str, str] = {
+    **INSTEAD,
+    "conversation_mb": "its actors keep nothing from turn to turn: use learner vllm with this trainer for long talks",
+    "adam_offload": "say offload_optimizer",
+    "ring_attn_size": f"OpenRLHF's ring attention is not wired up: {_LONG_ROWS}",
+    "tensor_parallel_size": "tensor parallelism is not wired up: say zero_stage 3 and more gpus_per_node",
+    "num_nodes": "say nodes",
+    "num_gpus_per_node": "say gpus_per_node",
+}
+"""The same of a policy on a cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """How OpenRLHF's `Actor` computes a forward.
+
+    `attention`: transformers' name of the implementation ("": its own choice). `packing`: the sequences of a
+    micro-batch lie one after the other, without padding; flash attention then skips what lies between them, the others
+    mask it.
+    """
+
+    attention: str = ""
+    packing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTION:
+            names = ", ".join(name for name in ATTENTION if name)
+            raise InvalidInputError(
+                f"attention must be one of {names} (or '', transformers' choice), got {self.attention!r}"
+            )
+
+    def require(self, dtype: str) -> None:
+        """Raise where what is asked for is not installed, or cannot compute in this dtype."""
+        module = ATTENTION[self.attention]
+        if module and not can_be_imported(module):
+            raise InvalidInputError(
+                f"attention {self.attention!r} needs the module {module!r}, which is not installed, or without its "
+                "kernels: install flash-attn (pip install --no-build-isolation flash-attn), or use attention 'sdpa'"
+            )
+        if module and dtype == "float32":
+            raise InvalidInputError(f"attention {self.attention!r} does not compute in float32: use dtype 'bfloat16'")
+
+
+def can_be_imported(module: str) -> bool:
+    """Not only found: a package that was built without its kernels is there, and fails when it is imported."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

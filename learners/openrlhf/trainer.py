@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class ActorTrainer:
         """One optimizer step."""
         self._steps.zero_grad()
         lengths = [part.example.prompt_ids.size + part.example.response_ids.size for part in step.parts]
-        micros = list(row_batches(lengths, self._options.micro_batch_tokens))
+        micros = self._batches(lengths)
         mine = self._ranks.mine(micros)
         total = 0.0
         found: dict[int, Floats] = {}
@@ -111,11 +111,19 @@ class ActorTrainer:
         if terms.entropy is None:
             logprobs = self._logprobs(self._actor, experience)[chosen]
             return logprobs, logprobs.new_zeros(())
-        logprobs, output = self._actor(
-            experience.sequences, experience.action_mask, attention_mask=experience.attention_mask, return_output=True
-        )
-        rows = output["logits"][:, :-1][:, -chosen.shape[1] :][chosen].log_softmax(-1)
+        logprobs, output = self._forward(self._actor, experience, return_output=True)
+        rows = self._of_tokens(output["logits"], chosen, experience.attention_mask.bool()).log_softmax(-1)
         return logprobs[chosen], (terms.entropy * (rows.exp() * rows).sum(-1)).sum()
+
+    def _of_tokens(self, logits: torch.Tensor, chosen: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """The logits that say the chosen tokens: those of the place before each. Packed ones have no padding."""
+        before = torch.zeros_like(real)
+        before[:, :-1][:, -chosen.shape[1] :] = chosen
+        return logits[0][before[real]] if self._actor.packing_samples else logits[before]
+
+    def _batches(self, lengths: Sequence[int]) -> list[tuple[int, ...]]:
+        packed = bool(self._actor.packing_samples)
+        return list(row_batches(lengths, self._options.micro_batch_tokens, packed=packed))
 
     def _apply(self, loss: float) -> float:
         try:
@@ -126,7 +134,7 @@ class ActorTrainer:
 
     def _score(self, actor: Actor, pairs: Sequence[tuple[Ids, Ids]]) -> list[Floats]:
         found: dict[int, Floats] = {}
-        batches = list(row_batches([p.size + r.size for p, r in pairs], self._options.micro_batch_tokens))
+        batches = self._batches([p.size + r.size for p, r in pairs])
         for rows in self._ranks.mine(batches):
             asked = rows or batches[0]  # a rank without a batch of its own keeps step with the others
             experience = scoring_experience([pairs[row] for row in asked]).to_device(self._device)
@@ -139,7 +147,10 @@ class ActorTrainer:
         return [merged[row] for row in range(len(pairs))]
 
     def _logprobs(self, actor: Actor, experience: Experience) -> torch.Tensor:
-        logprobs: torch.Tensor = actor(
-            experience.sequences, experience.action_mask, attention_mask=experience.attention_mask
-        )
+        logprobs: torch.Tensor = self._forward(actor, experience)
         return logprobs
+
+    def _forward(self, actor: Actor, experience: Experience, **options: bool) -> Any:
+        """Without a cache, with which transformers would not look whether rows are packed, and mix them."""
+        rows, mask = experience.sequences, experience.attention_mask
+        return actor(rows, experience.action_mask, attention_mask=mask, use_cache=False, **options)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -34,6 +34,12 @@ PROBE = "The answer is 42, because 6 times 7 is 42."
 
 _PROBE_TOKENS = 12
 
+Gathered: TypeAlias = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
+
+
+def _as_they_are(_: Sequence[nn.Parameter]) -> AbstractContextManager[Any]:
+    return nullcontext()
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -57,7 +63,7 @@ class Head:
             )
         config = model.config.get_text_config()
         multiplier = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-        size = min(vocab_size, linear.weight.shape[0])
+        size = min(vocab_size, linear.out_features)
         return cls(linear.weight, linear.bias, size, multiplier, getattr(config, "final_logit_softcapping", None))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -88,13 +94,21 @@ class LanguageModel:
     """The model, its decoder and its head, on one device."""
 
     def __init__(
-        self, model: PreTrainedModel, vocab_size: int, options: TorchOptions, probe: Sequence[int] | Ids = ()
+        self,
+        model: PreTrainedModel,
+        vocab_size: int,
+        options: TorchOptions,
+        probe: Sequence[int] | Ids = (),
+        *,
+        whole: bool = True,
     ) -> None:
-        """`probe`: ids of ordinary text, on which the parts are checked against the whole."""
+        """`probe`: ids of ordinary text, on which the parts are checked against the whole. `whole`: False where every
+        weight lies in pieces on several devices, already of its type: then nothing is computed in parts."""
         self.device = device_of(options.device)
         self.dtype = getattr(torch, options.dtype)
-        with exact_buffers(model):
-            model = model.to(device=self.device, dtype=self.dtype)
+        if whole:
+            with exact_buffers(model):
+                model = model.to(device=self.device, dtype=self.dtype)
         model.requires_grad_(True)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -107,7 +121,7 @@ class LanguageModel:
         self.config = model.config.get_text_config()
         self.decoder = model.get_decoder()
         self.head = Head.of(model, vocab_size)
-        self._lean = lean_decoder(self.decoder)
+        self._lean = lean_decoder(self.decoder) if whole else None
         if options.gradient_checkpointing:
             # The name changed between transformers 5.x releases.
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -116,7 +130,7 @@ class LanguageModel:
                 model.enable_input_require_grads()
         self.adapted.train(options.gradient_checkpointing)
         self._probe = self._probe_ids(probe)
-        self._refusal = self._self_check()
+        self._refusal = self._self_check() if whole else self._unsupported("its weights lie in pieces")
 
     @property
     def is_resumable(self) -> bool:
@@ -150,16 +164,21 @@ class LanguageModel:
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.adapted.named_parameters() if p.requires_grad}
 
-    def merged_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every weight under its name in the model as it was loaded; LoRA's product is added where there is one."""
+    def merged_weights(self, gathered: Gathered = _as_they_are) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every weight under its name in the model as it was loaded; LoRA's product is added where there is one.
+
+        Inside `gathered` the parameters that it is given are whole: a weight holds until the next is asked for.
+        """
         for name, parameter in self.base.named_parameters():
             if ".lora_" in name:
                 continue
-            weight = parameter.detach()
             module_name, _, leaf = name.partition(".base_layer.")
-            if leaf == "weight":
-                weight = weight + self.base.get_submodule(module_name).get_delta_weight("default").detach()
-            yield (f"{module_name}.{leaf}" if leaf else name), weight
+            adapted = self.base.get_submodule(module_name) if leaf == "weight" else None
+            with gathered([parameter] if adapted is None else list(adapted.parameters())):
+                weight = parameter.detach()
+                if adapted is not None:
+                    weight = weight + adapted.get_delta_weight("default").detach()
+                yield (f"{module_name}.{leaf}" if leaf else name), weight
 
     def _self_check(self) -> InvalidInputError | None:
         """Why the parts, put together, are not the model: some architectures have something else in between."""
@@ -222,12 +241,12 @@ class LanguageModel:
         )
 
 
-def load_pretrained(path: Path) -> PreTrainedModel:
+def load_pretrained(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model in a local directory; nothing is fetched and no code of the directory is run."""
     check_model_directory(path)
     with without_progress_bars():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
         )
     return model
 

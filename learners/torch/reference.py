@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -28,9 +28,10 @@ Whole: TypeAlias = Callable[[Parameter], AbstractContextManager[Any]]
 class ReferencePolicy(Generic[P]):
     """A frozen copy of `policy` as it is now, or none where `model` trains adapters: then it is the model without them.
 
-    Nothing is copied where the coefficient of the term is 0. `prepare` is what is done to the copy before it is used;
-    inside `whole` a weight is whole and may be written, where something cuts weights. `renew` makes it the policy as it
-    is then; with adapters these are kept, and put in the place of the trained ones while the reference is asked.
+    Nothing is copied where the coefficient of the term is 0. `copied` makes the copy, `prepare` is what is done to it
+    before it is used; inside `whole` a weight is whole and may be written, where something cuts weights. `renew` makes
+    it the policy as it is then; with adapters these are kept, and put in the place of the trained ones while the
+    reference is asked.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class ReferencePolicy(Generic[P]):
         model: LanguageModel,
         options: UpdateOptions,
         prepare: Callable[[P], P] = lambda copied: copied,
+        copied: Callable[[P], P] = copy.deepcopy,
         whole: Whole = nullcontext,
     ) -> None:
         self._model = model
@@ -49,7 +51,7 @@ class ReferencePolicy(Generic[P]):
         self._adapters: dict[str, torch.Tensor] = {}  # those of the reference; none: it has none
         self.is_renewed = options.kl_coefficient != 0.0 and options.reference_reset > 0
         if options.kl_coefficient != 0.0 and not model.lora:
-            frozen = copy.deepcopy(policy)
+            frozen = copied(policy)
             frozen.requires_grad_(False)
             names = {id(parameter): name for name, parameter in self._trained.items()}
             for trained, held in zip(policy.parameters(), frozen.parameters(), strict=True):
@@ -66,12 +68,18 @@ class ReferencePolicy(Generic[P]):
             restore(self._frozen, self._model.device)
 
     def renew(self) -> None:
-        """The trained policy, as it is now, from here on."""
-        self.load(self._read(self._trained))
+        """The trained policy, as it is now, from here on; one weight after the other."""
+        if self._frozen is None:
+            self._adapters = self._read(self._trained)
+        else:
+            for name, parameter in self._trained.items():
+                self._write({name: self._copies[name]}, self._read({name: parameter}))
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint keeps of it."""
-        return self._read(self._copies) if self._frozen is not None else self._adapters
+    def tensors(self, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:
+        """What a checkpoint keeps of it; of these `names` alone, where they are given."""
+        if self._frozen is not None:
+            return self._read(self._copies, names)
+        return {name: tensor for name, tensor in self._adapters.items() if names is None or name in names}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         if self._frozen is not None:
@@ -95,11 +103,12 @@ class ReferencePolicy(Generic[P]):
             with self._model.adapted.disable_adapter():
                 yield policy
 
-    def _read(self, weights: Mapping[str, Parameter]) -> dict[str, torch.Tensor]:
+    def _read(self, weights: Mapping[str, Parameter], names: Collection[str] | None = None) -> dict[str, torch.Tensor]:
         found = {}
         for name, parameter in weights.items():
             with self._whole(parameter):
-                found[name] = parameter.detach().to("cpu", copy=True).contiguous()
+                if names is None or name in names:
+                    found[name] = parameter.detach().to("cpu", copy=True).contiguous()
         return found
 
     def _write(self, weights: Mapping[str, Parameter], tensors: Mapping[str, torch.Tensor]) -> None:

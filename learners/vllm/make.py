@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from learners import registry
-from learners.registry import takes, tried_by, wraps
+from learners.registry import replaces, takes, tried_by, wraps
 from learners.torch.options import TorchOptions
 from learners.vllm.adapter import ADAPTER, check_rank, exporter_of, settings
 from learners.vllm.engine import SamplingEngine
@@ -31,11 +31,11 @@ class ServerOptions(TypedDict, total=False):
 
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
 REPLACED = {
-    "refill": "vLLM always does that",
-    "max_rows": "say engine.max_num_seqs, or server_options.concurrency",
-    "conversation_mb": "vLLM's prefix cache does that (engine.enable_prefix_caching)",
+    "refill": "vLLM samples, and always does that",
+    "max_rows": "vLLM samples: say engine.max_num_seqs, or server_options.concurrency",
+    "conversation_mb": "vLLM samples, and its prefix cache does that (engine.enable_prefix_caching)",
 }
-"""Options of the trainer's own sampler, in whose place vLLM stands, and what to say instead."""
+"""Options of the trainer's own sampler, in whose place vLLM stands."""
 
 
 def try_vllm(
@@ -57,12 +57,13 @@ def try_vllm(
     for url in _urls(server):
         if not url.startswith(("http://", "https://")):
             raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {url!r}")
-    _check_use(server, server_options, engine, options)
+    _check_use(server, server_options, engine)
     _check_transport(transport, options)
     registry.check(trainer, {"path": path, **options})
 
 
 @tried_by(try_vllm)
+@replaces(REPLACED)
 @wraps("trainer")
 @takes(TorchOptions)
 def make_vllm(
@@ -86,7 +87,7 @@ def make_vllm(
     `transport` "adapter": the engine gets the LoRA adapter alone.
     """
     adapters = transport == ADAPTER
-    _check_use(server, server_options, engine, options)
+    _check_use(server, server_options, engine)
     _check_transport(transport, options)
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
@@ -106,17 +107,12 @@ def make_vllm(
     return VllmSampled(learner, chosen, sampling, longest=longest, adapters=adapters)
 
 
-def _check_use(
-    server: str, server_options: Mapping[str, Any] | None, engine: Mapping[str, Any] | None, options: Mapping[str, Any]
-) -> None:
+def _check_use(server: str, server_options: Mapping[str, Any] | None, engine: Mapping[str, Any] | None) -> None:
     """Raise where something would be read and change nothing."""
     if server and engine:
         raise InvalidInputError("engine holds vLLM's arguments of an engine in this program: a server is given its own")
     if server_options and not server:
         raise InvalidInputError("server_options are of a client of servers: give server, or leave them out")
-    for name, remedy in REPLACED.items():
-        if name in options:
-            raise InvalidInputError(f"{name} is an option of the trainer's own sampler, and vLLM samples: {remedy}")
 
 
 def _check_transport(transport: str, options: Mapping[str, Any]) -> None:

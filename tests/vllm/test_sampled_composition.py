@@ -322,8 +322,8 @@ def test_a_vllm_learner_takes_the_options_of_the_trainer_inside_it() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"max_rows": 4}, "max_rows is an option of the trainer's own sampler.*engine.max_num_seqs"),
-        ({"conversation_mb": 4}, "conversation_mb is an option .*enable_prefix_caching"),
+        ({"max_rows": 4}, "max_rows is no option of learner 'vllm': vLLM samples.*engine.max_num_seqs"),
+        ({"conversation_mb": 4}, "conversation_mb is no option .*enable_prefix_caching"),
         ({"server_options": {"timeout": 9.0}}, "server_options are of a client of servers"),
         ({"server": "http://a:8000", "engine": {"max_model_len": 9}}, "a server is given its own"),
     ],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,15 @@ import torch
 from learners.example import Example
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy, DeepspeedSteps
 from learners.openrlhf.cluster.library import BaseModelActor, offload_deepspeed_states, reload_deepspeed_states
-from learners.openrlhf.cluster.state import ClusterState, writable
+from learners.openrlhf.cluster.pieces import load_model
+from learners.openrlhf.cluster.state import ClusterState, gathered, writable
+from learners.openrlhf.library import Actor
 from learners.openrlhf.make_actor import make_actor
-from learners.openrlhf.options import ClusterOptions
+from learners.openrlhf.options import ActorOptions, ClusterOptions
 from learners.openrlhf.ranks import ProcessGroup
 from learners.openrlhf.trainer import ActorTrainer
 from learners.sampling import Sample, Sampling
 from learners.torch import storage
-from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.options import TorchOptions
 from learners.torch.reference import ReferencePolicy
 from learners.torch.refill import refilled_groups
@@ -40,6 +42,7 @@ class PolicySpec:
     tokenizer: str
     options: TorchOptions
     cluster: ClusterOptions
+    computed: ActorOptions
     probe: tuple[int, ...] = ()
 
 
@@ -57,13 +60,23 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
         self._ranks = ProcessGroup()
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         with memory_errors(spec.name):
-            self._model = LanguageModel(load_pretrained(Path(spec.path)), spec.vocab_size, spec.options, spec.probe)
-            actor = make_actor(self._model, spec.options.temperature)
-            self._pulled_to = ReferencePolicy(actor, self._model, spec.options, self.strategy.prepare, writable)
+            self._model = load_model(Path(spec.path), spec.vocab_size, spec.options, strategy, spec.probe)
+            actor = make_actor(self._model, spec.options.temperature, spec.computed)
+            self._pulled_to = self._reference(actor)
             self._steps = DeepspeedSteps(strategy, actor, spec.options)
         self.actor = self._steps.actor
         self._trainer = ActorTrainer(self.actor, self._pulled_to, self._steps, spec.options, device, self._ranks)
         return self._model.head.size
+
+    def _reference(self, actor: Actor) -> ReferencePolicy[Actor]:
+        copied: Callable[[Actor], Actor] = self._read_again if self.strategy.stage == 3 else copy.deepcopy
+        return ReferencePolicy(actor, self._model, self._spec.options, self.strategy.prepare, copied, writable)
+
+    def _read_again(self, _: Actor) -> Actor:
+        """The policy as it begins: weights that lie in pieces cannot be copied."""
+        spec = self._spec
+        model = load_model(Path(spec.path), spec.vocab_size, spec.options, self.strategy)
+        return make_actor(model, spec.options.temperature, spec.computed)
 
     def where(self) -> tuple[str, tuple[str, ...]]:
         """This rank's node, and Ray's names of its GPUs."""
@@ -107,19 +120,26 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
             ClusterState(self._model, self._steps).writer().forget()
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Every weight on the CPU, adapters merged in; from the first rank, the others return nothing."""
-        with ClusterState(self._model, self._steps).gathered():
+        """Every weight on the CPU, adapters merged in; from the first rank, the others return nothing. On the devices
+        one after the other is whole."""
+        found = {}
+        for name, weight in self._model.merged_weights(gathered):
             if self.strategy.is_rank_0():
-                return {name: weight.to("cpu", copy=True) for name, weight in self._model.merged_weights()}
-        return {}
+                found[name] = weight.to("cpu", copy=True)
+        return found
 
     def save(self, directory: str, version: int) -> None:
-        """The torch learner's own format: a checkpoint of one loads into the other."""
-        state = ClusterState(self._model, self._steps).read()
-        kept = self._pulled_to.tensors() if self._pulled_to.is_renewed else None
-        if self.strategy.is_rank_0():
-            storage.save(Path(directory), state, state, version, self._spec.tokenizer, kept)  # type: ignore[arg-type]
-        torch.distributed.barrier()
+        """The torch learner's own format, in as many files as there are ranks: a checkpoint of one loads into the
+        other. Each rank keeps and writes its own share of the tensors."""
+        rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        share = ClusterState(self._model, self._steps).read(rank, ranks)
+        kept = self._pulled_to.tensors(share.weights) if self._pulled_to.is_renewed else None
+        state = storage.state_of(version, self._steps.steps, self._spec.tokenizer)
+        saved = storage.Saved(share.weights, share.moments, state, kept, storage.Part(rank, ranks))
+        try:
+            saved.write(Path(directory))
+        finally:  # who could not write is not waited for
+            torch.distributed.barrier()
 
     def load(self, directory: str) -> int:
         """Returns the version."""

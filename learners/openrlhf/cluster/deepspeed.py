@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from learners.openrlhf.cluster.library import DeepspeedStrategy
 from learners.openrlhf.library import Actor
 from learners.openrlhf.options import ClusterOptions
+from learners.torch.model import exact_buffers
 from learners.torch.optimizer import schedule_factor
 from learners.torch.options import TorchOptions
 from mutual_env.errors import TrainingError
@@ -49,6 +51,13 @@ class ClusterStrategy(DeepspeedStrategy):  # type: ignore[misc]
         self.ds_device_mesh = init_device_mesh("cpu", (self.world_size, 1, 1), mesh_dim_names=("dp", "sp", "tp"))
         self.setup_ring_attn(self.ds_device_mesh)
         self.accumulated_gradient = 1
+
+    def prepare(self, *models: Any) -> Any:
+        """DeepSpeed casts a module whole, the frequencies of its rotary positions too."""
+        with ExitStack() as stack:
+            for model in models:
+                stack.enter_context(exact_buffers((model[0] if isinstance(model, tuple) else model).model))
+            return super().prepare(*models)
 
     def get_ds_train_config(self, optim_dict: dict[str, Any] | None = None, **settings: Any) -> Any:
         if optim_dict is not None and not torch.cuda.is_available():

@@ -17,7 +17,7 @@ from learners.example import Example
 from learners.openrlhf.cluster.actor import PolicySpec, SharingPolicyActor
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy
 from learners.openrlhf.cluster.library import RayActorGroup
-from learners.openrlhf.options import ClusterOptions
+from learners.openrlhf.options import ActorOptions, ClusterOptions
 from learners.sampling import Sample, asked_for, room_for, where_room_is
 from learners.torch.learner import probe_of
 from learners.torch.options import TorchOptions
@@ -45,13 +45,16 @@ class RayOpenRlhfLearner:
         name: str,
         options: TorchOptions | None = None,
         cluster: ClusterOptions | None = None,
+        computed: ActorOptions | None = None,
     ) -> None:
         self._name = name
         self._options = options or TorchOptions()
         self._tokenizer = self._options.prompted(tokenizer)
         self._conversing = Conversing(self._tokenizer)
         self._cluster = cluster or ClusterOptions()
+        self._computed = computed or ActorOptions()
         self._version = 0
+        self._changes = 0
         if not ray.is_initialized():
             ray.init()
         positions = json.loads((Path(path) / "config.json").read_text()).get("max_position_embeddings")
@@ -73,6 +76,11 @@ class RayOpenRlhfLearner:
     @property
     def version(self) -> int:
         return self._version
+
+    @property
+    def weights_stamp(self) -> int:
+        """Changes whenever the weights do, or may have done."""
+        return self._changes
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -115,7 +123,12 @@ class RayOpenRlhfLearner:
     def update(self, examples: Sequence[Example]) -> Metrics:
         """Learn from these examples in one update."""
         check_examples(examples, self._head_size)
-        metrics: Metrics = self._first("update", list(examples))
+        try:
+            metrics: Metrics = self._first("update", list(examples))
+        except BaseException:  # steps before the one that failed may have been taken
+            self._changes += 1
+            raise
+        self._changes += metrics["optimizer_steps"] > 0
         self._version += 1
         if self._options.resets_after(self._version):
             self._all("renew_reference")
@@ -129,6 +142,7 @@ class RayOpenRlhfLearner:
         self._all("save", str(directory.absolute()), self._version)
 
     def load(self, directory: Path) -> None:
+        self._changes += 1
         self._version = int(self._first("load", str(directory.absolute())))
 
     def close(self) -> None:
@@ -163,6 +177,7 @@ class RayOpenRlhfLearner:
             tokenizer=self._tokenizer.fingerprint,
             options=self._options,
             cluster=self._cluster,
+            computed=self._computed,
             probe=tuple(int(i) for i in probe_of(self._tokenizer)),
         )
         return ClusterStrategy(self._options, self._cluster), spec

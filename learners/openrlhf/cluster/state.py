@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,24 +17,18 @@ from deepspeed.utils import (
 )
 
 from learners.openrlhf.cluster.deepspeed import DeepspeedSteps
+from learners.openrlhf.cluster.pieces import dealt
 from learners.torch.model import LanguageModel
 from learners.torch.optimizer import MOMENTS
 from mutual_env.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True)
-class WholeState:
-    """What `storage.save` reads of a model and its optimizer."""
+class Share:
+    """What one rank keeps of a model and its optimizer: some of the tensors, whole."""
 
     weights: dict[str, torch.Tensor]
     moments: dict[str, torch.Tensor]
-    steps: int
-
-    def trainable(self) -> dict[str, torch.Tensor]:
-        return self.weights
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return self.moments
 
 
 class ClusterState:
@@ -44,38 +38,41 @@ class ClusterState:
         self._model = model
         self._steps = steps
 
-    def gathered(self) -> AbstractContextManager[Any]:
-        """Inside, every weight is whole, where DeepSpeed cuts weights at all."""
-        cut = [p for p in self._model.adapted.parameters() if hasattr(p, "ds_id")]
-        context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(cut, enabled=bool(cut))
-        return context
+    def read(self, rank: int, ranks: int) -> Share:
+        """One tensor after the other is made whole on all ranks; each keeps those that are dealt to it."""
+        share = Share({}, {})
+        parameters = self._model.trainable()
+        kept = dealt({name: whole_shape(p).numel() for name, p in parameters.items()}, ranks)[rank]
+        for name, parameter in parameters.items():
+            self._read(share if name in kept else None, name, parameter)
+        return share
 
-    def read(self) -> WholeState:
-        weights: dict[str, torch.Tensor] = {}
-        moments: dict[str, torch.Tensor] = {}
-        low = self._model.dtype != torch.float32
-        for name, parameter in self._model.trainable().items():
-            master = safe_get_full_fp32_param(parameter).cpu()
-            weights[name] = master.to(self._model.dtype)
-            if low:
-                moments[f"master.{name}"] = master
-            if self._steps.counted:
-                moments[f"step.{name}"] = torch.tensor(float(self._steps.counted))
-                for key in MOMENTS:
-                    moments[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key).cpu()
-        return WholeState(weights, moments, self._steps.steps)
+    def _read(self, share: Share | None, name: str, parameter: torch.nn.Parameter) -> None:
+        master = safe_get_full_fp32_param(parameter)
+        if share is not None:
+            master = master.cpu()
+            share.weights[name] = master.to(self._model.dtype)
+            if self._model.dtype != torch.float32:
+                share.moments[f"master.{name}"] = master
+        if not self._steps.counted:
+            return
+        for key in MOMENTS:
+            moment = safe_get_full_optimizer_state(parameter, key)
+            if share is not None:
+                share.moments[f"{key}.{name}"] = moment.cpu()
+        if share is not None:
+            share.moments[f"step.{name}"] = torch.tensor(float(self._steps.counted))
 
     def writer(self) -> StateWriter:
-        return StateWriter(self._model, self._steps, self.gathered)
+        return StateWriter(self._model, self._steps)
 
 
 class StateWriter:
     """What `storage.load` writes to, as a model and as its optimizer."""
 
-    def __init__(self, model: LanguageModel, steps: DeepspeedSteps, gathered: Any) -> None:
+    def __init__(self, model: LanguageModel, steps: DeepspeedSteps) -> None:
         self._model = model
         self._steps = steps
-        self._gathered = gathered
 
     def trainable(self) -> dict[str, _Weight]:
         return {name: _Weight(parameter) for name, parameter in self._model.trainable().items()}
@@ -120,6 +117,13 @@ class _Weight:
         with writable(self._parameter):
             self._parameter.data.copy_(value)
         safe_set_full_fp32_param(self._parameter, value.float())
+
+
+def gathered(parameters: Sequence[torch.nn.Parameter]) -> AbstractContextManager[Any]:
+    """Inside, these are whole on every rank, where DeepSpeed cuts weights at all."""
+    cut = [p for p in parameters if hasattr(p, "ds_id")]
+    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(cut, enabled=bool(cut))
+    return context
 
 
 @contextmanager
