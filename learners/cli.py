@@ -45,6 +45,7 @@ _OWN = {
     "bridge": "learners.commands.bridge",
     "models": "learners.commands.models",
 }
+_RESUMED = ("train", "suite")
 _COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env.commands", _OWN)
 
 
@@ -64,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError, MissingExtraError))
         return 2 if asked_wrongly and not getattr(args, "running", False) else 1
     except EndedBySignal as signal:
-        return _interrupted(f"ended by {signal}", signal.number)
+        return _interrupted(args, f"ended by {signal}", signal.number)
     except KeyboardInterrupt:
-        return _interrupted("interrupted", SIGINT)
+        return _interrupted(args, "interrupted", SIGINT)
     except BrokenPipeError:  # whoever reads, `head` say, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes when it ends
         return 128 + SIGPIPE
@@ -78,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _interrupted(how: str, number: int) -> int:
-    print(f"{how}: a run goes on from its last checkpoint with `mutual-env train --resume RUN`", file=sys.stderr)
+def _interrupted(args: argparse.Namespace, how: str, number: int) -> int:
+    goes_on = ": a run goes on from its last checkpoint with `mutual-env train --resume RUN`"
+    print(how + (goes_on if args.command.prog.split()[-1] in _RESUMED else ""), file=sys.stderr)
     return 128 + number
 
 

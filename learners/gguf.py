@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from learners.model_directory import open_to_others
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, WrongPathError
 
@@ -59,13 +60,25 @@ def write_directory(file: Path, ready: Path, dtype: ModelDtype) -> int:
     settings: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False, "local_files_only": True}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **settings)
-        model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=getattr(torch, dtype), **settings)
+        model = _read(file, dtype=getattr(torch, dtype), **settings)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InvalidInputError(f"{file} is of a kind that transformers does not read: {error}") from error
     tokenizer.save_pretrained(ready)
     _save_model(model, tokenizer, ready)
     _check_reload(model, ready)
     return int(sum(p.numel() for p in model.parameters()))
+
+
+def _read(file: Path, **settings: Any) -> Any:
+    """The model, without transformers' warning that packed weights compute slowly: these are unpacked."""
+    import transformers
+
+    told = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        return transformers.AutoModelForCausalLM.from_pretrained(file.parent, **settings)
+    finally:
+        transformers.logging.set_verbosity(told)
 
 
 def _check_file(file: Path) -> None:
@@ -96,6 +109,7 @@ def _save_model(model: Any, tokenizer: Any, directory: Path) -> None:
     # `from_pretrained` ties a tied tensor's second name again.
     state = {name: tensor.contiguous() for name, tensor in untied(model.state_dict().items())}
     save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+    open_to_others(directory)
 
 
 def _check_reload(model: Any, directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from learners.sealed import read_json
@@ -22,3 +23,12 @@ def check_model_directory(path: Path) -> None:
         raise WrongPathError(f"path={str(path)!r} holds no model: {error}") from error
     if not any(path.glob("*.safetensors")):
         raise WrongPathError(f"path={str(path)!r} holds no weights as *.safetensors: fetch the model in that form")
+
+
+def open_to_others(directory: Path) -> None:
+    """Weights as readable as every other file that this user writes: safetensors keeps them to the owner, and a server
+    under another name, or in a container, could not load them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in directory.glob("*.safetensors"):
+        file.chmod(0o666 & ~mask)

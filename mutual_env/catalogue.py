@@ -33,8 +33,8 @@ class Catalogue(Generic[T]):
     def register(self, name: str, target: str | T) -> None:
         if isinstance(target, str) and target.count(":") != 1:
             raise InvalidInputError(f"the target of {self.kind} {name!r} must read 'module:attribute', got {target!r}")
-        if _place(self._targets.setdefault(name, target)) != _place(target):
-            held = _place(self._targets[name])
+        if place_of(self._targets.setdefault(name, target)) != place_of(target):
+            held = place_of(self._targets[name])
             raise InvalidInputError(f"{self.kind} {name!r} is taken: it already names {held!r}; choose another name")
         self._targets[name] = target
 
@@ -122,6 +122,6 @@ def _docstring(target: str) -> str | None:
     return None
 
 
-def _place(target: object) -> str:
+def place_of(target: object) -> str:
     """Where it is defined: a thing defined again is the same thing."""
     return target if isinstance(target, str) else f"{target.__module__}:{getattr(target, '__qualname__', target)}"

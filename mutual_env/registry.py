@@ -21,7 +21,7 @@ import pettingzoo
 from pettingzoo.env_registry.exceptions import PettingZooRegistryError
 
 from mutual_env import interaction, verifiers
-from mutual_env.catalogue import load
+from mutual_env.catalogue import load, place_of
 from mutual_env.env import ReasoningEnv
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.interaction import Speaker
@@ -215,12 +215,22 @@ def _verifier_spec(given: VerifierSpec | str | Mapping[str, Any]) -> VerifierSpe
 
 
 def _register(id: str, entry_point: str | Callable[..., Any], kwargs: dict[str, Any]) -> None:
-    if id in pettingzoo.parallel_registry:
-        raise InvalidInputError(f"the env id {id!r} is taken: choose another, or raise its version number")
+    """The same can be registered again, as in a `Catalogue`: by an entry point and by its own tests, say."""
+    held = pettingzoo.parallel_registry.get(id)
+    if held is not None:
+        if _as_registered(held.entry_point, held.kwargs) != _as_registered(entry_point, kwargs):
+            raise InvalidInputError(f"the env id {id!r} is taken: choose another, or raise its version number")
+        del pettingzoo.parallel_registry[id]
     try:
         pettingzoo.register("parallel", id, entry_point=entry_point, kwargs=kwargs)
     except PettingZooRegistryError as e:
         raise InvalidInputError(f"the env id {id!r} is malformed: write 'namespace/name-v0' ({e})") from e
+
+
+def _as_registered(entry_point: Any, kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What it is, and what it is made with; a thing by where it is defined."""
+    task = {"task_source": place_of(kwargs["task_source"])} if "task_source" in kwargs else {}
+    return place_of(entry_point), {**kwargs, **task}
 
 
 def _register_all() -> None:

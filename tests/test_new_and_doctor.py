@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,18 @@ from mutual_env.verifiers import isolation_report
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("kind", ["task", "strategy", "learner", "loss"])
-def test_what_is_begun_passes_its_conformance_suite_at_once(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "installed"), [("task", True), ("strategy", False), ("learner", True), ("loss", False)]
+)
+def test_what_is_begun_passes_its_conformance_suite_at_once(kind: str, installed: bool, tmp_path: Path) -> None:
     assert main(["new", kind, "odd-one", "--directory", str(tmp_path)]) == 0
     folder = tmp_path / "odd-one"
+    if installed:
+        install(folder, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))},
         capture_output=True,
         text=True,
         timeout=240,
@@ -33,6 +38,17 @@ def test_what_is_begun_passes_its_conformance_suite_at_once(kind: str, tmp_path:
     assert done.returncode == 0, done.stdout[-3000:]
     lint = ["check", "--isolated", "--select", "E,F,W,B,UP", "--line-length", "120", "odd_one"]
     subprocess.run([sys.executable, "-m", "ruff", *lint], cwd=folder, check=True, timeout=60)
+
+
+def install(folder: Path, site: Path) -> None:
+    """What pip leaves of its entry points, which is what is found of an installed package."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    groups = project["entry-points"].items()
+    lines = [line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
+    about = site / "odd_one-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-one\nVersion: 0.1.0\n")
+    (about / "entry_points.txt").write_text("\n".join(lines))
 
 
 def test_a_name_that_cannot_be_and_a_folder_that_is_there_are_refused(

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from learners.losses.protocol import Arrays, Loss, Tensors
-from mutual_env.errors import ConformanceError
+from mutual_env.errors import ConformanceError, MissingExtraError
 from mutual_env.types import Floats
 
 _require = ConformanceError.unless
@@ -101,7 +101,10 @@ def _check_examples_apart(loss: Loss, numbers: np.random.Generator, tolerance: f
 
 
 def _in_torch(loss: Loss, examples: list[Arrays]) -> tuple[Floats, Floats]:
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError.of("checking a loss against autograd", "torch") from error
 
     def row(values: list[Floats]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(values))

