@@ -141,8 +141,8 @@ def _needs_old(draft: Draft) -> bool:
             return draft.is_borrowed and _could_be_implausible(draft)
         case CompatibilityGate() | AuthorWeight():
             return draft.author_logprobs is not None
-        case TeacherMixture():
-            return teacher_of(draft) is not None
+        case TeacherMixture(alpha=alpha):
+            return alpha != 1.0
         case OldPolicy() | AuthorMean() | TeacherDivergence() | TeacherReward():
             return False
         case other:
@@ -150,10 +150,10 @@ def _needs_old(draft: Draft) -> bool:
 
 
 def teacher_of(draft: Draft) -> str | None:
-    """The teacher that must score this draft: none, where it would move the anchor of a term that is zero."""
+    """The teacher that must score this draft."""
     match draft.lesson.correction:
         case TeacherMixture(teacher=name, alpha=alpha):
-            return name if alpha != 1.0 and _has_credit(draft) else None
+            return name if alpha != 1.0 else None
         case TeacherDivergence(teacher=name, coefficient=coefficient):
             return name if coefficient != 0.0 else None
         case TeacherReward(teacher=name, alpha=alpha):
@@ -195,10 +195,6 @@ def _log_ratio(draft: Draft, scores: Scores) -> float:
         return 0.0
     compared = draft.exact & np.isfinite(draft.author_logprobs)
     return float((scores.old - draft.author_logprobs)[compared].sum())
-
-
-def _has_credit(draft: Draft) -> bool:
-    return draft.lesson.advantage != 0.0 if draft.credit is None else bool(np.any(draft.credit))
 
 
 def _could_be_implausible(draft: Draft) -> bool:

@@ -141,11 +141,6 @@ def test_the_reader_scores_once_for_all_that_need_it() -> None:
     assert len(batch.examples) == 6
     # Author policy, gate and mixture need the reader's own; mixture and divergence the teacher's.
     assert (policy.asked, teacher.asked) == ([3], [2])
-    # An anchor of a term that is zero need not be known; a divergence pulls whatever a sample is worth.
-    policy, teacher = reader(), Counting(PAIRS, "teacher")
-    batch = batch_of(policy, *(replace(lesson, advantage=0.0) for lesson in lessons[-2:]), teacher=teacher)
-    assert len(batch.examples) == 2
-    assert (policy.asked, teacher.asked) == ([], [1])
 
 
 def test_far_samples_that_are_not_good_are_dropped_by_their_divergence() -> None:
