@@ -32,8 +32,8 @@ PLAUSIBLE_LOG_RATIO = 20.0
 the ratio of any other to it has a mean of at most 1, so an honest author exceeds e^20 once in e^20 samples."""
 
 MEASURED, OF_SO_MANY = 8, 8
-"""Where log π_old enters no loss, it is computed for so many rows at least, and for one of so many if that is more: it
-is a forward pass over what the update is about to compute anyway."""
+"""Where log π_old enters no loss, it is computed for so many rows of an author, or for one of so many if that is more:
+it is a forward pass over what the update is about to compute anyway."""
 
 MAX_LOG_WEIGHT = 50.0
 """A log-ratio counts as no further from 0 than this before it becomes a weight: what a peer claims never overflows."""
@@ -121,11 +121,22 @@ class Drop:
 
 
 def wanting_old(drafts: Sequence[Draft]) -> list[int]:
-    """The drafts that the reader must score before the update, and of those that are only measured a few, of every part
-    of the batch: neighbours are of one author, or of one prompt."""
-    measured = [i for i, draft in enumerate(drafts) if _is_measured(draft)]
-    some = {*measured[:: max(1, min(OF_SO_MANY, len(measured) // MEASURED))]}
+    """The drafts that the reader must score before the update, and a few of those that are only measured."""
+    by_author: dict[str, dict[str, list[int]]] = {}
+    for i, draft in enumerate(drafts):
+        if _is_measured(draft):
+            told = draft.lesson.experience
+            by_author.setdefault(told.author, {}).setdefault(told.task.id, []).append(i)
+    some = {i for by_task in by_author.values() for i in _a_few([*by_task.values()])}
     return [i for i, draft in enumerate(drafts) if i in some or _needs_old(draft)]
+
+
+def _a_few(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Some of one author's rows, from prompts all over the batch, and of those what there is: a prompt is computed once
+    for all of its rows."""
+    rows = sum(map(len, prompts))
+    most = max(MEASURED, rows // OF_SO_MANY)
+    return [i for prompt in prompts[:: max(1, rows // most)] for i in prompt][:most]
 
 
 def _is_measured(draft: Draft) -> bool:
