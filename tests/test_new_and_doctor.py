@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import mutual_env
 from learners.cli import main
 from learners.health.checks import Finding, findings, place
 from mutual_env.verifiers import isolation_report
@@ -40,14 +42,28 @@ def test_what_is_begun_passes_its_conformance_suite_at_once(kind: str, installed
     subprocess.run([sys.executable, "-m", "ruff", *lint], cwd=folder, check=True, timeout=60)
 
 
+@pytest.mark.parametrize("kind", ["task", "strategy", "learner"])
+def test_the_command_of_its_readme_trains_with_it(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"tried-{kind}"
+    assert main(["new", kind, name, "--directory", str(tmp_path)]) == 0
+    install(tmp_path / name, tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / name)
+    if kind == "task":  # its entry points are read where a program begins
+        mutual_env.register(f"{name}/{name}-v0", f"tried_{kind}:Tried{kind.capitalize()}")
+    readme = (tmp_path / name / "README.md").read_text()
+    (line,) = re.findall(r"^mutual-env (train .*?)(?:  #.*)?$", readme, re.MULTILINE)
+    assert main([*line.split(), "rounds=1", f"output={tmp_path}", "--quiet"]) == 0
+
+
 def install(folder: Path, site: Path) -> None:
     """What pip leaves of its entry points, which is what is found of an installed package."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     groups = project["entry-points"].items()
     lines = [line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
-    about = site / "odd_one-0.1.0.dist-info"
+    about = site / f"{folder.name}-0.1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-one\nVersion: 0.1.0\n")
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {folder.name}\nVersion: 0.1.0\n")
     (about / "entry_points.txt").write_text("\n".join(lines))
 
 

@@ -23,9 +23,9 @@ _GROUPS = {"task": "tasks", "strategy": "strategies", "learner": "learners", "lo
 _LISTED = {"task": "envs", "strategy": "strategies", "learner": "learners", "loss": "losses"}
 _NAMES = {"strategy": sharing.names, "learner": registry.names, "loss": losses.names}  # a task's has its version
 _TRY = {
-    "task": "mutual-env train CONFIG env.id=$name",
-    "strategy": "mutual-env train CONFIG sharing.strategy=$name",
-    "learner": "mutual-env train CONFIG policies.NAME.learner=$name",
+    "task": "mutual-env train arithmetic env.id=$name env.options={}  # options are the family's own",
+    "strategy": "mutual-env train arithmetic sharing.strategy=$name",
+    "learner": "mutual-env train arithmetic policies.ada.learner=$name policies.ada.options={}",
     "loss": "# in a strategy: Lesson(experience, 1.0, NamedLoss.of('$name'))",
 }
 
