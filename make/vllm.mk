@@ -15,7 +15,7 @@ install-vllm-oldest: ## the oldest vLLM that is supported, in an environment of 
 test-vllm: install-vllm ## install vLLM, then run the tests of its sampler on the real engine
 	@$(VLLM_VENV)/bin/python -m pytest tests/vllm -m vllm -p no:cacheprovider
 
-test-vllm-oldest: ## the same on the oldest that is supported: sampling, new weights and adapters, in this process alone
+test-vllm-oldest: ## the same on the oldest that is supported: sampling, new weights and adapters
 	@$(MAKE) --no-print-directory test-vllm-interface $(VLLM_OLDEST)
 
 test-vllm-interface: install-vllm
