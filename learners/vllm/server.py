@@ -95,7 +95,7 @@ class ServerEngine:
 
     def _check_versions(self) -> None:
         for server in self._servers if self._version is not None else ():
-            found = str(server.get("/get_weight_version")["weight_version"])
+            found = str(server.get("/weight_info")["weight_version"])
             if found != self._version:
                 raise EngineDiedError(
                     f"the vLLM server at {server.url} has weights of version {found!r} instead of {self._version!r}: "

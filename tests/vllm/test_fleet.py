@@ -60,7 +60,8 @@ class Answering(BaseHTTPRequestHandler):
     server: Counted
 
     def do_GET(self) -> None:
-        self._say({"data": [{"id": "model"}], "weight_version": self.server.version})
+        answers = {"/v1/models": {"data": [{"id": "model"}]}, "/weight_info": {"weight_version": self.server.version}}
+        self._say(answers[self.path])
 
     def do_POST(self) -> None:
         self._say(self.server.post(self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))

@@ -239,6 +239,21 @@ def test_samples_that_are_dealt_to_several_connections_are_the_same(server: Serv
     fleet.close()
 
 
+def test_a_server_of_other_weights_is_given_those_of_now_before_it_samples(model_path: Path, server: Server) -> None:
+    """As after it was started again, or after another program's transfer."""
+    engine = ServerEngine(server.url, make_transport("file"), api_key=server.api_key)
+    try:
+        learner = sampled(model_path, engine)
+        learner.update(lesson(learner, "ok"))
+        groups = learner.act(PROMPTS, 4, seed=1)
+        sampled(model_path, engine)  # the first weights, where a version says so
+        engine._version = "1"  # which this client does not know of
+        assert [c.text for c in flat(learner.act(PROMPTS, 4, seed=1))] == [c.text for c in flat(groups)]
+        assert disagreement(learner, groups) < AGREEMENT
+    finally:
+        engine.close()
+
+
 def test_a_key_that_is_wrong_is_refused(server: Server) -> None:
     with pytest.raises(InvalidInputError, match="401"):
         ServerEngine(server.url, make_transport("file"), api_key="wrong")
