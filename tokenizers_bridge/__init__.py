@@ -9,7 +9,8 @@ from tokenizers_bridge.distillation.spellings import Spellings
 from tokenizers_bridge.distillation.vocabularies import Projection, VocabularyMap
 from tokenizers_bridge.kinds.loading import load
 from tokenizers_bridge.kinds.toy import CharTokenizer, PairTokenizer, WordTokenizer
-from tokenizers_bridge.protocol import Role, Spelling, Tokenizer
+from tokenizers_bridge.protocol import Role, RowCoding, Spelling, Tokenizer
+from tokenizers_bridge.rows import Rows
 from tokenizers_bridge.testing import check_tokenizer
 from tokenizers_bridge.translation.align import Alignment, align
 from tokenizers_bridge.types import ACTIONS, Action, Fidelity, Residual, Translation, residual_metrics
@@ -28,6 +29,8 @@ __all__ = [
     "Projection",
     "Residual",
     "Role",
+    "RowCoding",
+    "Rows",
     "Spelling",
     "Spellings",
     "Tokenizer",

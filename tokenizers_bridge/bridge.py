@@ -127,7 +127,8 @@ class TokenizerBridge:
         taken_apart = {i: self._reading(batch[i], reader) for i in odd}
         wanted = by_sort(w for one in taken_apart.values() if isinstance(one, Reading) for w in one.wanted)
         for _, _, told in sources:
-            wanted.setdefault(reader.goes_on, {}).update(dict.fromkeys(told.tape.texts))
+            texts = dict.fromkeys(told.tape.texts)
+            wanted[reader.goes_on] = {**wanted[reader.goes_on], **texts} if reader.goes_on in wanted else texts
         encodings = self._encode(wanted, reader)
         for author, source, told in sources:
             block = translated(batch, source, told, author, reader, encodings, self._actions, self._leading_space)
@@ -143,7 +144,7 @@ class TokenizerBridge:
 
     def _parts(self, batch: Sequence[Completion], rows: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         """The rows of each author, in parts of a bounded number of characters."""
-        own = [batch[i] for i in rows]
+        own = batch if len(rows) == len(batch) else [batch[i] for i in rows]
         authors = [c.tokenizer for c in own]
         by_author: dict[str, list[int]] = {}
         if own and authors.count(authors[0]) == len(own):
@@ -205,10 +206,13 @@ class TokenizerBridge:
         return new.beside(known)
 
     def _keep(self, new: Encodings, fingerprint: str) -> None:
-        rows = [((text, goes_on), ids) for goes_on, found in new.by_sort.items() for text, ids in found.items()]
-        sizes = [ids.nbytes + 4 * len(text) for (text, _), ids in rows]
-        for part in self._cut(sizes):
-            self._encodings.put({(fingerprint, one): ids for one, ids in rows[part]}, sum(sizes[part]))
+        for goes_on, found in new.by_sort.items():
+            texts, rows = found.texts, found.rows
+            sizes = [4 * size + 4 * len(text) for text, size in zip(texts, rows.sizes.tolist(), strict=True)]
+            for part in self._cut(sizes):
+                # Memory of its own, which is free when the last of it is forgotten.
+                kept = zip(texts[part], rows.taken(np.arange(len(rows))[part]).apart(), strict=True)
+                self._encodings.put({(fingerprint, (text, goes_on)): ids for text, ids in kept}, sum(sizes[part]))
 
 
 def _others(rows: list[int], found: Authored | Translated | None) -> list[int]:

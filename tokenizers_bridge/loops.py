@@ -19,6 +19,7 @@ from tokenizers_bridge.types import Ints, Mask
 
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
+Unsigned = npt.NDArray[np.uint32]
 
 WORTH = 4096
 """From so many tokens on the loops are compiled: fewer do not wait for that, nor for the import."""
@@ -77,53 +78,109 @@ def spread(totals: Floats, ends: Ints) -> Floats:
     return out
 
 
-def differing(
-    words: Words, starts: Ints, lengths: Ints, ids: Ids, heads: Words, masks: Words, blob: Bytes, blob_starts: Ints
-) -> Ints:
-    """Tokens whose bytes are not those at their places: words[i] are the eight bytes from i on, `heads` the first eight
-    of each id, which has its others in `blob`."""
-    out = np.empty(ids.size, np.int64)
-    found, most = 0, masks.size - 1
-    for k in range(ids.size):
-        start, length = starts[k], lengths[k]
-        wrong = (words[start] ^ heads[ids[k]]) & masks[min(length, most)] != 0
-        if length > most and not wrong:
-            mine = blob_starts[ids[k]]
-            for j in range(most, length):
-                wrong |= words[start + j] & 255 != blob[mine + j]
-        if wrong:
-            out[found] = k
-            found += 1
-    return out[:found]
-
-
-def places(lengths: Ints, at: Ints, lead: Ints, stopped: Mask) -> Ints:
-    """Where each token ends on a tape on which every row has a byte in front, which a row with `lead` begins on, and
-    one behind, on which its stop token lies."""
-    out = np.empty(lengths.size, np.int64)
-    end = 0
-    for row in range(lead.size):
-        end += 1 - lead[row]
-        for k in range(at[row], at[row + 1]):
-            end += lengths[k]
-            out[k] = end
-        end += 1
+def laid(
+    ids: Unsigned, at: Ints, stopped: Mask, places: Ints, stops: Ints, lengths: Ids, may_lead: bool
+) -> tuple[Ints, Ints, Mask, bool]:
+    """Where each token ends on a tape on which row i has the bytes places[i]..places[i+1]: one in front, on which a
+    prefix space lies, the text, and one behind, on which its stop token does. Which rows have a prefix space; which lie
+    like that, with no other control token. And whether all ids are in the vocabulary; if not, the rest says nothing."""
+    ends = np.empty(ids.size, np.int64)
+    lead, fits = np.empty(stopped.size, np.int64), np.empty(stopped.size, np.bool_)
+    for row in range(fits.size):
+        first, behind, end, controls = at[row], at[row + 1], 0, 0
+        for k in range(first, behind):
+            i = ids[k]
+            if i >= lengths.size:
+                return ends, lead, fits, False
+            end += lengths[i]
+            controls += lengths[i] == 0
+            ends[k] = end
+        ahead = end - (places[row + 1] - places[row] - 2)
+        fit = controls == stopped[row] and (ahead == 0 or (ahead == 1 and may_lead))
         if stopped[row]:
-            out[at[row + 1] - 1] = end
+            found = False
+            for stop in stops:
+                found |= ids[behind - 1] == stop
+            fit = fit and found and lengths[ids[behind - 1]] == 0
+        shift = places[row] + 1 - ahead
+        for k in range(first, behind):
+            ends[k] += shift
+        ends[behind - 1] += stopped[row]
+        lead[row], fits[row] = ahead, fit
+    return ends, lead, fits, True
+
+
+def spelled(
+    ids: Unsigned, at: Ints, stopped: Mask, starts: Ints, ends: Ints, heads: Words, blob: Bytes, blob_starts: Ints,
+    words: Words, masks: Words, fits: Mask,
+) -> None:  # fmt: skip
+    """Takes the rows out of `fits` of which a token does not stand for the bytes that it lies on, from starts[row] on:
+    words[i] are the eight from i on, `heads` the first eight of each id, which has its others in `blob`."""
+    most = masks.size - 1
+    for row in range(fits.size):
+        if fits[row]:
+            start = starts[row]
+            differing, also = words[start] ^ words[start], False
+            for k in range(at[row], at[row + 1] - stopped[row]):
+                i, end = ids[k], ends[k]
+                differing |= (words[start] ^ heads[i]) & masks[min(end - start, most)]
+                for j in range(most, end - start):
+                    also |= words[start + j] & 255 != blob[blob_starts[i] + j]
+                start = end
+            fits[row] = differing == 0 and not also
+
+
+def ended(ids: Ids, starts: Ints, at: Ints, stopped: Mask, stop: np.int32) -> Ids:
+    """Row i from starts[i] on, at at[i]..at[i+1], with `stop` behind those that stopped."""
+    out = np.empty(at[-1], np.int32)
+    for row in range(starts.size):
+        last = at[row + 1] - stopped[row]
+        shift = starts[row] - at[row]
+        for k in range(at[row], last):
+            out[k] = ids[k + shift]
+        if stopped[row]:
+            out[last] = stop
     return out
 
 
-def largest_and_paired(counts_a: Ints, counts_r: Ints, exact: Mask, chunk_at: Ints) -> tuple[Ints, Ints]:
-    """Of each row the most tokens that a chunk has on either side, and how many exact chunks have one on both."""
-    largest, paired = np.empty(chunk_at.size - 1, np.int64), np.empty(chunk_at.size - 1, np.int64)
-    for row in range(largest.size):
-        most = pairs = 0
-        for chunk in range(chunk_at[row], chunk_at[row + 1]):
-            longest = max(counts_a[chunk], counts_r[chunk])
-            most = max(most, longest)
-            pairs += (longest == 1) & exact[chunk]
-        largest[row], paired[row] = most, pairs
-    return largest, paired
+def carried(
+    ends_a: Ints, ends_r: Ints, reader_at: Ints, differ: Mask, logprobs: Floats
+) -> tuple[Floats, Mask, Mask, Ints, Floats, Ints, int]:
+    """The author's log-probabilities on the reader's tokens, each chunk's sum shared evenly between them; what is exact
+    of tokens and of chunks: all but the first chunk of a row that begins otherwise (`differ`); where the chunks of each
+    row begin, which share of the reader's tokens is no token of the author's, and the most tokens of a chunk. And how
+    many of the author's are longer than `LONGEST_SUM`, of which NumPy's sums have bits of their own."""
+    shared, exact = np.empty(ends_r[-1]), np.ones(ends_r[-1], np.bool_)
+    chunk_exact, chunk_at = np.ones(ends_a.size, np.bool_), np.zeros(differ.size + 1, np.int64)
+    token_share, largest = np.empty(differ.size), np.empty(differ.size, np.int64)
+    chunk = start_a = start_r = more = 0
+    for row in range(differ.size):
+        most = alike = 0
+        if differ[row]:
+            chunk_exact[chunk] = False
+            exact[start_r : ends_r[chunk]] = False
+            alike -= ends_a[chunk] - start_a == 1 and ends_r[chunk] - start_r == 1
+        while start_r < reader_at[row + 1]:
+            end_a, end_r = ends_a[chunk], ends_r[chunk]
+            total = logprobs[start_a]
+            size = max(end_a - start_a, end_r - start_r)
+            if size == 1:
+                alike += 1
+                shared[start_r] = total
+            else:
+                if end_a > start_a + 1:
+                    rest = logprobs[start_a + 1]
+                    for k in range(start_a + 2, end_a):
+                        rest += logprobs[k]
+                    total += rest
+                    more += end_a - start_a > LONGEST_SUM
+                shared[start_r:end_r] = total / (end_r - start_r)
+            most = max(most, size)
+            chunk += 1
+            start_a, start_r = end_a, end_r
+        chunk_at[row + 1], largest[row] = chunk, most
+        token_share[row] = 1 - alike / (reader_at[row + 1] - reader_at[row])
+    return shared, exact, chunk_exact, chunk_at, token_share, largest, more
 
 
 def space_in_front(raw: Bytes, starts: Ints, is_space: Mask) -> Ints:
@@ -138,8 +195,8 @@ def space_in_front(raw: Bytes, starts: Ints, is_space: Mask) -> Ints:
     return out
 
 
-WRITTEN = {
-    loop.__name__: loop for loop in (borders, sums, spread, differing, places, largest_and_paired, space_in_front)
+WRITTEN: dict[str, Any] = {
+    loop.__name__: loop for loop in (borders, sums, spread, laid, spelled, ended, carried, space_in_front)
 }
 
 
@@ -150,9 +207,10 @@ class Loops:
     borders: Callable[[Ints, Ints, int], tuple[Ints, Ints]]
     sums: Callable[[Floats, Ints], Floats]
     spread: Callable[[Floats, Ints], Floats]
-    differing: Callable[[Words, Ints, Ints, Ids, Words, Words, Bytes, Ints], Ints]
-    places: Callable[[Ints, Ints, Ints, Mask], Ints]
-    largest_and_paired: Callable[[Ints, Ints, Mask, Ints], tuple[Ints, Ints]]
+    laid: Callable[[Unsigned, Ints, Mask, Ints, Ints, Ids, bool], tuple[Ints, Ints, Mask, bool]]
+    spelled: Callable[[Unsigned, Ints, Mask, Ints, Ints, Words, Bytes, Ints, Words, Words, Mask], None]
+    ended: Callable[[Ids, Ints, Ints, Mask, np.int32], Ids]
+    carried: Callable[[Ints, Ints, Ints, Mask, Floats], tuple[Floats, Mask, Mask, Ints, Floats, Ints, int]]
     space_in_front: Callable[[Bytes, Ints, Mask], Ints]
 
 

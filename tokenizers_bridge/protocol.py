@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from mutual_env.types import Ids, Prompt
+from tokenizers_bridge.rows import Rows
 
 Role: TypeAlias = Literal[
     "bos", "eos", "end_of_turn", "pad", "unk", "think_open", "think_close", "tool_open", "tool_close", "other"
@@ -70,6 +72,14 @@ class Spelling(Protocol):
         on. `lengths` are theirs, as `byte_lengths` gives them; all lie within the data."""
 
 
+@runtime_checkable
+class RowCoding(Protocol):
+    """What a tokenizer may be able to do beside: a thousand short texts are encoded without a thousand arrays."""
+
+    def encode_rows(self, texts: Sequence[str], *, goes_on: bool) -> Rows:
+        """The ids of `encode_batch`, or, for texts that go on, of `encode_continuations`."""
+
+
 def stop_ids_of(tokenizer: Tokenizer) -> tuple[int, ...]:
     """Every token that ends a completion of this tokenizer's policy, `stop_id` first: what a sampler stops at."""
     return tuple(getattr(tokenizer, "stop_ids", (tokenizer.stop_id,)))
@@ -80,6 +90,24 @@ def encode_continuations(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids
     encode = getattr(tokenizer, "encode_continuations", tokenizer.encode_batch)
     rows: list[Ids] = encode(texts)
     return rows
+
+
+def encode_rows(tokenizer: Tokenizer, texts: Sequence[str], *, goes_on: bool) -> Rows:
+    """All ids in one array."""
+    if _codes_rows(type(tokenizer)):
+        rows: Rows = tokenizer.encode_rows(texts, goes_on=goes_on)  # type: ignore[attr-defined]
+        return rows
+    return Rows.of(encode_continuations(tokenizer, texts) if goes_on else tokenizer.encode_batch(texts))
+
+
+@cache
+def _codes_rows(of: type) -> bool:
+    """Whether it is a `RowCoding`, and no class has put other ways to encode above that one."""
+    first = next((vars(cls).keys() for cls in of.__mro__ if _ENCODES & vars(cls).keys()), ())
+    return "encode_rows" in first
+
+
+_ENCODES = {"encode_batch", "encode_continuations", "encode_rows"}
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from mutual_env.errors import ConformanceError, InvalidInputError
 from mutual_env.types import Message
 from tokenizers_bridge.declaration import NOTHING, declaration_of
 from tokenizers_bridge.edits import edits_between
-from tokenizers_bridge.protocol import Spelling, Tokenizer, encode_continuations, stop_ids_of
+from tokenizers_bridge.protocol import Spelling, Tokenizer, encode_continuations, encode_rows, stop_ids_of
 from tokenizers_bridge.roles import STOP_ROLES, looks_like_control, opened_thought
 
 PROBES = (
@@ -47,6 +47,7 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
     nothing or finds no byte that differs, or where the tables disagree with each other."""
     _check_probes(tokenizer)
     _check_spelling(tokenizer)
+    _check_rows(tokenizer)
     _check_continuations(tokenizer)
     _check_tables(tokenizer)
     _check_spelled(tokenizer)
@@ -103,6 +104,16 @@ def _check_spelling(tokenizer: Tokenizer) -> None:
                 f"{tokenizer!r}: misspelled finds {len(set(found.tolist()))} tokens that are not the bytes they lie "
                 f"on, of {wrong.size}"
             )
+
+
+def _check_rows(tokenizer: Tokenizer) -> None:
+    """Many texts at once are what each is alone."""
+    for goes_on in (False, True):
+        rows = encode_rows(tokenizer, PROBES, goes_on=goes_on)
+        alone = encode_continuations(tokenizer, PROBES) if goes_on else tokenizer.encode_batch(PROBES)
+        if not all(map(np.array_equal, rows, alone)) or len(rows) != len(PROBES):
+            name = "encode_continuations" if goes_on else "encode_batch"
+            raise ConformanceError(f"{tokenizer!r}: encode_rows gives other ids than {name}")
 
 
 def _unknown(tokenizer: Tokenizer) -> set[int]:

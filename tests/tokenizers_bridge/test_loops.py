@@ -2,14 +2,18 @@
 
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mutual_env.types import Completion
 from tests.tokenizers_bridge.corpus import random_text
-from tests.tokenizers_bridge.test_bridge_block import TOKENIZERS, assert_same, batch_of
+from tests.tokenizers_bridge.test_bridge_block import TOKENIZERS, WORD, assert_same, batch_of
 from tokenizers_bridge import Tokenizer, TokenizerBridge, loops
+from tokenizers_bridge.translation.facts import TokenizerFacts
+from tokenizers_bridge.translation.tape import Tape
+from tokenizers_bridge.words import MASKS
 
 
 def batches() -> list[tuple[list[Completion], Tokenizer]]:
@@ -56,17 +60,30 @@ def test_tokens_that_differ_anywhere_are_found() -> None:
     data = bytearray(reader.token_bytes(ids))
     lengths = reader.byte_lengths(ids)
     starts = lengths.cumsum() - lengths
-    vocabulary = reader._vocabulary  # type: ignore[attr-defined]
-    tables = (vocabulary.heads, vocabulary_masks(), vocabulary.blob, vocabulary.starts)
+    facts, (first,) = TokenizerFacts.of(reader), reader.encode_batch(["first"])
+    table, at = facts.table, np.array([0, first.size, first.size + ids.size])
+    assert table is not None
     for place in range(len(data)):
         wrong = data.copy()
         wrong[place] ^= 1
         expected = [int((starts <= place).sum()) - 1]
         assert reader.misspelled(ids, starts, lengths, bytes(wrong)).tolist() == expected  # type: ignore[attr-defined]
-        padded = np.frombuffer(bytes(wrong) + bytes(8), np.uint8)
-        words = np.ndarray((len(data) + 1,), "<u8", padded, strides=(1,))
-        assert loops.differing(words, starts, lengths, ids, *tables).tolist() == expected
+        tape = Tape.of(["first", bytes(wrong).decode("latin-1")])
+        tape = replace(tape, data=b" first\n " + bytes(wrong) + b"\n", starts=np.array([0, 7, 9 + len(data)]))
+        both, stopped = np.concatenate([first, ids]).view(np.uint32), np.zeros(2, np.bool_)
+        ends, lead, fits, known = loops.laid(both, at, stopped, tape.starts, facts.stops, table.lengths, False)
+        assert (fits.all(), known) == (True, True)
+        tables = (table.heads, table.blob, table.starts, tape.words, MASKS)
+        loops.spelled(both, at, stopped, tape.starts[:-1] + 1, ends, *tables, fits)
+        assert (lead.tolist(), fits.tolist(), known) == ([0, 0], [True, False], True)
+        assert ends[first.size :].tolist() == (8 + lengths.cumsum()).tolist()
 
 
-def vocabulary_masks() -> loops.Words:
-    return np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
+def test_an_id_outside_the_vocabulary_is_left_to_who_refuses_it() -> None:
+    facts, tape = TokenizerFacts.of(WORD), Tape.of(["x"])
+    table = facts.table
+    assert table is not None
+    for wrong in (-1, WORD.vocab_size):
+        ids = np.array([wrong], np.int32).view(np.uint32)
+        found = loops.laid(ids, np.array([0, 1]), np.zeros(1, np.bool_), tape.starts, facts.stops, table.lengths, False)
+        assert not found[-1]

@@ -21,8 +21,11 @@ from tokenizers_bridge.declaration import Declaration
 from tokenizers_bridge.kinds.vocabulary import Vocabulary
 from tokenizers_bridge.protocol import Role
 from tokenizers_bridge.roles import STOP_ROLES, is_plain_tag
+from tokenizers_bridge.rows import Rows
 
 Encoder: TypeAlias = Callable[[Sequence[str]], list[Ids]]
+"""One that can make one array of all ids has a method `rows` too."""
+
 PromptFormat: TypeAlias = Callable[[Prompt], Ids]
 
 
@@ -74,12 +77,17 @@ class PlainText:
         return cls(encoder, continuation, forbidden, spellings, unknown, ordinary)
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
-        rows = self.encoder(texts)
-        if rows and not self.ordinary and self.forbidden.take(np.concatenate(rows)).any():
-            for i, row in enumerate(rows):
-                if self.forbidden[row].any():
-                    rows[i] = self._spelled_out(texts[i], row)
-        return rows
+        return [row.copy() for row in self.rows(texts)]
+
+    def rows(self, texts: Sequence[str]) -> Rows:
+        in_rows: Callable[[Sequence[str]], Rows] | None = getattr(self.encoder, "rows", None)
+        rows = Rows.of(self.encoder(texts)) if in_rows is None else in_rows(texts)
+        if self.ordinary or not self.forbidden.take(rows.ids).any():
+            return rows
+        return Rows.of([self._plain(text, row) for text, row in zip(texts, rows, strict=True)])
+
+    def _plain(self, text: str, row: Ids) -> Ids:
+        return self._spelled_out(text, row) if self.forbidden[row].any() else row
 
     def _spelled_out(self, text: str, row: Ids) -> Ids:
         """An id of role "unk" stays: it says that the vocabulary cannot write what was there."""
@@ -178,6 +186,10 @@ class AdaptedTokenizer:
     def encode_continuations(self, texts: Sequence[str]) -> list[Ids]:
         """Texts that go on in the middle of a row: no prefix space, nothing that belongs to the beginning of a text."""
         return self._goes_on(texts)
+
+    def encode_rows(self, texts: Sequence[str], *, goes_on: bool) -> Rows:
+        """The same as the one or the other, without an object for each text."""
+        return (self._goes_on if goes_on else self._begins).rows(texts)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         data = self._vocabulary.bytes_of(ids)

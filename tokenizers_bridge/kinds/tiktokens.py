@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt, PlainP
 from tokenizers_bridge.kinds.vocabulary import Vocabulary
 from tokenizers_bridge.protocol import Role
 from tokenizers_bridge.roles import STOP_ROLES, is_plain_tag, is_tag, role_of
+from tokenizers_bridge.rows import Rows
 
 # tiktoken's regular expression overflows its stack on longer texts without a break, as the publishers of Llama found.
 MAX_RUN = 25_000
@@ -32,40 +33,69 @@ LEAST_SHARE = 30_000
 @dataclass(frozen=True, slots=True)
 class TiktokenEncoder:
     """Ordinary encoding of an `Encoding`, ids shifted by `shift`. `form` is applied first. Of its special tokens, text
-    that spells one of `tags` becomes that one."""
+    that spells one of `tags` becomes that one; texts that do not spell `separator` are encoded in one call, in which it
+    stands between them: what is on one side of a special token has no part in how the other is cut."""
 
     encoding: Any
     form: Form | None = None
     shift: int = 0
     tags: frozenset[str] = frozenset()
+    separator: str | None = None
 
     ordinary: ClassVar[bool] = True
 
     def __call__(self, texts: Sequence[str]) -> list[Ids]:
+        return [row.copy() for row in self.rows(texts)]
+
+    def rows(self, texts: Sequence[str]) -> Rows:
         shares = _shares(texts, min(len(texts), cores()))
         if len(shares) < 2:
             return self._encode(texts)
         with ThreadPoolExecutor(len(shares)) as pool:
-            return list(itertools.chain.from_iterable(pool.map(self._encode, shares)))
+            return Rows.joined(list(pool.map(self._encode, shares)))
 
-    def _encode(self, texts: Sequence[str]) -> list[Ids]:
-        # The call inside encode_to_numpy: what that adds to it is a tenth of a short text's time.
-        encode = self.encoding._core_bpe.encode_to_tiktoken_buffer
+    def _encode(self, texts: Sequence[str]) -> Rows:
         if self.form is not None:
             texts = [text if text.isascii() else self.form(text) for text in texts]
-        longest, joined = max(map(len, texts), default=0), "\n".join(texts) if self.tags else ""
-        if longest <= MAX_RUN and not any(tag in joined for tag in self.tags):
-            rows = [np.frombuffer(encode(text, _NONE_ALLOWED), np.int32) for text in texts]
-        else:
-            whole = [b"".join([encode(run, self._allowed(run)) for run in _runs(text)]) for text in texts]
-            rows = [np.frombuffer(data, np.int32) for data in whole]
-        return [row + self.shift for row in rows] if self.shift else rows
+        rows = self._at_once(texts) if max(map(len, texts), default=0) <= MAX_RUN else None
+        if rows is None:
+            rows = Rows.of([self._one(text) for text in texts])
+        return Rows(rows.ids + np.int32(self.shift), rows.starts, rows.sizes) if self.shift else rows
 
-    def _allowed(self, run: str) -> frozenset[str]:
-        return self.tags if any(tag in run for tag in self.tags) else _NONE_ALLOWED
+    def _at_once(self, texts: Sequence[str]) -> Rows | None:
+        """None where the separator would not say where each text ends."""
+        if self.separator is None:
+            return None
+        joined = self.separator.join([*texts, ""])
+        if joined.count(self.separator) != len(texts):
+            return None
+        ids = self._ids(joined, {self.separator, *self._tags_in(joined)})
+        ends = (ids == self.encoding._special_tokens[self.separator]).nonzero()[0]
+        if ends.size != len(texts):  # one that overlaps with another special token
+            return None
+        starts = np.zeros(ends.size, np.int64)
+        starts[1:] = ends[:-1] + 1
+        return Rows(ids, starts, ends - starts)
+
+    def _one(self, text: str) -> Ids:
+        parts = [self._ids(run, self._tags_in(run)) for run in _runs(text)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _ids(self, text: str, allowed: Collection[str]) -> Ids:
+        # The call inside encode_to_numpy: what that adds to it is a tenth of a short text's time.
+        data = self.encoding._core_bpe.encode_to_tiktoken_buffer(text, frozenset(allowed))
+        return np.frombuffer(data, np.int32)
+
+    def _tags_in(self, text: str) -> frozenset[str]:
+        return self.tags if any(tag in text for tag in self.tags) else _NONE_ALLOWED
 
 
 _NONE_ALLOWED: frozenset[str] = frozenset()
+
+
+def _separator(specials: Iterable[str]) -> str | None:
+    """A special token of which no two can overlap, as its first character comes once in it."""
+    return next((text for text in specials if len(text) > 1 and text.count(text[0]) == 1 and not is_tag(text)), None)
 
 
 def _shares(texts: Sequence[str], workers: int) -> list[Sequence[str]]:
@@ -111,11 +141,11 @@ def from_tiktoken(
         pieces[rank] = piece
     stops = _stops(specials, stop, encoding.name)
     tags = frozenset(text for text in specials if is_plain_tag(text))
-    plain = TiktokenEncoder(encoding, form)
+    plain = TiktokenEncoder(encoding, form, separator=_separator(specials))
     bare = PlainPrompt(plain, specials[bos] if bos else None, specials[stops[0]])
     boundary = chat.boundary if chat else Boundary(continues=True)
     return _adapted(
-        name or encoding.name, pieces, specials, TiktokenEncoder(encoding, form, tags=tags), encoding._pat_str,
+        name or encoding.name, pieces, specials, replace(plain, tags=tags), encoding._pat_str,
         Declaration(form=form, form_name=form_name, boundary=boundary),
         stops, ChatFormatPrompt(chat, plain, specials) if chat else bare,
     )  # fmt: skip
@@ -152,11 +182,15 @@ def from_tekken(
     for row in named:
         del specials[f"<SPECIAL_{row['rank']}>"]
         specials[row["token_str"]] = int(row["rank"])
-    encoding = tiktoken.Encoding(path.stem, pat_str=config["pattern"], mergeable_ranks=ranks, special_tokens={})
+    # Its own special tokens are none of the encoding's, which has one to be told apart by.
+    separator = "<|separator|>"
+    encoding = tiktoken.Encoding(
+        path.stem, pat_str=config["pattern"], mergeable_ranks=ranks, special_tokens={separator: n_ranks}
+    )
     pieces = [b""] * n_special + [b""] * n_ranks
     for piece, rank in ranks.items():
         pieces[n_special + rank] = piece
-    encoder = TiktokenEncoder(encoding, shift=n_special)
+    encoder = TiktokenEncoder(encoding, shift=n_special, separator=separator)
     stops = _stops(specials, stop or "</s>", name or path.stem)
     prompt_format = prompt_format or PlainPrompt(encoder, specials["<s>"], specials[stops[0]])
     return _adapted(name or path.stem, pieces, specials, encoder, config["pattern"], NOTHING, stops, prompt_format)

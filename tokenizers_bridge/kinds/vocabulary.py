@@ -10,13 +10,11 @@ import numpy.typing as npt
 
 from mutual_env.errors import IdentityMismatchError
 from mutual_env.types import Ids
-from tokenizers_bridge.loops import compiled
 from tokenizers_bridge.protocol import Role
+from tokenizers_bridge.rows import spread
+from tokenizers_bridge.words import MASKS, WORD, heads_of, words_of
 
 SPACE = "▁"  # what SentencePiece writes for a space in a piece
-_WORD = 8
-# By how many bytes a token has, eight or more: what cuts eight bytes to as many.
-_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +43,7 @@ class Vocabulary:
         roles.update(specials)
         blob = np.frombuffer(b"".join(kept), np.uint8)
         starts = np.cumsum(lengths) - lengths
-        heads = _words(blob).take(starts) & _MASKS.take(lengths, mode="clip")
+        heads = heads_of(blob, starts, lengths)
         for array in (starts, lengths, heads):
             array.flags.writeable = False
         return cls(blob, starts, lengths, heads, roles)
@@ -64,7 +62,7 @@ class Vocabulary:
     def bytes_of(self, ids: Sequence[int] | Ids) -> bytes:
         at = _unsigned(ids)
         lengths = self._take(self.lengths, at)
-        data: bytes = self.blob[_spread(self.starts[at], lengths)].tobytes()
+        data: bytes = self.blob[spread(self.starts[at], lengths)].tobytes()
         return data
 
     def misspelled(
@@ -73,15 +71,13 @@ class Vocabulary:
         """Which of these ids do not stand for the bytes of `data` that they lie on, each from its place in `starts`
         on. `lengths` are theirs."""
         raw = np.frombuffer(data, np.uint8)
-        words = _words(raw)
-        if (loops := compiled(ids.size)) is not None:
-            return loops.differing(words, starts, lengths, ids, self.heads, _MASKS, self.blob, self.starts)
-        wrong: npt.NDArray[np.bool_] = words.take(starts) & _MASKS.take(lengths, mode="clip") != self.heads.take(ids)
-        long = (lengths > _WORD).nonzero()[0]
+        masks = MASKS.take(lengths, mode="clip")
+        wrong: npt.NDArray[np.bool_] = words_of(raw).take(starts) & masks != self.heads.take(ids)
+        long = (lengths > WORD).nonzero()[0]
         if long.size:
-            rest = lengths[long] - _WORD
-            mine = self.blob[_spread(self.starts[ids[long]] + _WORD, rest)]
-            differ = (mine != raw[_spread(starts[long] + _WORD, rest)]).nonzero()[0]
+            rest = lengths[long] - WORD
+            mine = self.blob[spread(self.starts[ids[long]] + WORD, rest)]
+            differ = (mine != raw[spread(starts[long] + WORD, rest)]).nonzero()[0]
             wrong[long[rest.cumsum().searchsorted(differ, side="right")]] = True
         return wrong.nonzero()[0]
 
@@ -94,22 +90,6 @@ class Vocabulary:
             raise IdentityMismatchError(
                 f"token id {shown} is outside this vocabulary of {table.size}: use the tokenizer that made it"
             ) from None
-
-
-def _words(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """The eight bytes from each place on, the one behind the end included, as one number; zeros follow the data."""
-    padded = np.concatenate([data, np.zeros(_WORD, np.uint8)])
-    return np.ndarray((data.size + 1,), "<u8", padded, strides=(1,))
-
-
-def _spread(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """starts[0], starts[0] + 1, ... for lengths[0] places, then the same from starts[1] on, and so forth."""
-    # Place k of the result is k + (where its run starts) - (where its run starts in the result).
-    shift = starts - lengths.cumsum()
-    shift += lengths
-    index: npt.NDArray[np.int64] = shift.repeat(lengths)
-    index += np.arange(index.size)
-    return index
 
 
 def _unsigned(ids: Sequence[int] | Ids) -> npt.NDArray[np.uint32]:

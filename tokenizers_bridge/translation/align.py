@@ -307,9 +307,14 @@ def _sums(values: Floats, ends: Ints, counts: Ints) -> Floats:
         two = (counts == 2).nonzero()[0]
         sums[two] = values[ends[two] - 2] + sums[two]
     if more.size:
-        last = ends[more]
-        borders = np.stack([last - counts[more], last], axis=1).ravel()
-        sums[more] = np.add.reduceat(values, borders[: -1 if borders[-1] == values.size else None])[::2]
+        sums[more] = sums_of_runs(values, ends[more] - counts[more], ends[more])
+    return sums
+
+
+def sums_of_runs(values: Floats, starts: Ints, ends: Ints) -> Floats:
+    """The sums over runs of several values that do not overlap."""
+    borders = np.stack([starts, ends], axis=1).ravel()
+    sums: Floats = np.add.reduceat(values, borders[: -1 if borders[-1] == values.size else None])[::2]
     return sums
 
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from mutual_env.errors import InvalidInputError, MutualEnvError
-from mutual_env.types import Completion, Floats, Ids
+from mutual_env.types import Completion, FinishReason, Floats
 from tokenizers_bridge.edits import NO_EDITS, Edits
-from tokenizers_bridge.loops import compiled
+from tokenizers_bridge.loops import LONGEST_SUM, compiled
 from tokenizers_bridge.protocol import Tokenizer
-from tokenizers_bridge.translation.align import Alignment
+from tokenizers_bridge.rows import behind_one_another, spread
+from tokenizers_bridge.translation.align import Alignment, sums_of_runs
 from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.front import LeadingSpace, Meeting
-from tokenizers_bridge.translation.residual import Residuals, Spans
+from tokenizers_bridge.translation.residual import Residuals, Spans, lost_mass
 from tokenizers_bridge.translation.source import NOT_FINITE
 from tokenizers_bridge.translation.tape import Side, Tape
 from tokenizers_bridge.types import Action, Block, Fidelity, Ints, Mask, Outcome
@@ -64,27 +65,27 @@ def authored(batch: Sequence[Completion], rows: list[int], author: TokenizerFact
     text does not."""
     if not rows:
         return None
-    own = [batch[i] for i in rows]
+    own = batch if len(rows) == len(batch) else [batch[i] for i in rows]
     ids = [c.token_ids for c in own]
     sizes = np.fromiter(map(len, ids), np.int64, len(own))
     if not sizes.all():
         return authored(batch, _kept(rows, sizes > 0), author, apart)
-    stopped = np.array([c.finish_reason == "stop" for c in own], np.bool_)
+    stopped = _stopped([c.finish_reason for c in own])
     try:
         tape = Tape.of([c.text for c in own])
-        side = Side.laid(ids, sizes, stopped, tape, author, may_lead=author.differs)
+        at = _at(sizes)
+        joined = behind_one_another(ids, int(at[-1]))
+        side = Side.laid(joined, at, stopped, tape, author, may_lead=author.differs, compared=True)
     except (MutualEnvError, UnicodeEncodeError):  # ids that the author does not have, text that is no Unicode
         sound = [i for i in rows if _is_sound(batch[i], author.tokenizer)]
         return authored(batch, sound, author, apart) if len(sound) < len(rows) else None
-    logprobs = np.concatenate([c.logprobs for c in own])
+    logprobs = behind_one_another([c.logprobs for c in own], joined.size)
     fits = side.fits
     if apart.size:
         fits &= ~np.logical_or.reduceat(np.isin(side.ids, apart), side.at[:-1])
     finite = np.isfinite(logprobs)
     if not finite.all():
         fits &= np.logical_and.reduceat(finite, side.at[:-1])
-    if fits.all():
-        fits[side.misspelled_rows(author, tape)] = False
     if not fits.all():
         return authored(batch, _kept(rows, fits), author, apart)
     return Authored(rows, tape, side, logprobs, stopped)
@@ -131,6 +132,19 @@ def translated(
         source, told = fewer, meant(fewer, author, reader, leading_space)
 
 
+def _at(sizes: Ints) -> Ints:
+    """Where rows of these sizes begin, and the last ends."""
+    at = np.zeros(sizes.size + 1, np.int64)
+    sizes.cumsum(out=at[1:])
+    return at
+
+
+def _stopped(reasons: list[FinishReason]) -> Mask:
+    if reasons.count("stop") == len(reasons):
+        return np.ones(len(reasons), np.bool_)
+    return np.array([reason == "stop" for reason in reasons], np.bool_)
+
+
 def _is_sound(completion: Completion, author: Tokenizer) -> bool:
     try:
         author.byte_lengths(completion.token_ids)
@@ -173,13 +187,13 @@ def _reader_side(
 ) -> tuple[Side, FrontEdits, Mask]:
     """The reader's tokens, how its rows begin otherwise than the author's, and which rows fit."""
     rows = encodings.rows(told.tape.texts, reader.goes_on)
-    stop = np.array([reader.tokenizer.stop_id], np.int32)
-    sizes = np.fromiter(map(len, rows), np.int64, len(rows)) + source.stopped
-    if not sizes.all():
-        nothing = np.zeros(sizes.size, np.int64)
-        return source.side, FrontEdits(nothing, nothing), sizes > 0
-    parts, prefixed = _ended(rows, source.stopped, stop), reader.says.prefix_space
-    side = Side.laid(parts, sizes, source.stopped, told.tape, reader, may_lead=prefixed)
+    some = (rows.sizes > 0) | source.stopped
+    if not some.all():
+        nothing = np.zeros(some.size, np.int64)
+        return source.side, FrontEdits(nothing, nothing), some
+    ids, at = rows.ended(source.stopped, reader.tokenizer.stop_id)
+    prefixed, compared = reader.says.prefix_space, not reader.verbatim
+    side = Side.laid(ids, at, source.stopped, told.tape, reader, may_lead=prefixed, compared=compared)
     fits, prefix = side.fits, side.lead
     edits = FrontEdits(told.skip, prefix + told.extra)
     both = (edits.author > 0) & (edits.reader > 0)
@@ -187,33 +201,64 @@ def _reader_side(
         same = both & (source.side.lead == 1) & (told.skip == 1) & (prefix == 1) & (told.extra == 0)
         fits &= same | ~both
         edits = FrontEdits(np.where(same, 0, edits.author), np.where(same, 0, edits.reader))
-    if fits.all() and not reader.verbatim:
-        fits[side.misspelled_rows(reader, told.tape)] = False
     return side, edits, fits
-
-
-def _ended(rows: list[Ids], stopped: Mask, stop: Ids) -> list[Ids]:
-    """The rows, with the stop token behind those that stopped."""
-    parts = [stop] * (2 * len(rows))
-    parts[::2] = rows
-    if not stopped.all():
-        for i in (~stopped).nonzero()[0].tolist():
-            parts[2 * i + 1] = stop[:0]
-    return parts
 
 
 def _block(source: Authored, told: Meant, side: Side, edits: FrontEdits, actions: Mapping[Fidelity, Action]) -> Block:
     sizes = edits.sizes
-    alignment, chunk_at = _align(source, told, side, sizes > 0)
-    logprobs, exact = alignment.carry(source.logprobs)
-    spans = Spans(source.side.at, side.at, chunk_at)
-    residuals = Residuals.of(alignment, source.logprobs, spans)
+    ends_a, ends_r = _shared(_on_tape(source, told), side.ends, int(told.tape.starts[-1]))
+    found = _carried(source, side, ends_a, ends_r, sizes > 0)
+    residuals = found.residuals
     return Block(
-        side.ids, logprobs, exact, alignment.author_ends, alignment.reader_ends, alignment.exact,
-        spans.author_at, spans.reader_at, spans.chunk_at,
+        side.ids, found.logprobs, found.exact, ends_a, ends_r, found.chunk_exact,
+        source.side.at, side.at, found.chunk_at,
         residuals.token_share, residuals.mass_share, sizes, residuals.largest_chunk, told.leading_space,
         _outcomes(sizes, actions),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Carried:
+    """What comes of the borders: see `Block`."""
+
+    logprobs: Floats
+    exact: Mask
+    chunk_exact: Mask
+    chunk_at: Ints
+    residuals: Residuals
+
+
+def _carried(source: Authored, side: Side, ends_a: Ints, ends_r: Ints, differ: Mask) -> _Carried:
+    if (loops := compiled(side.ids.size)) is None:
+        return _in_passes(source, side, ends_a, ends_r, differ)
+    logprobs, exact, chunk_exact, chunk_at, share, largest, more = loops.carried(
+        ends_a, ends_r, side.at, differ, source.logprobs
+    )
+    if more:
+        _carry_long(source.logprobs, ends_a, ends_r, logprobs)
+    begins = source.side.at[:-1][differ]
+    inexact = spread(begins, ends_a[chunk_at[:-1][differ]] - begins)
+    lost = lost_mass(source.logprobs, inexact, source.side.at)
+    return _Carried(logprobs, exact, chunk_exact, chunk_at, Residuals(share, lost, largest))
+
+
+def _carry_long(logprobs: Floats, ends_a: Ints, ends_r: Ints, into: Floats) -> None:
+    """The chunks whose sums NumPy makes in an order of its own."""
+    counts_a, counts_r = np.diff(ends_a, prepend=0), np.diff(ends_r, prepend=0)
+    long = (counts_a > LONGEST_SUM).nonzero()[0]
+    sums, counts = sums_of_runs(logprobs, ends_a[long] - counts_a[long], ends_a[long]), counts_r[long]
+    into[spread(ends_r[long] - counts, counts)] = (sums / counts).repeat(counts)
+
+
+def _in_passes(source: Authored, side: Side, ends_a: Ints, ends_r: Ints, differ: Mask) -> _Carried:
+    chunk_at = np.zeros(differ.size + 1, np.int64)
+    chunk_at[1:] = ends_r.searchsorted(side.at[1:]) + 1
+    chunk_exact = np.ones(ends_a.size, np.bool_)
+    chunk_exact[chunk_at[:-1][differ]] = False
+    alignment = Alignment.of(ends_a, ends_r, chunk_exact, NO_EDITS)  # nobody asks this one for its edits
+    logprobs, exact = alignment.carry(source.logprobs)
+    residuals = Residuals.of(alignment, source.logprobs, Spans(source.side.at, side.at, chunk_at))
+    return _Carried(logprobs, exact, chunk_exact, chunk_at, residuals)
 
 
 def _outcomes(sizes: Ints, actions: Mapping[Fidelity, Action]) -> Sequence[Outcome]:
@@ -228,19 +273,9 @@ def _outcomes(sizes: Ints, actions: Mapping[Fidelity, Action]) -> Sequence[Outco
     return [outcomes[size] for size in sizes.tolist()]
 
 
-def _align(source: Authored, told: Meant, reader: Side, differ: Mask) -> tuple[Alignment, Ints]:
-    """Borders of all rows, and where the chunks of each start. What only one side has at the beginning of a row lies
-    where the other side's tokens never end."""
-    ends_a, ends_r = _shared(_on_tape(source, told), reader.ends, int(told.tape.starts[-1]))
-    chunk_at = np.zeros(differ.size + 1, np.int64)
-    chunk_at[1:] = ends_r.searchsorted(reader.at[1:]) + 1
-    exact = np.ones(ends_a.size, np.bool_)
-    exact[chunk_at[:-1][differ]] = False
-    return Alignment.of(ends_a, ends_r, exact, NO_EDITS), chunk_at  # nobody asks this one for its edits
-
-
 def _on_tape(source: Authored, told: Meant) -> Ints:
-    """Where the author's tokens end on the tape of what the reader is to write."""
+    """Where the author's tokens end on the tape of what the reader is to write. What only one side has at the beginning
+    of a row lies where the other side's tokens never end."""
     side, tape = source.side, source.tape
     if told.tape is tape:
         return side.ends
@@ -269,12 +304,12 @@ def same_tokenizer(
 ) -> Translated:
     """Rows that the reader's own tokenizer wrote: the sampled ids, untouched. One that is unsound raises."""
     own = [batch[i] for i in rows]
-    ids, logprobs = np.concatenate([c.token_ids for c in own]), np.concatenate([c.logprobs for c in own])
+    at = _at(np.fromiter((c.token_ids.size for c in own), np.int64, len(own)))
+    ids = behind_one_another([c.token_ids for c in own], int(at[-1]))
+    logprobs = behind_one_another([c.logprobs for c in own], ids.size)
     reader.tokenizer.byte_lengths(ids)
     if not np.isfinite(logprobs).all():
         raise InvalidInputError(NOT_FINITE)
-    at = np.zeros(len(own) + 1, np.int64)
-    np.fromiter((c.token_ids.size for c in own), np.int64, len(own)).cumsum(out=at[1:])
     ends, nothing = np.arange(1, ids.size + 1), np.zeros(len(own))
     outcome = Outcome("exact", actions["exact"], has_logprobs=True)
     block = Block(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from mutual_env.types import Ids
 from tokenizers_bridge.declaration import Declaration, declaration_of
-from tokenizers_bridge.protocol import Role, Spelling, Tokenizer, encode_continuations
+from tokenizers_bridge.loops import Bytes, Words
+from tokenizers_bridge.protocol import Role, Spelling, Tokenizer, encode_rows
 from tokenizers_bridge.roles import STOP_ROLES, THINK_ROLES, is_plain_tag
+from tokenizers_bridge.rows import Rows
 from tokenizers_bridge.types import Ints
+from tokenizers_bridge.words import heads_of
 
 # Most spellings of control tokens look like one of these: a pattern that starts with a fixed character is searched for
 # ten times as fast as one with many alternatives.
@@ -21,6 +24,26 @@ _SHAPES = (re.compile(r"<[^<>\s]{1,80}>"), re.compile(r"\[[^\[\]\s]{1,80}\]"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """What each id stands for: blob[starts[i] : starts[i] + lengths[i]], of which `heads` are the first eight bytes."""
+
+    blob: Bytes
+    starts: Ints
+    lengths: Ids
+    heads: Words
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Table | None:
+        """None where the tokenizer contradicts itself."""
+        every = np.arange(tokenizer.vocab_size, dtype=np.int32)
+        blob, lengths = np.frombuffer(tokenizer.token_bytes(every), np.uint8), tokenizer.byte_lengths(every)
+        starts = lengths.cumsum() - lengths
+        if blob.size != lengths.sum():
+            return None
+        return cls(blob, starts, lengths.astype(np.int32), heads_of(blob, starts, lengths))
+
+
+@dataclass(frozen=True, eq=False)
 class TokenizerFacts:
     """`says` is what the tokenizer declares of completions: one that goes on where its prompt ends has no prefix space.
     `control_shapes` are what the spellings of its control tokens look like, `odd_spellings` finds those that look like
@@ -65,13 +88,17 @@ class TokenizerFacts:
             stops, byte_ids, tags, says.tags, thinks, says.prefix_space, getattr(tokenizer, "verbatim", False), able,
         )  # fmt: skip
 
+    @cached_property
+    def table(self) -> Table | None:
+        return Table.of(self.tokenizer)
+
     @property
     def goes_on(self) -> bool:
         """Whether a completion is encoded as what goes on, and not as a text from its beginning."""
         return self.differs and self.says.boundary.continues
 
-    def encode(self, texts: Sequence[str], goes_on: bool) -> list[Ids]:
-        return encode_continuations(self.tokenizer, texts) if goes_on else self.tokenizer.encode_batch(texts)
+    def encode(self, texts: Sequence[str], goes_on: bool) -> Rows:
+        return encode_rows(self.tokenizer, texts, goes_on=goes_on)
 
     def spelled_control(self, text: str) -> str | None:
         """A control token that this text spells."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mutual_env.types import Floats
-from tokenizers_bridge.loops import compiled
 from tokenizers_bridge.translation.align import Alignment
 from tokenizers_bridge.types import Ints
 
@@ -38,9 +37,7 @@ class Residuals:
 
     @classmethod
     def of(cls, alignment: Alignment, logprobs: Floats, spans: Spans) -> Residuals:
-        lost = np.zeros(spans.chunk_at.size - 1)
-        if not alignment.exact.all():
-            lost = _lost_mass(alignment, logprobs, spans)
+        lost = lost_mass(logprobs, alignment.inexact_tokens("author"), spans.author_at)
         largest, paired = _largest_and_paired(alignment, spans.chunk_at)
         tokens = np.diff(spans.reader_at)
         share = np.where(tokens, 1 - paired / np.maximum(tokens, 1), 0.0)
@@ -50,19 +47,18 @@ class Residuals:
 def _largest_and_paired(alignment: Alignment, chunk_at: Ints) -> tuple[Ints, Ints]:
     """Of each row the most tokens that a chunk has on either side, and how many exact chunks have one on both."""
     counts_a, counts_r, exact = alignment.author_counts, alignment.reader_counts, alignment.exact
-    if (loops := compiled(exact.size)) is not None:
-        return loops.largest_and_paired(counts_a, counts_r, exact, chunk_at)
     longest = np.maximum(counts_a, counts_r)
     alike = (longest == 1) & exact
     return np.maximum.reduceat(longest, chunk_at[:-1]), np.add.reduceat(alike, chunk_at[:-1], dtype=np.int64)
 
 
-def _lost_mass(alignment: Alignment, logprobs: Floats, spans: Spans) -> Floats:
-    if not logprobs.size:
-        return np.zeros(spans.chunk_at.size - 1)
+def lost_mass(logprobs: Floats, tokens: Ints, author_at: Ints) -> Floats:
+    """Which share of each row's |log-probability| these tokens of the author's have."""
+    if not tokens.size:
+        return np.zeros(author_at.size - 1)
     mass = np.abs(logprobs)
-    total = np.add.reduceat(mass, spans.author_at[:-1])
-    lost, tokens = np.zeros(mass.size), alignment.inexact_tokens("author")
+    total = np.add.reduceat(mass, author_at[:-1])
+    lost = np.zeros(mass.size)
     lost[tokens] = mass[tokens]
-    share: Floats = np.add.reduceat(lost, spans.author_at[:-1]) / np.where(total > 0, total, 1)
+    share: Floats = np.add.reduceat(lost, author_at[:-1]) / np.where(total > 0, total, 1)
     return share

@@ -7,7 +7,6 @@ at a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mutual_env.types import Ids
-from tokenizers_bridge.loops import compiled
+from tokenizers_bridge.loops import Words, compiled
 from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.types import Ints, Mask
+from tokenizers_bridge.words import MASKS, words_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,10 @@ class Tape:
         starts = np.zeros(len(texts) + 1, np.int64)
         (np.fromiter(sizes, np.int64, len(texts)) + 2).cumsum(out=starts[1:])
         return cls(texts, joined, data, starts)
+
+    @cached_property
+    def words(self) -> Words:
+        return words_of(np.frombuffer(self.data, np.uint8))
 
     @cached_property
     def leading_space(self) -> Ints:
@@ -75,53 +79,62 @@ _IS_SPACE = np.array([chr(byte).isspace() and byte < 0x80 for byte in range(256)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """Token sequences behind one another, none of them empty: row i is ids[at[i] : at[i + 1]]. Token k has lengths[k]
-    bytes and ends at place ends[k] of the tape: a stop token on the byte behind its row, the first of a row that has a
-    prefix space in front of its text on the byte before it. `lead` says which rows have one, `fits` which lie on the
-    tape like that."""
+    """Token sequences behind one another, none of them empty: row i is ids[at[i] : at[i + 1]]. Token k ends at place
+    ends[k] of the tape: a stop token on the byte behind its row, the first of a row that has a prefix space in front of
+    its text on the byte before it. `lead` says which rows have one, `fits` which lie on the tape like that."""
 
     ids: Ids
     at: Ints
-    lengths: Ints
     ends: Ints
     lead: Ints
     fits: Mask
 
     @classmethod
     def laid(
-        cls, parts: Sequence[Ids], sizes: Ints, stopped: Mask, tape: Tape, known: TokenizerFacts, *, may_lead: bool
+        cls, ids: Ids, at: Ints, stopped: Mask, tape: Tape, known: TokenizerFacts, *, may_lead: bool, compared: bool
     ) -> Side:
-        """Rows of these sizes. `may_lead`: some may have a prefix space that others have not."""
-        ids = np.concatenate(parts, dtype=np.int32, casting="same_kind")
-        at = np.zeros(sizes.size + 1, np.int64)
-        sizes.cumsum(out=at[1:])
+        """`may_lead`: some rows may have a prefix space that others have not. `compared`: a row of which a token does
+        not stand for the bytes that it lies on does not fit."""
+        loops = compiled(ids.size)
+        if loops is not None and (table := known.table) is not None:
+            own = ids.view(np.uint32)
+            ends, lead, fits, all_known = loops.laid(
+                own, at, stopped, tape.starts, known.stops, table.lengths, may_lead
+            )
+            if all_known and compared:
+                begins = tape.starts[:-1] + 1 - lead
+                tables = (table.heads, table.blob, table.starts, tape.words, MASKS)
+                loops.spelled(own, at, stopped, begins, ends, *tables, fits)
+            if all_known:
+                return cls(ids, at, ends, lead, fits)
+        return cls._in_passes(ids, at, stopped, tape, known, may_lead=may_lead, compared=compared)
+
+    @classmethod
+    def _in_passes(
+        cls, ids: Ids, at: Ints, stopped: Mask, tape: Tape, known: TokenizerFacts, *, may_lead: bool, compared: bool
+    ) -> Side:
         lengths = known.tokenizer.byte_lengths(ids)
-        lead = np.full(sizes.size, known.says.prefix_space, np.int64)
+        lead = np.full(stopped.size, known.says.prefix_space, np.int64)
         ends, off = _places(lengths, at, stopped, tape, lead)
         fits = _only_stops(ids, lengths, at, stopped, known.stops)
         if off.any():
             lead += off
             fits &= ((lead == 0) | (lead == 1)) if may_lead else lead == 0
             ends, _ = _places(lengths, at, stopped, tape, lead)
-        return cls(ids, at, lengths, ends, lead, fits)
-
-    def misspelled_rows(self, known: TokenizerFacts, tape: Tape) -> Ints:
-        """Rows of which a token does not stand for the bytes that it lies on."""
-        wrong = known.misspelled(self.ids, self.ends - self.lengths, self.lengths, tape.data)
-        return self.at.searchsorted(wrong, side="right") - 1
+        if compared and fits.all():
+            wrong = known.misspelled(ids, ends - lengths, lengths, tape.data)
+            fits[at.searchsorted(wrong, side="right") - 1] = False
+        return cls(ids, at, ends, lead, fits)
 
 
 def _places(lengths: Ints, at: Ints, stopped: Mask, tape: Tape, lead: Ints) -> tuple[Ints, Ints]:
     """Where each token ends, and by how many bytes each row is longer than its place on the tape."""
     first, last = at[:-1], at[1:] - 1
-    if (loops := compiled(lengths.size)) is not None:
-        ends = loops.places(lengths, at, lead, stopped)
-    else:
-        steps = lengths.copy()
-        steps[last] += stopped
-        steps[first] += 1 - lead
-        steps[first[1:]] += ~stopped[:-1]
-        ends = steps.cumsum()
+    steps = lengths.copy()
+    steps[last] += stopped
+    steps[first] += 1 - lead
+    steps[first[1:]] += ~stopped[:-1]
+    ends = steps.cumsum()
     return ends, np.diff(ends[last] - (tape.starts[1:] - ~stopped), prepend=0)
 
 
