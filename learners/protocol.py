@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from learners.example import Example
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
@@ -63,6 +63,21 @@ class Bounded(Protocol):
     @property
     def max_sequence(self) -> int | None:
         """Prompt and response tokens of the longest sequence that `score` and `update` take; None: any."""
+
+
+Finished: TypeAlias = Callable[[int, tuple[Completion, ...]], None]
+"""Told of a group: its prompt's place, and what was written."""
+
+
+@runtime_checkable
+class HandsOn(Protocol):
+    """What a learner may do beside: hand groups on while it still samples others."""
+
+    def act_and_tell(
+        self, prompts: Sequence[Prompt | Context], n: int, finished: Finished, *, seed: int
+    ) -> list[tuple[Completion, ...]]:
+        """What `act` returns. `finished` is told of groups when their last sample has ended: of all, some or none, of
+        one perhaps twice, and in any order."""
 
 
 @runtime_checkable

@@ -26,7 +26,7 @@ import numpy as np
 
 from learners.example import Example
 from learners.losses.testing import check_loss
-from learners.protocol import Learner
+from learners.protocol import HandsOn, Learner
 from mutual_env.errors import ConformanceError, InvalidInputError
 from mutual_env.types import Completion, CrossEntropy, Floats, Ids, LossSpec, PolicyGradient, Prompt
 from tokenizers_bridge.protocol import stop_ids_of
@@ -83,6 +83,11 @@ def check_sampling(make_learner: MakeLearner, prompts: Sequence[Prompt]) -> None
         twice = learner.act([prompts[0], prompts[0]], 4, seed=1)
         _require(twice[0] != twice[1], "two occurrences of one prompt must not share their samples")
         _require(learner.act([], 4, seed=1) == [], "act on no prompts must return no groups")
+        if isinstance(learner, HandsOn):
+            told: dict[int, tuple[Completion, ...]] = {}
+            found = learner.act_and_tell(prompts, 4, told.__setitem__, seed=1)
+            _require(found == groups, "act_and_tell must return what act returns")
+            _require(told.items() <= dict(enumerate(groups)).items(), "act_and_tell must tell of what it returns")
 
 
 def check_agreement(make_learner: MakeLearner, prompts: Sequence[Prompt]) -> None:

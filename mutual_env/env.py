@@ -96,11 +96,13 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
         """Whether what one agent writes is answered to another: then none can be asked without the others."""
         return False
 
-    def begin_verifying(self, agent: str, action: Action) -> None:
-        """What the agent is going to give to `step`, while others still act: its verification begins now. Nothing that
-        `step` says depends on it."""
-        if agent in self.agents and self._actions[agent].defect(action) is None:
-            self._pool.begin(self._spec.verifier, self._items({agent: flat(action)}))
+    def begin_verifying(self, agent: str, groups: Action, first: int = 0) -> None:
+        """Groups that the agent is going to give to `step`, from the place `first` on, while it or others still act:
+        their verification begins now. Nothing that `step` says depends on it."""
+        tasks = self._tasks[first : first + len(groups)]
+        if agent in self.agents and len(tasks) == len(groups) and self._actions[agent].groups_defect(groups) is None:
+            texts = [completion.text for completion in flat(groups)]
+            self._pool.begin(self._spec.verifier, list(zip(self._for_each(tasks), texts, strict=True)))
 
     def spare_tasks(self, n: int) -> tuple[Task, ...]:
         """n further tasks in reserve for the round that `reset` drew last. They come from a stream of their own, so
@@ -200,10 +202,14 @@ class ReasoningEnv(ParallelEnv[str, Observation, Action]):  # type: ignore[misc]
 
     def _items(self, submitted: Mapping[str, Sequence[Completion]]) -> list[tuple[Task, str]]:
         """What there is to verify: each agent wrote G completions for every task in turn."""
-        tasks = [task for task in self._tasks for _ in range(self._spec.group_size)]
+        tasks = self._for_each(self._tasks)
         return [
             (task, c.text) for completions in submitted.values() for task, c in zip(tasks, completions, strict=True)
         ]
+
+    def _for_each(self, tasks: Sequence[Task]) -> list[Task]:
+        """Of each completion of these tasks' groups, the task."""
+        return [task for task in tasks for _ in range(self._spec.group_size)]
 
     def _groups(
         self, agent: str, completions: Sequence[Completion], settled: Sequence[Verdict | None]

@@ -164,7 +164,11 @@ class GroupSpace(Space[tuple[tuple[str, ...], ...]]):
             return f" is a {type(x).__name__}: give a sequence of {self.prompts} groups"
         if len(x) != self.prompts:
             return f" has {len(x)} groups: give one for each of the {self.prompts} prompts, in their order"
-        for p, group in enumerate(x):
+        return self.groups_defect(x)
+
+    def groups_defect(self, groups: Sequence[Any]) -> str | None:
+        """The same of some of an action's groups."""
+        for p, group in enumerate(groups):
             if not _is_list(group):
                 return f"[{p}] is a {type(group).__name__}: give a group, a sequence of {self.group_size} completions"
             if len(group) != self.group_size:

@@ -74,7 +74,7 @@ class ConversationEnv(ReasoningEnv):
         """Whether agents write one after the other, so that one may be asked for nothing before it is done."""
         return takes_turns(self._interaction)
 
-    def begin_verifying(self, agent: str, action: Action) -> None:
+    def begin_verifying(self, agent: str, groups: Action, first: int = 0) -> None:
         """What is verified is known when a conversation is over."""
 
     def step(self, actions: Mapping[str, Action]) -> Stepped:

@@ -24,7 +24,7 @@ from learners.resources.leased import LeasedCalls
 from learners.resources.limits import START
 from learners.resources.machines import Machines
 from learners.resources.record import UsageRecord
-from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
+from learners.resources.remote import Hear, RemoteLearner, WorkerDiedError, WorkerHungError
 from learners.resources.worker import Call, LearnerWorker, Reply
 from mutual_env.errors import ConfigError, MissingExtraError, WorkerLostError
 
@@ -164,7 +164,8 @@ class ActorHost:
         self._told: list[Any] = []
         self._place()
 
-    def call(self, call: Call, limit: float) -> Reply:
+    def call(self, call: Call, limit: float, hear: Hear | None = None) -> Reply:
+        """An actor says nothing before its reply."""
         reply: Reply = self._get(self._actor.serve.remote(call), limit, call.method)
         return reply
 

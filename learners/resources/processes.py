@@ -21,8 +21,8 @@ from learners.resources.demand import Demand, Patience, Supply
 from learners.resources.leased import LeasedCalls
 from learners.resources.limits import START
 from learners.resources.record import UsageRecord
-from learners.resources.remote import RemoteLearner, WorkerDiedError, WorkerHungError
-from learners.resources.worker import Call, Hello, LearnerWorker, Reply, portable
+from learners.resources.remote import Hear, RemoteLearner, WorkerDiedError, WorkerHungError
+from learners.resources.worker import Call, Hello, LearnerWorker, Reply, Told, portable
 from mutual_env.errors import WorkerLostError
 from mutual_env.verifiers.pool import kernel
 
@@ -142,16 +142,14 @@ class ProcessHost:
         assert pid is not None
         return pid
 
-    def call(self, call: Call, limit: float) -> Reply:
+    def call(self, call: Call, limit: float, hear: Hear | None = None) -> Reply:
         hung = threading.Event()
         timer = threading.Timer(limit, self._end, args=(hung,))
         timer.daemon = True
         timer.start()
         try:
             self._pipe.send(call)
-            if not self._pipe.poll(limit + EXIT_SECONDS):
-                raise WorkerHungError(f"no answer within {limit:.0f} s, and the process does not end")
-            reply: Reply = self._pipe.recv()
+            reply = self._answer(time.monotonic() + limit + EXIT_SECONDS, limit, hear)
         except (EOFError, OSError) as error:
             if hung.is_set():
                 raise WorkerHungError(f"no answer within {limit:.0f} s") from error
@@ -161,6 +159,15 @@ class ProcessHost:
         finally:
             timer.cancel()
         return reply
+
+    def _answer(self, ends: float, limit: float, hear: Hear | None) -> Reply:
+        while self._pipe.poll(max(0.0, ends - time.monotonic())):
+            said: Reply | Told = self._pipe.recv()
+            if not isinstance(said, Told):
+                return said
+            if hear is not None:
+                hear(said)
+        raise WorkerHungError(f"no answer within {limit:.0f} s, and the process does not end")
 
     @property
     def alive(self) -> bool:
@@ -262,5 +269,5 @@ def _serve(pipe: Connection, make: Callable[[], Learner], threads: int) -> None:
         while True:
             if pipe.poll(60.0):
                 call: Call = pipe.recv()
-                pipe.send(worker.serve(call))
+                pipe.send(worker.serve(call, pipe.send if call.tells else None))
     worker.close()

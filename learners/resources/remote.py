@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from learners.aside import Aside
 from learners.example import Example
+from learners.protocol import Finished
 from learners.resources.limits import Limits
 from learners.resources.record import Incident
 from learners.resources.worker import (
@@ -22,6 +23,7 @@ from learners.resources.worker import (
     LearnerState,
     Reply,
     Stale,
+    Told,
     read_files,
     write_files,
 )
@@ -40,14 +42,18 @@ class WorkerHungError(Exception):
     """The worker did not answer within the limit, and was ended."""
 
 
+Hear: TypeAlias = Callable[[Told], None]
+
+
 class Host(Protocol):
     """Where a worker lives. Two methods, both bounded."""
 
     shares_files: bool
     """Whether the worker can read and write this machine's files."""
 
-    def call(self, call: Call, limit: float) -> Reply:
-        """Raises WorkerDiedError or WorkerHungError; the worker is then gone."""
+    def call(self, call: Call, limit: float, hear: Hear | None = None) -> Reply:
+        """Raises WorkerDiedError or WorkerHungError; the worker is then gone. `hear`: told what it says before its
+        reply, where such a worker says anything; it does not raise."""
 
     @property
     def alive(self) -> bool:
@@ -111,6 +117,24 @@ class RemoteLearner:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         groups: list[tuple[Completion, ...]] = self._ask("act", prompts, n, seed=seed)
+        return groups
+
+    def act_and_tell(
+        self, prompts: Sequence[Prompt | Context], n: int, finished: Finished, *, seed: int
+    ) -> list[tuple[Completion, ...]]:
+        """The same; groups are told of where the host and the learner in it do that."""
+        errors: list[Exception] = []
+
+        def hear(told: Told) -> None:
+            try:
+                finished(told.place, told.group)
+            except Exception as error:  # raised below: what the worker says is read to its end first
+                errors.append(error)
+
+        call = Call("act", self._version, (prompts, n), {"seed": seed}, tells=True)
+        groups: list[tuple[Completion, ...]] = self._call(call, self._limit("act"), hear)
+        if errors:
+            raise errors[0]
         return groups
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
@@ -194,7 +218,7 @@ class RemoteLearner:
     def _limit(self, method: str) -> float:
         return self._limits.of(self._policy, method)
 
-    def _call(self, call: Call, limit: float) -> Any:
+    def _call(self, call: Call, limit: float, hear: Hear | None = None) -> Any:
         """One call, done once, on however many workers it takes."""
         if self._lost:
             raise WorkerLostError(self._lost)
@@ -205,7 +229,7 @@ class RemoteLearner:
         try:
             for attempt in range(self._restarts + 1):
                 began = time.monotonic()
-                reply = self._attempt(call, limit)
+                reply = self._attempt(call, limit, hear)
                 if isinstance(reply, Done):
                     self._limits.observe(self._policy, call.method, time.monotonic() - began)
                     self._version, self._memory = reply.version, reply.memory
@@ -223,10 +247,10 @@ class RemoteLearner:
         )
         raise WorkerLostError(self._lost)
 
-    def _attempt(self, call: Call, limit: float) -> Done | Failed | Stale | None:
+    def _attempt(self, call: Call, limit: float, hear: Hear | None) -> Done | Failed | Stale | None:
         """None: there is no worker now."""
         try:
-            return self._host.call(call, limit)
+            return self._host.call(call, limit, hear)
         except WorkerDiedError as error:
             self._note("died", self._policy, f"{call.method}: {error}")
         except WorkerHungError as error:

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from learners.aside import Aside
 from learners.example import Example
 from learners.placement import visible
-from learners.protocol import Learner, Measured, Movable, longest_sequence, nothing_left, save_aside
-from mutual_env.types import Metrics
+from learners.protocol import HandsOn, Learner, Measured, Movable, longest_sequence, nothing_left, save_aside
+from mutual_env.types import Completion, Metrics
 from tokenizers_bridge.protocol import Tokenizer
 
 Files: TypeAlias = Mapping[str, npt.NDArray[np.uint8]]
@@ -48,6 +48,16 @@ class Call:
     version: int
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
+    tells: bool = False
+    """Whether something may be said before the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a worker says while it serves a call: the place of a group, and the group."""
+
+    place: int
+    group: tuple[Completion, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +109,14 @@ class LearnerWorker:
     def close(self) -> None:
         self._learner.close()
 
-    def serve(self, call: Call) -> Reply:
+    def serve(self, call: Call, tell: Callable[[Told], None] | None = None) -> Reply:
+        """`tell`: what is said before the reply goes there."""
         try:
-            return self._serve(call)
+            return self._serve(call, tell)
         except Exception as error:  # a boundary: it is raised again on the other side
             return Failed(portable(error), traceback.format_exc())
 
-    def _serve(self, call: Call) -> Reply:
+    def _serve(self, call: Call, tell: Callable[[Told], None] | None) -> Reply:
         if call.method == "recover":
             return self._recover(call.args[0])
         again = call.method == "update" and self._learner.version == call.version + 1
@@ -123,11 +134,20 @@ class LearnerWorker:
             return Done(None, self._learner.version)
         if call.method in ("offload", "restore") and not isinstance(self._learner, Movable):
             return Done(None, self._learner.version)
-        value = getattr(self._learner, call.method)(*call.args, **(call.kwargs or {}))
+        value = self._act(call, tell) if call.method == "act" else self._done(call)
         if call.method == "update":
             self._answered = (call.version, value)
         memory = self._learner.memory() if isinstance(self._learner, Measured) else None
         return Done(value, self._learner.version, memory)
+
+    def _done(self, call: Call) -> Any:
+        return getattr(self._learner, call.method)(*call.args, **(call.kwargs or {}))
+
+    def _act(self, call: Call, tell: Callable[[Told], None] | None) -> Any:
+        if tell is None or not isinstance(self._learner, HandsOn):
+            return self._done(call)
+        prompts, n = call.args
+        return self._learner.act_and_tell(prompts, n, lambda *told: tell(Told(*told)), **(call.kwargs or {}))
 
     def _write_aside(self, directory: Path, mark: Path) -> None:
         """The state as it is now into `directory`, while further calls are served; `mark` is there when that is done,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from learners.batch import Batch, Outcome, build_batch
-from learners.protocol import Acts, Learner
+from learners.protocol import Acts, HandsOn, Learner
 from learners.resources.demand import EVALUATE
 from learners.resources.executor import Executor, SerialExecutor
 from learners.run.ahead import Ahead
@@ -166,12 +166,15 @@ class Loop:
 
 
 def _answer(env: TaskEnv, name: str, learner: Acts, asked: Asked) -> Groups:
-    """What a policy says in the first turn is verified from now on, while others still think."""
+    """What a policy says in the first turn is verified from now on, while it or others still think."""
     what, n, seed = asked
-    groups = learner.act(what, n, seed=seed)
     begin = getattr(getattr(env, "unwrapped", None), "begin_verifying", None)
-    if begin is not None and not any(isinstance(one, Context) and one.turns for one in what):
-        begin(name, groups)
+    if begin is None or any(isinstance(one, Context) and one.turns for one in what):
+        return learner.act(what, n, seed=seed)
+    if isinstance(learner, HandsOn):
+        return learner.act_and_tell(what, n, lambda place, group: begin(name, [group], place), seed=seed)
+    groups = learner.act(what, n, seed=seed)
+    begin(name, groups)
     return groups
 
 

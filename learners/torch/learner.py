@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from learners.checks import check_examples, check_sequences
 from learners.example import Example
 from learners.model_directory import check_model_directory
-from learners.protocol import Learner
+from learners.protocol import Finished, Learner
 from learners.registry import takes, tried_by
-from learners.sampling import asked_for, room_for, where_room_is
+from learners.sampling import Sample, asked_for, room_for, where_room_is
 from learners.torch import storage
 from learners.torch.contexts import ContextCache
 from learners.torch.export import write_adapter, write_model
@@ -132,6 +132,18 @@ class TorchLearner:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt."""
+        return self._act(prompts, n, seed, None)
+
+    def act_and_tell(
+        self, prompts: Sequence[Prompt | Context], n: int, finished: Finished, *, seed: int
+    ) -> list[tuple[Completion, ...]]:
+        """The same; groups are told of as their last samples end, unless prompts are conversations that go on."""
+        go_on = any(isinstance(prompt, Context) and prompt.turns for prompt in prompts)
+        return self._act(prompts, n, seed, None if go_on else finished)
+
+    def _act(
+        self, prompts: Sequence[Prompt | Context], n: int, seed: int, finished: Finished | None
+    ) -> list[tuple[Completion, ...]]:
         self._require_version()
         self.restore()
         asked = asked_for(prompts, n, seed, self._name, self._conversing)
@@ -141,18 +153,37 @@ class TorchLearner:
             self._conversations.clear()  # a new round
 
         def sample(rendered: list[Ids], seeds_PG: list[tuple[int, ...]]) -> list[tuple[Completion, ...]]:
-            check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
-            self._require_room(rendered)
-            with memory_errors(self._name):
-                sampling, rows = self.sampling, self._options.max_rows
-                if self._options.refill and cache is None:
-                    groups = refilled_groups(self._model, rendered, seeds_PG, sampling, rows)
-                else:
-                    groups = sample_groups(self._model, rendered, seeds_PG, sampling, rows, cache)
-            return [tuple(s.completion(self._tokenizer, self._version) for s in group) for group in groups]
+            return self._sample(rendered, seeds_PG, cache, finished)
 
         full = Completion.no_room(self._version, self._tokenizer.fingerprint)
         return where_room_is(prompts, asked, room_for(self.max_sequence, self._options.max_new_tokens), full, sample)
+
+    def _sample(
+        self,
+        rendered: list[Ids],
+        seeds_PG: list[tuple[int, ...]],
+        cache: ContextCache | None,
+        finished: Finished | None,
+    ) -> list[tuple[Completion, ...]]:
+        check_sequences(rendered, [ids[:0] for ids in rendered], self._model.head.size)
+        self._require_room(rendered)
+        told: dict[int, tuple[Completion, ...]] = {}
+
+        def tell(place: int, group: tuple[Sample, ...]) -> None:
+            told[place] = self._completions(group)
+            if finished is not None:
+                finished(place, told[place])
+
+        with memory_errors(self._name):
+            sampling, rows, heard = self.sampling, self._options.max_rows, finished and tell
+            if self._options.refill and cache is None:
+                groups = refilled_groups(self._model, rendered, seeds_PG, sampling, rows, heard)
+            else:
+                groups = sample_groups(self._model, rendered, seeds_PG, sampling, rows, cache, heard)
+        return [told.get(place) or self._completions(group) for place, group in enumerate(groups)]
+
+    def _completions(self, group: Sequence[Sample]) -> tuple[Completion, ...]:
+        return tuple(sample.completion(self._tokenizer, self._version) for sample in group)
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         """log π(response | prompt) for each response token, at the temperature of `act`."""

@@ -12,7 +12,7 @@ from learners.torch.attention import Prefill, layouts
 from learners.torch.decoding import GroupDecode
 from learners.torch.lean import Step
 from learners.torch.model import LanguageModel
-from learners.torch.sampler import Track, looks_every, pick, prefilled, uniforms_of
+from learners.torch.sampler import Ended, Tell, Track, looks_every, pick, prefilled, uniforms_of
 from mutual_env.types import Ids
 
 FREE_SHARE = 8
@@ -25,6 +25,7 @@ def refilled_groups(
     seeds_PG: Sequence[Sequence[int]],
     sampling: Sampling,
     max_rows: int,
+    tell: Tell | None = None,
 ) -> list[tuple[Sample, ...]]:
     """As `sample_groups`. The longest prompts come first, so that the others find room beside them."""
     groups: list[tuple[Sample, ...]] = [()] * len(prompts)
@@ -34,7 +35,8 @@ def refilled_groups(
     with torch.inference_mode(), layouts(model.config):
         step = model.decoding(prompts[order[0]].size + sampling.max_new_tokens + looks_every(model.device))
         waiting = _Waiting([prompts[i] for i in order], [seeds_PG[i] for i in order])
-        found = _Batch(model, step, waiting, sampling, max_rows).all()
+        batch = _Batch(model, step, waiting, sampling, max_rows)
+        found = batch.all(None if tell is None else lambda place, group: tell(order[place], group))
     for i, group in zip(order, found, strict=True):
         groups[i] = group
     return groups
@@ -77,13 +79,16 @@ class _Batch:
         self._uniforms_RT = torch.zeros(0, sampling.max_new_tokens, dtype=torch.float64, device=device)
         self._logits = torch.zeros(0, model.head.size, device=device)
 
-    def all(self) -> list[tuple[Sample, ...]]:
+    def all(self, tell: Tell | None) -> list[tuple[Sample, ...]]:
         """Every group, in the order of the prompts that wait."""
         looks = looks_every(self._model.device)
+        ended = None if tell is None else Ended(self._track, self._waiting.group, tell)
         self._take_in()
         while not self._track.done:
             seen = (self._steps + 1) % looks == 0
             tokens = self._write(look=seen, waits=looks == 1)
+            if seen and ended is not None:
+                ended.look()
             if seen:
                 tokens = self._leave(tokens)
             if tokens.numel():

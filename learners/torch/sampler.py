@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,9 @@ from learners.torch.lean import Step
 from learners.torch.model import LanguageModel
 from mutual_env.errors import TrainingError
 from mutual_env.types import Ids
+
+Tell: TypeAlias = Callable[[int, tuple[Sample, ...]], None]
+"""Told of a group: its prompt's place, and its samples."""
 
 BLOCK = 256  # of a large vocabulary: sampling looks for the block first, then inside it
 DROP_SHARE = 16  # finished rows leave once they are one in so many
@@ -35,11 +39,12 @@ def sample_groups(
     sampling: Sampling,
     max_rows: int,
     cache: ContextCache | None = None,
+    tell: Tell | None = None,
 ) -> list[tuple[Sample, ...]]:
     """A group for each prompt, one sample for each of its seeds: the same sample whatever else is in the call.
 
     At most `max_rows` samples are decoded side by side, whole groups of them. `cache`: conversations go on from what is
-    known of them there, and are kept in it.
+    known of them there, and are kept in it. `tell`: told of each group when its last sample has ended.
     """
     groups: list[tuple[Sample, ...]] = [()] * len(prompts)
     if not prompts:
@@ -51,10 +56,15 @@ def sample_groups(
         for start in range(0, len(by_length), per_pass):
             chosen = by_length[start : start + per_pass]
             pairs = [prompts[i] for i in chosen], [seeds_PG[i] for i in chosen]
-            samples = _decode(model, step, *pairs, sampling, cache)
+            told = None if tell is None else partial(_tell_of, tell, chosen)
+            samples = _decode(model, step, *pairs, sampling, cache, told)
             for i, group in zip(chosen, samples, strict=True):
                 groups[i] = group
     return groups
+
+
+def _tell_of(tell: Tell, places: Sequence[int], place: int, group: tuple[Sample, ...]) -> None:
+    tell(places[place], group)
 
 
 def _decode(
@@ -64,6 +74,7 @@ def _decode(
     seeds_PG: Sequence[Sequence[int]],
     sampling: Sampling,
     cache: ContextCache | None,
+    tell: Tell | None,
 ) -> list[tuple[Sample, ...]]:
     group = len(seeds_PG[0])
     lengths = torch.tensor([prompt.size for prompt in prompts], device=model.device)
@@ -74,10 +85,13 @@ def _decode(
     uniforms_RT = torch.from_numpy(uniforms_of(seeds_PG, sampling.max_new_tokens)).to(model.device)
     positions = lengths.repeat_interleave(group)
     track, looks = Track(len(prompts) * group, sampling), looks_every(model.device)
+    ended = None if tell is None else Ended(track, group, tell)
     for at in range(sampling.max_new_tokens):
         tokens, logprobs = pick(logits, uniforms_RT[:, at], sampling, seen=looks == 1)
         last = at + 1 == sampling.max_new_tokens
         track.record(at, tokens, logprobs, look=last or (at + 1) % looks == 0)
+        if ended is not None:
+            ended.look()
         if track.done or last:
             break
         if track.is_crowded and keeper is not None:
@@ -234,12 +248,44 @@ class Track:
         self._states = self._states[keep]
         return torch.from_numpy(keep)
 
+    @property
+    def open_rows(self) -> npt.NDArray[np.int64]:
+        """The numbers of those that have not finished, as far as was looked."""
+        return self._rows[self._open]
+
+    @property
+    def size(self) -> int:
+        """How many rows there are, finished ones too."""
+        return self._lengths.size
+
     def groups(self, size: int) -> list[tuple[Sample, ...]]:
-        samples = [
+        return [self.group(first, size) for first in range(0, self.size, size)]
+
+    def group(self, first: int, size: int) -> tuple[Sample, ...]:
+        """What the rows from the first on have written."""
+        return tuple(
             Sample(self._tokens[row, :length], self._logprobs[row, :length], bool(self._met_stop_string[row]))
-            for row, length in enumerate(self._lengths.tolist())
-        ]
-        return [tuple(samples[i : i + size]) for i in range(0, len(samples), size)]
+            for row, length in enumerate(self._lengths[first : first + size].tolist(), first)
+        )
+
+
+class Ended:
+    """Tells of each group when its last sample has ended."""
+
+    def __init__(self, track: Track, group: int, tell: Tell) -> None:
+        self._track, self._group, self._tell = track, group, tell
+        self._ended = 0  # rows, when it was looked last
+        self._told: set[int] = set()
+
+    def look(self) -> None:
+        rows = self._track.open_rows
+        if self._track.size - rows.size == self._ended:
+            return
+        self._ended = self._track.size - rows.size
+        ended = set(range(self._track.size // self._group)) - self._told - set((rows // self._group).tolist())
+        self._told |= ended
+        for number in sorted(ended):
+            self._tell(number, self._track.group(number * self._group, self._group))
 
 
 def _on_host(steps: Sequence[torch.Tensor]) -> npt.NDArray[Any]:

@@ -69,3 +69,23 @@ def test_a_group_larger_than_the_batch_and_one_prompt_alone_go_as_well() -> None
         found, expected = (learner(llama(), max_rows=12, refill=it).act(prompts, n, seed=5) for it in (True, False))
         assert [[c.text for c in group] for group in found] == [[c.text for c in group] for group in expected]
     assert learner(llama(), refill=True).act([], 2, seed=5) == []
+
+
+@pytest.mark.parametrize("refill_too", [False, True])
+def test_a_group_is_told_of_when_its_last_sample_has_ended(refill_too: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, whole = 0, sampler.pick
+
+    def counted(*rest: Any, **options: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        return whole(*rest, **options)
+
+    monkeypatch.setattr(sampler, "pick", counted)
+    monkeypatch.setattr(refill, "pick", counted)
+    policy = learner(llama(), max_new_tokens=16, max_rows=12, stop=("1", "ab"), refill=refill_too)
+    told: list[tuple[int, tuple[Any, ...], int]] = []
+    groups = policy.act_and_tell(MIXED, 3, lambda place, group: told.append((place, group, steps)), seed=5)
+    assert groups == policy.act(MIXED, 3, seed=5)
+    assert {place: group for place, group, _ in told} == dict(enumerate(groups))
+    assert len(told) == len(groups)
+    assert len({step for _, _, step in told}) > 4  # passes are three; groups of one pass end at different steps

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import pytest
 import mutual_env
 from learners import registry
 from learners.example import Example
-from learners.resources import Demand, Needs, Node, Patience, Supply, ThreadExecutor
+from learners.protocol import Finished
+from learners.resources import Demand, Needs, Node, Patience, ProcessExecutor, SerialExecutor, Supply, ThreadExecutor
 from learners.run.ahead import Ahead
 from learners.run.config import load_run
 from learners.run.lines import read_lines
@@ -176,3 +180,47 @@ def test_what_one_policy_wrote_is_verified_while_another_still_writes() -> None:
             assert begun == [2 * env.spec.prompts_per_round] * 2
     finally:
         executor.close()
+
+
+def test_a_group_is_verified_while_the_same_policy_still_writes_others(tmp_path: Path) -> None:
+    """By a learner in this program, and over a worker's pipe: the second group is not written before a verifier has
+    begun the first."""
+
+    class Looks(VerifierPool):
+        def begin(self, spec: Any, items: Any) -> None:
+            super().begin(spec, items)
+            (tmp_path / f"begun {len(list(tmp_path.iterdir()))} of {len(items)}").touch()
+
+    demands = [Demand("one", {"act": Needs(seconds=0.1, limit=WAIT)})]
+    for executor in (SerialExecutor(), ProcessExecutor(demands)):
+        with closing(executor), Looks(1) as pool:
+            learners = executor.host({"one": partial(Slow, tmp_path)})
+            env = mutual_env.make("mutual/arithmetic-v0", agents=["one"], group_size=2, prompts_per_round=3, pool=pool)
+            told = evaluate(env, learners, 0, 2, executor)
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["begun 0 of 2", "begun 1 of 2", "begun 2 of 2"]
+            plain = evaluate(env, {"one": Told("one")}, 0, 2)
+        texts = [[[e.completion.text for e in g] for g in infos["one"]["groups"]] for infos in (told, plain)]
+        assert texts[0] == texts[1]
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+class Slow(Told):
+    """Writes a group when the one before is being verified."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("one")
+        self._directory = directory
+
+    def act_and_tell(
+        self, prompts: Sequence[Prompt | Context], n: int, finished: Finished, *, seed: int
+    ) -> list[tuple[Completion, ...]]:
+        groups = self.act(prompts, n, seed=seed)
+        for place, group in reversed(list(enumerate(groups))):
+            before = len(list(self._directory.iterdir()))
+            finished(place, group)
+            ends = time.monotonic() + WAIT
+            while len(list(self._directory.iterdir())) == before:
+                assert time.monotonic() < ends, "nothing was begun"
+                time.sleep(0.01)
+        return groups
