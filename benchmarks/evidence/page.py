@@ -77,8 +77,8 @@ UNSEEN = """## What cannot be seen at this size
   cannot tell from none.
 - Which arm is best among those whose intervals overlap. `auto` is compared with SGT, not with what is listed above as
   not run.
-- Not run at all: TRRD and KD-RL under a pretrained teacher (they are compared on letters), knights and knaves, GSM8K,
-  full parameters. The last two want a GPU.
+- Not run at all: knights and knaves (`configs/evidence/knights.yaml`; with thoughts before the answers, as RLAD has it,
+  they want a GPU), GSM8K, full parameters.
 """
 
 

@@ -176,11 +176,13 @@ def costs(found: Mapping[str, Any]) -> str:
 
 
 def _costs_intro(arms: Mapping[str, Any]) -> str:
-    rounds = next(iter(arms.values()))["rounds"]
+    counts = [of["rounds"] for of in arms.values()]
+    rounds = max(counts, key=counts.count)
+    others = "".join(f", of `{arm}` {of['rounds']}" for arm, of in arms.items() if of["rounds"] != rounds)
     return (
         "processor milliseconds of a round of both policies, by phase, and the whole over a round of GRPO (medians of "
-        f"{rounds} rounds, all arms in turn within each, on the same tasks; `python -m benchmarks.costs`). Trained "
-        "rows are those that teach something: GRPO leaves out every group without spread."
+        f"{rounds} rounds{others}, all arms in turn within each, on the same tasks; `python -m benchmarks.costs`). "
+        "Trained rows are those that teach something: GRPO leaves out every group without spread."
     )
 
 
