@@ -101,6 +101,8 @@ def test_a_comparison_of_which_seeds_are_missing_has_no_verdict() -> None:
     assert said["H4"] == "not run"
     unfinished = Family("letters", {"seeds": list(range(10))}, (0, 50, 100), ("llama",), family(grpo=flat, sgt=up).arms)
     assert {v.hypothesis.name: v.says for v in verdicts({"letters": unfinished})}["H1"] == "unfinished"
+    begun = family(grpo=flat[:1], sgt=up[:1])  # of fewer than three seeds there is no figure either
+    assert {v.hypothesis.name: (v.says, v.found) for v in verdicts({"letters": begun})}["H1"] == ("unfinished", None)
 
 
 @pytest.mark.long

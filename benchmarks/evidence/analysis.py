@@ -146,7 +146,7 @@ def _row(family: Family | None, hypothesis: Hypothesis, policy: str) -> Differen
 def _says(hypothesis: Hypothesis, row: Difference | None, family: Family | None) -> str:
     """Who looks before all seeds are in may stop where it suits: an unfinished comparison has no verdict."""
     if row is None or family is None:
-        return "not run"
+        return "unfinished" if family is not None and _pairs(family, hypothesis) else "not run"
     if row.pairs < len(family.about["seeds"]):
         return "unfinished"
     if math.isnan(row.p_holm) or row.p_holm >= ALPHA:
