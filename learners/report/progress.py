@@ -134,7 +134,7 @@ class RunProgress:
         if not evaluated:
             tokens = sum(values.get("length/tokens", 0.0) for values in metrics.values()) * self._samples
             passed = self._clock.reached(done)
-            self._pace = f"{tokens / max(passed, 1e-9):,.0f} tokens/s" if tokens else ""
+            self._pace = per_second(tokens / max(passed, 1e-9)) if tokens else ""
         self._live.update(self._task, completed=done)
         if evaluated or done % max(1, self._rounds // _LINES) == 0:
             self._line(done, evaluated=evaluated)
@@ -216,7 +216,7 @@ class SuiteProgress:
         elif not going_on and key in self._tasks:
             self._live.remove_task(self._tasks.pop(key))
         if key in self._tasks:
-            note = f"{run.pace:,.0f} tokens/s" if run.pace else run.state
+            note = per_second(run.pace) if run.pace else run.state
             self._live.update(self._tasks[key], completed=run.rounds, note=note)
 
     def _tell(self, run: RunState) -> None:
@@ -235,6 +235,11 @@ class SuiteProgress:
         states = [run.state for run in self._runs]
         counts = {state: states.count(state) for state in ("finished", "starting", "running", "waiting", "failed")}
         yield Text(", ".join(f"{n} {state}" for state, n in counts.items() if n), no_wrap=True, overflow="ellipsis")
+
+
+def per_second(tokens: float) -> str:
+    """Of a large model on a CPU there are fewer than one."""
+    return f"{tokens:,.{0 if tokens >= 10 else 2}f} tokens/s"
 
 
 def _name(run: RunState) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from learners.report.progress import RunProgress, SuiteProgress
+from learners.report.progress import RunProgress, SuiteProgress, per_second
 from learners.run.config import RunConfig, SuiteConfig
 from learners.run.suite import Progress as RunState
 from learners.run.tail import TAIL_BYTES, reached
@@ -92,7 +92,7 @@ def test_a_terminal_sees_bar_phase_pace_and_every_policy_whatever_its_width(widt
     lines = in_a_terminal("told", width)
     assert max(map(len, lines)) <= width
     assert any(re.fullmatch(r"run ━.* 40/40", line) for line in lines)
-    assert any(re.match(r"finished  [\d,]+ tokens/s$", line) for line in lines)
+    assert any(re.match(r"finished  [\d,.]+ tokens/s$", line) for line in lines)
     for name in NAMES:
         assert any(re.fullmatch(rf"{name}\s+0\.250\s+0\.500", line) for line in lines)
     assert not any("round 4/40" in line for line in lines)  # the bar alone
@@ -155,3 +155,12 @@ def test_how_far_a_run_has_come_is_read_from_the_ends_of_its_files(tmp_path: Pat
     assert (now.rounds, now.pace) == (300, 24.0)
     write_lines(tmp_path / "metrics.jsonl", [*metrics, {"round": 300, "policy": "ada", "evaluation": {}}])
     assert reached(tmp_path, 8).rounds == 300
+
+
+def test_a_pace_below_one_token_a_second_is_no_standstill() -> None:
+    assert [per_second(x) for x in (0.42, 9.94, 12.3, 4567.0)] == [
+        "0.42 tokens/s",
+        "9.94 tokens/s",
+        "12 tokens/s",
+        "4,567 tokens/s",
+    ]
