@@ -86,39 +86,3 @@ def random_text(rng: random.Random, fragments: int = 3) -> str:
 def _random_char(rng: random.Random) -> str:
     point = rng.randrange(rng.choice((0x80, 0x800, 0x10000, 0x110000)))
     return chr(point) if not 0xD800 <= point < 0xE000 else " "
-
-
-def long_code(characters: int, seed: int) -> str:
-    """Python-like source of this length."""
-    rng = random.Random(seed)
-    names = [
-        "index",
-        "value",
-        "row",
-        "self._cache",
-        "total",
-        "tokens",
-        "result",
-        "x_i",
-        "HTTPServer",
-        "math.sqrt",
-        "n2",
-    ]
-    lines = []
-    size = 0
-    while size < characters:
-        indent = " " * (4 * rng.randint(0, 4))
-        a, b, c = (rng.choice(names) for _ in range(3))
-        line = indent + rng.choice(
-            (
-                f"{a} = {b}[{rng.randint(0, 999)}] + {c}",
-                f"if {a} is not None and {b} >= {rng.random():.3f}:",
-                f"for {a} in range({rng.randint(1, 64)}):  # {b} before {c}",
-                f"def compute_{a.replace('.', '_')}({b.replace('.', '_')}: int = {rng.randint(0, 9)}) -> float:",
-                f"    return {a}({b!r}, key=lambda item: item.{c.replace('.', '_')})",
-                "",
-            )
-        )
-        lines.append(line)
-        size += len(line) + 1
-    return "\n".join(lines)[:characters]
