@@ -39,6 +39,7 @@ SWEPT = {
     "n = 8": "sgt-2n",
 }
 """The weight of a rescue and the size of a group, one at a time."""
+POOLED = {"naive-pooling", "prp"}
 PUBLISHED = "sgt-weight-0.1"
 SWEPT_FROM = "λ = 0.3, n = 4"
 FAMILIES = ("letters", "letters-intel", "retries", "triple", "sums", "real", "teacher", "knights")
@@ -189,19 +190,20 @@ def _family(family: Family) -> str:
 def _alike(family: Family) -> list[str]:
     """Arms that were one arm in the end."""
     pairs = [
-        f"`{one}` and `{other}`"
+        (one, other)
         for one, other in combinations(family.arms, 2)
         if all(family.arms[one][p]["accuracy"] == family.arms[other][p]["accuracy"] for p in family.policies)
     ]
     if not pairs:
         return []
-    return [
-        wrapped(
-            f"The same accuracies at every evaluation of every seed: {', '.join(pairs)}. Where policies begin alike "
-            "and learn from the same pool they stay the same policy: every ratio is 1, and nothing is left to correct."
-        ),
-        "",
-    ]
+    named = ", ".join(f"`{one}` and `{other}`" for one, other in pairs)
+    said = f"The same accuracies at every evaluation of every seed: {named}."
+    if all({*pair} == POOLED for pair in pairs):
+        said += (
+            " Where policies begin alike and learn from the same pool they stay the same policy: every ratio is 1, and "
+            "nothing is left to correct."
+        )
+    return [wrapped(said), ""]
 
 
 def _rescues(family: Family) -> list[str]:
