@@ -24,9 +24,11 @@ PHASES = ("act", "verify", "score", "update", "sync")
 """In the order of a round. Between verify and score all policies meet: what is shared in a round is known only then."""
 
 COMPUTING = ("act", "score", "update")
-EVALUATE = "evaluate"
-"""Sampling that is no part of a round: it takes what `act` takes, and is recorded by its own name."""
 """Those in which a model computes."""
+
+EVALUATE, LOAD = "evaluate", "load"
+"""Sampling that is no part of a round, and the loading of what a copy samples with: they take what `act` takes, and are
+recorded by their own names."""
 
 GIB = 1024**3
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from learners.protocol import Learner
 from learners.resources.allocate import Allocator
 from learners.resources.clock import SteadyClock
-from learners.resources.demand import EVALUATE, Demand, Lease, Needs, Node, Patience, Refusal, Supply, even_share
+from learners.resources.demand import EVALUATE, LOAD, Demand, Lease, Needs, Node, Patience, Refusal, Supply, even_share
 from learners.resources.device import Device
 from learners.resources.record import Event, Incident, UsageRecord
 from learners.resources.residents import Residents
@@ -186,7 +186,7 @@ class LeasedCalls:
                 self._allocator.withdraw(demand.policy)
 
     def _job(self, policy: str, phase: str, call: Callable[[], Any]) -> _Job:
-        leased = "act" if phase == EVALUATE else phase
+        leased = "act" if phase in (EVALUATE, LOAD) else phase
         return _Job(policy, phase, call, self.limits.lease(policy, leased), leased)
 
     def _ask(self, job: _Job) -> None:

@@ -9,13 +9,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar, Protocol, TypeVar
 
+from learners.protocol import Learner
 from learners.resources.executor import Executor
 from learners.run.rollout import Act, Groups, Turn
 from mutual_env.errors import DeadlineExceededError, WorkerLostError
 from mutual_env.types import Metrics
 
+T = TypeVar("T")
+
 TICK_SECONDS = 0.5  # between two looks, so that a signal is heard
+
+
+class Samplers(Protocol):
+    """Who samples in the place of the policies, by the names of these."""
+
+    @property
+    def learners(self) -> Mapping[str, Learner]: ...
+
+    def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        """As `Executor.map`."""
 
 
 @dataclass(slots=True)
@@ -26,6 +41,8 @@ class Ahead:
     _first: Turn | None = None
     _names: frozenset[str] = frozenset()
     _answers: dict[str, Groups] = field(default_factory=dict)
+    least: ClassVar[int] = 2
+    """Policies that learn; fewer have nobody to go ahead of."""
 
     def take(self, round: int, names: Collection[str]) -> tuple[Turn, Mapping[str, Groups]] | None:
         """How the round has begun, if it has for all of these policies and no others; it is forgotten here."""
@@ -40,8 +57,7 @@ class Ahead:
         """Every update, each followed by its own policy's first turn of `round`. As `executor.map`, what is lost is
         missing, and an error is raised when all have ended."""
         asked = first.asked(list(updates))
-        self._round, self._first, self._names, self._answers = round, first, frozenset(updates), {}
-        answers = self._answers
+        answers = self._begin(round, first, updates)
 
         def go_on(name: str) -> dict[str, Metrics]:
             learnt = executor.map("update", {name: updates[name]})
@@ -53,22 +69,30 @@ class Ahead:
                         raise
             return learnt
 
-        return _side_by_side(executor, go_on, list(updates))
+        return side_by_side(executor, {name: partial(go_on, name) for name in updates})
+
+    def samples(self, round: int) -> Samplers | None:
+        """Who samples that round in the place of the policies; None: they themselves."""
+        return None
+
+    def _begin(self, round: int, first: Turn, names: Collection[str]) -> dict[str, Groups]:
+        """Where the answers of the round that comes next go."""
+        self._round, self._first, self._names, self._answers = round, first, frozenset(names), {}
+        return self._answers
 
 
-def _side_by_side(
-    executor: Executor, go_on: Callable[[str], dict[str, Metrics]], names: list[str]
-) -> dict[str, Metrics]:
+def side_by_side(executor: Executor, calls: Mapping[str, Callable[[], dict[str, Metrics]]]) -> dict[str, Metrics]:
+    """What the calls return, together, in their order. Errors of the parked are not raised, unless nothing is left."""
     results: dict[str, Metrics] = {}
     errors: dict[str, BaseException] = {}
 
     def run(name: str) -> None:
         try:
-            results.update(go_on(name))
+            results.update(calls[name]())
         except BaseException as error:  # a boundary: raised in the thread that waits
             errors[name] = error
 
-    threads = [threading.Thread(target=run, args=(name,), name=f"ahead {name}", daemon=True) for name in names]
+    threads = [threading.Thread(target=run, args=(name,), name=f"ahead {name}", daemon=True) for name in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -77,4 +101,4 @@ def _side_by_side(
     real = [error for name, error in errors.items() if name not in executor.parked]
     if real or not results:
         raise [*real, *errors.values()][0]
-    return {name: results[name] for name in names if name in results}
+    return {name: results[name] for name in calls if name in results}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,11 +13,12 @@ from learners import registry
 from learners.protocol import Learner
 from learners.resources.executor import Executor
 from learners.run.ahead import Ahead
+from learners.run.beside import Beside, TwinCalls
 from learners.run.config import PolicyConfig, RunConfig
 from learners.run.envs import Envs
 from learners.run.evaluating import Twins
 from learners.run.loop import Loop, Noticed, TaskEnv
-from learners.run.places import Places, evaluates_aside, twin_of
+from learners.run.places import Places, evaluates_aside, sampler_of, twins
 from learners.seat import seated
 from mutual_env.errors import ConfigError
 from mutual_env.seeding import derive_seed
@@ -75,10 +76,10 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
     """Build everything. What `stack` takes is closed by it, also when building fails half way; the envs by `Parts`."""
     executor = stack.enter_context(closing(places.start()))
     makers = {name: partial(make_learner, name, p, config.seed) for name, p in config.policies.items()}
-    aside = {twin_of(name): make for name, make in makers.items()} if evaluates_aside(config) else {}
+    aside = {called(name): make for called in twins(config) for name, make in makers.items()}
     hosted = executor.host({**makers, **aside})
     policies = {name: hosted[name] for name in makers}
-    twins = stack.enter_context(closing(Twins(policies, hosted, executor))) if aside else None
+    evaluate = stack.enter_context(closing(Twins(policies, hosted, executor))) if evaluates_aside(config) else None
     teachers = {name: make_learner(name, p, config.seed) for name, p in config.teachers.items()}
     seats = {name: make_learner(name, p, config.seed) for name, p in config.seats.items()}
     for asked in (*teachers.values(), *seats.values()):
@@ -97,11 +98,26 @@ def build(config: RunConfig, places: Places, exchange_path: Path, stack: ExitSta
             bridge=TokenizerBridge([learner.tokenizer for learner in everybody.values()]),
             teachers=teachers if places.apart else everybody,
             executor=executor,
-            ahead=Ahead() if config.resources.overlap and places.overlaps else None,
+            ahead=_ahead(config, places, {name: policies[name] for name in names}, hosted, executor, stack),
         )
         for names in envs.together()
     ]
-    return Parts(envs, exchange, pool, tuple(loops), envs.held_out(list(config.policies), pool), twins)
+    return Parts(envs, exchange, pool, tuple(loops), envs.held_out(list(config.policies), pool), evaluate)
+
+
+def _ahead(
+    config: RunConfig,
+    places: Places,
+    policies: Mapping[str, Learner],
+    hosted: Mapping[str, Learner],
+    executor: Executor,
+    stack: ExitStack,
+) -> Ahead | None:
+    """How the policies of a loop sample what comes next while others, or they themselves, still learn."""
+    if config.resources.own_sampler:
+        samplers = TwinCalls({name: hosted[sampler_of(name)] for name in policies}, executor, sampler_of)
+        return stack.enter_context(closing(Beside(policies, samplers)))
+    return Ahead() if config.resources.overlap and places.overlaps else None
 
 
 def make_learner(name: str, policy: PolicyConfig, seed: int) -> Learner:

@@ -123,6 +123,7 @@ class ResourcesConfig:
     {prompt_tokens: 200, response_tokens: 2000}.
     `overlap`: in synchronous rounds a policy that has learnt samples the next one while others still learn: the same
     numbers, sooner.
+    `own_sampler`: in asynchronous rounds a second copy of each policy samples while that learns: the same numbers.
     `instructions`: avx2, the same digits on all x86-64 of one maker, or native, the widest of this processor.
     `threads`: of the numerical libraries (0: as the environment says). Both are settled as `mutual-env` begins.
     """
@@ -135,6 +136,7 @@ class ResourcesConfig:
     patience: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     overlap: bool = True
+    own_sampler: bool = False
     instructions: str = PINNED
     threads: int = 0
 

@@ -15,18 +15,17 @@ from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from learners.aside import Aside
-from learners.protocol import Learner, save_aside
-from learners.resources.demand import EVALUATE
+from learners.protocol import Learner
+from learners.resources.demand import LOAD
 from learners.resources.executor import Executor
+from learners.run.beside import TwinCalls, copied
 from learners.run.loop import TaskEnv, evaluate
 from learners.run.places import twin_of
 from mutual_env.errors import WorkerLostError
 from mutual_env.types import AgentInfo
-
-T = TypeVar("T")
 
 Found: TypeAlias = Mapping[str, AgentInfo]
 
@@ -74,7 +73,7 @@ class Twins:
 
     def __init__(self, policies: Collection[str], hosted: Mapping[str, Learner], executor: Executor) -> None:
         """`hosted`: the policies' twins among others."""
-        self._twins, self._executor = {name: hosted[twin_of(name)] for name in policies}, executor
+        self._twins = TwinCalls({name: hosted[twin_of(name)] for name in policies}, executor, twin_of)
         self._aside = Aside("mutual-env-evaluation-")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation")
         self._evaluations = 0
@@ -83,13 +82,8 @@ class Twins:
         """Of the policies as they are now: they may learn on when this returns. One at a time."""
         self._evaluations += 1
         place = self._aside.path / str(self._evaluations)
-        left = {name: _copied(policy, place / name) for name, policy in policies.items()}
+        left = {name: copied(policy, place / name) for name, policy in policies.items()}
         return self._thread.submit(self._evaluate, env, left, place, seed, samples)
-
-    def map(self, phase: str, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-        """Of the twins, by the names of their policies."""
-        done = self._executor.map(phase, {twin_of(name): call for name, call in calls.items()})
-        return {name: done[twin_of(name)] for name in calls if twin_of(name) in done}
 
     def close(self) -> None:
         """What is still being made ends when the executor is closed."""
@@ -101,17 +95,12 @@ class Twins:
     ) -> Found:
         for write in left.values():
             write()
-        twins = {name: self._twins[name] for name in left}
-        loaded = self.map(EVALUATE, {name: partial(twin.load, place / name) for name, twin in twins.items()})
+        twins = {name: self._twins.learners[name] for name in left}
+        loaded = self._twins.map(LOAD, {name: partial(twin.load, place / name) for name, twin in twins.items()})
         if lost := sorted(twins.keys() - loaded.keys()):
             raise WorkerLostError(
                 f"{', '.join(lost)} could not be evaluated in the background: go on with --resume, which evaluates "
                 "again, or set evaluation.background=false"
             )
         shutil.rmtree(place)
-        return evaluate(env, twins, seed, samples, self)
-
-
-def _copied(policy: Learner, directory: Path) -> Callable[[], None]:
-    directory.mkdir(parents=True)
-    return save_aside(policy, directory)
+        return evaluate(env, twins, seed, samples, self._twins)

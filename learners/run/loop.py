@@ -98,9 +98,9 @@ class Loop:
         sampled: Sampled = self._play(round, self.env.sample)
         return sampled
 
-    def learn(self, sampled: Sampled) -> dict[str, AgentInfo]:
-        """The second half: read what the peers have published meanwhile, and learn."""
-        return self._learn(self.env.teach(sampled))
+    def learn(self, sampled: Sampled, following: int | None = None) -> dict[str, AgentInfo]:
+        """The second half: read what the peers have published meanwhile, and learn. `following` as in `round`."""
+        return self._learn(self.env.teach(sampled), following)
 
     def _play(self, round: int, step: Callable[[dict[str, Any]], Any]) -> Any:
         """All turns of a round (one, as a rule); what the last step returned."""
@@ -127,8 +127,9 @@ class Loop:
 
     def _act(self, round: int, asked: Mapping[str, Asked]) -> Mapping[str, Groups]:
         self._enter("sampling")
-        calls = {name: partial(_answer, self.env, name, self.learners[name], a) for name, a in asked.items()}
-        answers = self.executor.map("act", calls)
+        aside = None if self.ahead is None else self.ahead.samples(round)
+        learners, mapped = (self.learners, self.executor.map) if aside is None else (aside.learners, aside.map)
+        answers = mapped("act", {n: partial(_answer, self.env, n, learners[n], a) for n, a in asked.items()})
         if len(answers) < len(asked):
             lost = ", ".join(sorted(set(asked) - set(answers)))
             raise WorkerLostError(
@@ -152,7 +153,7 @@ class Loop:
 
     def _update(self, batches: Mapping[str, Batch], following: int | None) -> Mapping[str, Metrics]:
         calls = {name: partial(self.learners[name].update, batch.examples) for name, batch in batches.items()}
-        if self.ahead is None or following is None or len(calls) < max(2, len(self.learners)):
+        if self.ahead is None or following is None or len(calls) < max(self.ahead.least, len(self.learners)):
             return self.executor.map("update", calls)
         act = partial(self._act, following)
         return self.ahead.learn_and_go_on(self.executor, calls, following, self._first(following), act)

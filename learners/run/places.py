@@ -40,7 +40,7 @@ _EXECUTORS: dict[str, Callable[..., Executor]] = {
     "processes": ProcessExecutor,
     "ray": RayExecutor,
 }
-_ASIDE = ("threads", "processes")  # executors under which a policy may have a twin that evaluates
+_ASIDE = ("threads", "processes")  # executors under which a policy may have a twin
 _MOST = 4096
 _GIVEN = ("demands", "supply", "patience", "clock")  # what an executor takes that is no option of the configuration
 
@@ -52,7 +52,7 @@ class Places:
     `options` are the executor's own. `demands`: one for each policy. `staleness`: by how many rounds policies may be
     apart; 0 in synchronous rounds. `timed`: the (policy, phase) of which it is known how long they take; `estimates`
     where that follows from a model's size. `declared`: whether the configuration says what machines there are. `twins`:
-    what those take beside, who evaluate in the background.
+    what those take beside, who evaluate in the background or sample while their policy learns.
     """
 
     executor: str
@@ -147,7 +147,7 @@ def read_places(config: RunConfig, supply: Supply | None = None) -> Places:
         timed=frozenset(_timed(resources.demands, estimates)),
         estimates=estimates,
         declared=bool(resources.devices),
-        twins=tuple(_twin(demand) for demand in demands) if evaluates_aside(config) else (),
+        twins=tuple(_twin(demand, called) for called in twins(config) for demand in demands),
     )
     if config.sharing.exchange == "ray" and resources.executor != "ray":
         raise ConfigError(
@@ -181,10 +181,21 @@ def twin_of(policy: str) -> str:
     return f"{policy} (evaluation)"
 
 
-def _twin(demand: Demand) -> Demand:
+def sampler_of(policy: str) -> str:
+    """What the executor calls who samples for the policy while that learns; no policy is called so."""
+    return f"{policy} (sampler)"
+
+
+def twins(config: RunConfig) -> list[Callable[[str], str]]:
+    """What those are called that each policy has beside."""
+    there = ((twin_of, evaluates_aside(config)), (sampler_of, config.resources.own_sampler))
+    return [called for called, is_there in there if is_there]
+
+
+def _twin(demand: Demand, called: Callable[[str], str]) -> Demand:
     """It samples, and does nothing else."""
     needs = demand.phases.get("act") or next(iter(demand.phases.values()))
-    return dataclasses.replace(demand, policy=twin_of(demand.policy), phases={"act": needs})
+    return dataclasses.replace(demand, policy=called(demand.policy), phases={"act": needs})
 
 
 def _check_background(config: RunConfig) -> None:
@@ -192,6 +203,12 @@ def _check_background(config: RunConfig) -> None:
         raise ConfigError(
             f"evaluation.background needs resources.executor={' or '.join(_ASIDE)}, got "
             f"{config.resources.executor!r}: set one of them, or leave evaluation.background out"
+        )
+    resources = config.resources
+    if resources.own_sampler and (resources.executor not in _ASIDE or resources.mode != "asynchronous"):
+        raise ConfigError(
+            f"resources.own_sampler needs resources.mode=asynchronous and resources.executor={' or '.join(_ASIDE)}, "
+            f"got {resources.mode!r} and {resources.executor!r}: set them, or leave it out"
         )
 
 
