@@ -51,6 +51,13 @@ def test_what_the_template_writes_has_a_role_or_a_control_shape_is_a_control_tok
     assert (translation.verdict, translation.action) == ("injected-special", "accept-and-flag")
 
 
+def test_a_word_of_the_conversation_that_a_template_is_tried_with_is_no_control_token() -> None:
+    chat = chatty(AddedToken("apples", special=False, normalized=False), AddedToken("It", special=False))
+    assert not {"apples", "It"} & set(declaration_of(chat).control_texts.values())
+    (ids,) = chat.encode_batch(["It apples"])
+    assert (chat.decode(ids), ids.size) == ("It apples", 3)
+
+
 def test_what_a_message_says_becomes_no_control_token_of_the_prompt() -> None:
     chat = chatty(AddedToken("<think>", special=False, normalized=False))
     plain = spelled(chat, chat.render_prompt("ab"))

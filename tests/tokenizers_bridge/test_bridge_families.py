@@ -15,6 +15,7 @@ from tests.tokenizers_bridge.reference import completion_of
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import Tokenizer, TokenizerBridge, WordTokenizer, check_tokenizer, load
 from tokenizers_bridge.declaration import Boundary, Declaration, declaration_of
+from tokenizers_bridge.kinds.definitions import Kind
 from tokenizers_bridge.kinds.huggingface import from_huggingface
 from tokenizers_bridge.kinds.prompts import ChatFormat, ChatFormatPrompt
 from tokenizers_bridge.replies import Conversing
@@ -108,6 +109,18 @@ def test_t5_is_refused_because_its_ids_do_not_say_where_lines_end() -> None:
         load(folder_of("t5-small"))
 
 
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+
+
+def replacing(mark: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": mark}, "content": " "}
+
+
+def in_turn(*decoders: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "decoders": list(decoders)}
+
+
 @pytest.mark.parametrize(
     ("decoder", "message"),
     [
@@ -116,6 +129,13 @@ def test_t5_is_refused_because_its_ids_do_not_say_where_lines_end() -> None:
         ({"type": "Replace", "pattern": {"String": "_"}, "content": " "}, "Replace with pattern"),
         ({"type": "Metaspace", "replacement": "_", "prepend_scheme": "always"}, "replacement '_'"),
         ({"type": "Strip", "content": "x", "start": 1, "stop": 0}, "Strip with content 'x'"),
+        # The same decoder twice: each counts, and not the last alone.
+        (in_turn(replacing("_"), replacing("▁")), "Replace with pattern"),
+        (in_turn(replacing("▁"), {"type": "Strip", "content": "x", "start": 1, "stop": 0}, STRIP), "content 'x'"),
+        (in_turn(BYTES, replacing("▁")), "a decoder of ByteLevel beside Replace is not known"),
+        (in_turn(BYTES, STRIP), "a decoder of ByteLevel beside Strip is not known"),
+        ({"type": "Fuse"}, "a decoder of Fuse alone is not known"),
+        (in_turn({"type": "ByteFallback"}, {"type": "Fuse"}), "a decoder of ByteFallback, Fuse alone is not known"),
     ],
 )
 def test_a_decoder_with_arguments_that_are_not_known_is_refused(decoder: dict[str, Any], message: str) -> None:
@@ -128,6 +148,12 @@ def test_a_decoder_with_arguments_that_are_not_known_is_refused(decoder: dict[st
 
     with pytest.raises(InvalidInputError, match=message):
         from_huggingface(Backend())
+
+
+@pytest.mark.parametrize("piece", ["<0x4A>", "<0x4a>", "<0x4g>"])
+def test_a_byte_is_what_the_library_takes_for_one(piece: str) -> None:
+    read = Kind(byte_level=False, prefix_space=False, byte_pieces=True, verbatim=False).piece_bytes(piece)
+    assert read.decode() == decoders.ByteFallback().decode([piece])
 
 
 def test_known_decoders_with_their_known_arguments_are_read() -> None:

@@ -129,6 +129,11 @@ def test_sums_of_tensors_are_the_same_numbers_and_gradients_go_through() -> None
     carried, _ = batch.carry(torch.from_numpy(rng.normal(size=ids_a.shape)).requires_grad_())
     assert carried.requires_grad
     assert carried.shape == ids_r.shape
+    # A token that the author could not say makes its chunk's sum infinite, and nothing of the padding.
+    surprised = np.where(batch.chunk_ids("author") == 0, -np.inf, values[:, :1])
+    expected, _ = batch.carry(surprised)
+    assert np.isneginf(expected).any()
+    assert np.array_equal(batch.carry(torch.from_numpy(surprised))[0].numpy(), expected)
 
 
 @pytest.mark.torch

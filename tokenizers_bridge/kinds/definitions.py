@@ -26,7 +26,7 @@ Definition: TypeAlias = Mapping[str, Any]
 _Parts: TypeAlias = list[Mapping[str, Any]]
 # Splitters that cut a text, and change nothing in it.
 _CUTTERS = {"ByteLevel", "Split", "Digits", "Punctuation"}
-_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # the library reads both
 # Decoders that are understood, with all arguments that they are known to take.
 _DECODERS = {
     "ByteLevel": {"add_prefix_space", "trim_offsets", "use_regex"},
@@ -89,18 +89,19 @@ class Kind:
                 f"{name or 'tokenizer'}: {model['type']} models are not supported, because their ids do not say where "
                 "the white space was; use a policy with a BPE or Unigram tokenizer"
             )
-        decoders = {d["type"]: d for d in parts(definition.get("decoder"), "decoders")}
+        decoders = parts(definition.get("decoder"), "decoders")
         splitters = parts(definition.get("pre_tokenizer"), "pretokenizers")
         normalizers = parts(definition.get("normalizer"), "normalizers")
         _refuse_unknown(model, decoders, [*splitters, *normalizers], name or "tokenizer")
+        decoding = {d["type"] for d in decoders}
         prefix = (
             any(p.get("add_prefix_space") for p in splitters if p["type"] == "ByteLevel")
-            or any(_prepends(p) for p in [*splitters, *decoders.values()] if p["type"] == "Metaspace")
+            or any(_prepends(p) for p in [*splitters, *decoders] if p["type"] == "Metaspace")
             or any(n["type"] == "Prepend" for n in normalizers)
         )
-        by_pieces = "ByteFallback" in decoders or bool(model.get("byte_fallback"))
+        by_pieces = "ByteFallback" in decoding or bool(model.get("byte_fallback"))
         cuts = not normalizers and {p["type"] for p in splitters} <= _CUTTERS
-        return cls("ByteLevel" in decoders, prefix, by_pieces, "ByteLevel" in decoders and cuts and not prefix)
+        return cls("ByteLevel" in decoding, prefix, by_pieces, "ByteLevel" in decoding and cuts and not prefix)
 
     def piece_bytes(self, piece: str) -> bytes:
         if self.byte_level:
@@ -207,11 +208,10 @@ def _prepends(metaspace: Mapping[str, Any]) -> bool:
     )
 
 
-def _refuse_unknown(
-    model: Mapping[str, Any], decoders: Mapping[str, Mapping[str, Any]], others: _Parts, name: str
-) -> None:
+def _refuse_unknown(model: Mapping[str, Any], decoders: _Parts, others: _Parts, name: str) -> None:
     """What decodes or normalises in a way that is not known here would be read wrongly in silence."""
-    found = sorted(set(decoders) - set(_DECODERS))
+    kinds = {d["type"] for d in decoders}
+    found = sorted(kinds - set(_DECODERS))
     found += [k for k in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(k)]
     if found or not decoders:
         raise InvalidInputError(
@@ -225,13 +225,22 @@ def _refuse_unknown(
             "and its relatives): use a policy with a BPE or Unigram tokenizer that keeps it, or load the SentencePiece "
             "model that this one was made of, whose losses are told row by row"
         )
-    for part in [*decoders.values(), *others]:
-        odd = _odd_argument(part, decoding=part["type"] in decoders and part is decoders[part["type"]])
+    roles = [*((part, True) for part in decoders), *((part, False) for part in others)]
+    for part, decoding in roles:
+        odd = _odd_argument(part, decoding=decoding)
         if odd:
             raise InvalidInputError(
                 f"{name}: {part['type']} with {odd} is not known, so what its pieces spell cannot be told: "
                 "supported is ▁ for a space"
             )
+    # Pieces are spelled in one way: either through the byte-level alphabet, or with ▁ for a space.
+    beside = sorted(kinds - {"ByteLevel", "Fuse"}) if "ByteLevel" in kinds else []
+    if beside or not kinds & {"ByteLevel", "Replace", "Metaspace"}:
+        written = f"ByteLevel beside {', '.join(beside)}" if beside else f"{', '.join(sorted(kinds))} alone"
+        raise InvalidInputError(
+            f"{name}: a decoder of {written} is not known, so what its pieces spell cannot be told: supported are "
+            "byte-level decoders alone, and those that write ▁ as a space"
+        )
 
 
 def _odd_argument(part: Mapping[str, Any], *, decoding: bool) -> str:

@@ -180,7 +180,8 @@ def _unknowns(definition: Definition, ids: Mapping[str, int]) -> list[int]:
 def _rendered(chatting: _Chatting, added: Mapping[int, str]) -> set[int]:
     """Added tokens that the chat template writes: those that its renderings have outside of what messages say, and
     those that its source spells with a mark in it. White space is what any text may have."""
-    candidates = {i: text for i, text in added.items() if text.strip() and not is_tag(text)}
+    said = "\n".join(message["content"] for messages in PROBES for message in messages)
+    candidates = {i: text for i, text in added.items() if text.strip() and not is_tag(text) and text not in said}
     spelled = {i for i, text in candidates.items() if not text.isalnum() and text in chatting.template.source}
     texts = [text for messages in PROBES for text in render(chatting.template, messages)]
     met = {i for row in chatting.encode(texts) for i in row.tolist()}

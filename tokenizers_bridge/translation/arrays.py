@@ -49,7 +49,8 @@ def of_chunks(sums: Any, chunks: npt.NDArray[np.int64]) -> Any:
     if is_tensor(sums):
         if not sums.shape[-1]:
             return sums.new_zeros(chunks.shape)
-        return sums.gather(-1, beside(places, sums)) * beside(chunks >= 0, sums)
+        # What is in no chunk stands at the first for the while, whose sum may be infinite: 0 times that is no number.
+        return sums.gather(-1, beside(places, sums)).masked_fill(beside(chunks < 0, sums), 0.0)
     if not sums.shape[-1]:
         return np.zeros(chunks.shape)
     return np.where(chunks >= 0, np.take_along_axis(sums, places, -1), 0.0)
