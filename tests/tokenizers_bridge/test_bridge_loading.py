@@ -26,6 +26,7 @@ from tokenizers_bridge import (
 )
 from tokenizers_bridge.declaration import Declaration, declaration_of
 from tokenizers_bridge.edits import edits_between
+from tokenizers_bridge.kinds.transformers import generation_stops
 
 BYTES = [f"<0x{b:02X}>" for b in range(256)]
 
@@ -271,3 +272,8 @@ def test_a_kind_is_named_with_its_options() -> None:
 def test_a_kind_that_is_not_there_or_takes_other_options_is_a_sentence(spec: dict[str, str], message: str) -> None:
     with pytest.raises(MutualEnvError, match=message):
         load(spec)
+
+
+def test_what_is_no_number_in_a_generation_config_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [true, 2, "3", 2.0, null]}')
+    assert generation_stops(tmp_path) == [2]

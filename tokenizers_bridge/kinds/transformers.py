@@ -75,7 +75,7 @@ def generation_stops(directory: Path) -> list[int]:
     path = directory / "generation_config.json"
     named = _json(path).get("eos_token_id") if path.exists() else None
     ids = named if isinstance(named, list) else [named]
-    return [i for i in ids if isinstance(i, int)]
+    return [i for i in ids if type(i) is int]
 
 
 def _from_files(
