@@ -26,7 +26,10 @@ from tokenizers_bridge import (
 )
 from tokenizers_bridge.declaration import Declaration, declaration_of
 from tokenizers_bridge.edits import edits_between
+from tokenizers_bridge.kinds.huggingface import from_huggingface
+from tokenizers_bridge.kinds.templates import ChatTemplate
 from tokenizers_bridge.kinds.transformers import generation_stops
+from tokenizers_bridge.protocol import Role
 
 BYTES = [f"<0x{b:02X}>" for b in range(256)]
 
@@ -277,3 +280,22 @@ def test_a_kind_that_is_not_there_or_takes_other_options_is_a_sentence(spec: dic
 def test_what_is_no_number_in_a_generation_config_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [true, 2, "3", 2.0, null]}')
     assert generation_stops(tmp_path) == [2]
+
+
+def test_a_generation_config_that_knows_of_no_turns_does_not_take_the_turns_end_away() -> None:
+    """A base model's names the end of the text alone, and its policy ends turns all the same."""
+    marks = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    backend = byte_level(special=marks)
+    text, _, turn = (backend.token_to_id(mark) for mark in marks)
+    source = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+    def stops(*told: int) -> tuple[int, ...]:
+        template = ChatTemplate(source, {})
+        eos: dict[Role, str] = {"eos": marks[0]}
+        return from_huggingface(backend, special_texts=eos, template=template, also_stops=told).stop_ids
+
+    assert stops() == stops(text) == stops(turn, text) == (turn, text)
+    assert stops(turn) == (turn,)

@@ -171,6 +171,8 @@ def test_generation_config_names_the_stop_tokens(tmp_path) -> None:
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [32000, 32001, 32007]}')
     assert load(tmp_path).stop_ids == (32007, 32000, 32001)  # type: ignore[attr-defined]
     assert load(tmp_path, stop="<|endoftext|>").stop_ids == (32000,)  # type: ignore[attr-defined]
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 32000}')
+    assert load(tmp_path).stop_ids == (32007, 32000)  # type: ignore[attr-defined]
     (tmp_path / "generation_config.json").write_text("[")
     with pytest.raises(InvalidInputError, match=r"generation_config\.json is not JSON"):
         load(tmp_path)

@@ -143,21 +143,18 @@ class _Tokens:
     ) -> list[int]:
         """The ids that end a completion, the one that the policy's own turns end with first.
 
-        That is what the template ends a turn with, where nothing that is told knows better: generation_config.json has
-        a list without it, or the eos token is the end of a turn itself (gpt-oss ends messages with one token and its
-        turns with another).
+        That is what the template ends a turn with, where nothing that is told knows better: an end of a turn in
+        generation_config.json, or as the eos token (gpt-oss ends messages with one token and its turns with another).
+        A file that names the end of the text alone, as a base model's does, knows nothing of turns.
         """
         ends = [self.ids[text] for text in _as_list(stop)]
         if not ends:
             told = [i for i in also if i in self.controls]
             eos = [self.ids[t] for role, t in named.items() if role == "eos" and t in self.ids]
             turn = None if chatting is None else turn_end(chatting.template, chatting.encode, self.controls)
-            if told:
-                ends = [i for i in (turn, *eos) if i in told] + told
-            elif turn is None or any(self.controls.get(i) == "end_of_turn" for i in eos):
-                ends = eos
-            else:
-                ends = [turn, *eos]
+            if turn is not None and not any(self.controls.get(i) == "end_of_turn" for i in told or eos):
+                ends = [turn]
+            ends += [i for i in (turn, *eos) if i in told] + told if told else eos
         if not ends:
             known = [i for i, role in self.controls.items() if role in STOP_ROLES]
             ends = sorted(known, key=lambda i: (self.controls[i] != "eos", i))[:1]
