@@ -273,7 +273,7 @@ def test_the_share_of_clipped_tokens_is_reported_alike(name: str) -> None:
 
 
 def test_options_that_do_not_apply_are_refused_by_name() -> None:
-    with pytest.raises(InvalidInputError, match="logits_chunk_mib is an option of learner 'torch'"):
+    with pytest.raises(InvalidInputError, match="logits_chunk_mib is no option of learner 'openrlhf'"):
         build("openrlhf", logits_chunk_mib=64)
     with pytest.raises(UnknownNameError, match="learning_rate"):
         build("openrlhf", learning_rat=1.0)

@@ -229,14 +229,16 @@ def test_a_configuration_names_it(model_path: Path, server: Server, monkeypatch:
     learner.close()
 
 
-def test_samples_that_are_dealt_to_several_connections_are_the_same(server: Server, served: KeptOpen) -> None:
+def test_samples_that_are_dealt_to_several_connections_are_the_same(server: Server) -> None:
     """Two names of one server: weights cannot be sent to it twice at a time, samples can be dealt."""
+    alone = ServerEngine(server.url, make_transport("file"), api_key=server.api_key)
     fleet = ServerEngine([server.url, server.url], make_transport("file"), api_key=server.api_key, concurrency=2)
     prompts, seeds = [np.array([5, 6, i], dtype=np.int32) for i in range(8)], list(range(8))
-    one, two = (engine.sample(prompts, seeds, Sampling(258, 8)) for engine in (served, fleet))
+    one, two = (engine.sample(prompts, seeds, Sampling(258, 8)) for engine in (alone, fleet))
     assert [len(sample.token_ids) for sample in two] == [len(sample.token_ids) for sample in one]
     assert [sample.token_ids[0] for sample in two] == [sample.token_ids[0] for sample in one]
-    fleet.close()
+    for engine in (alone, fleet):
+        engine.close()
 
 
 def test_a_server_of_other_weights_is_given_those_of_now_before_it_samples(model_path: Path, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Models whose weights are cut over the ranks as they are read: no rank ever holds one whole (ZeRO 3)."""
+"""Models whose weights are cut over the ranks as they are read (ZeRO 3)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy
@@ -22,6 +23,7 @@ def load_model(
         return LanguageModel(load_pretrained(path), vocab_size, options, probe)
     with _cut(strategy):
         model = load_pretrained(path, getattr(torch, options.dtype))
+    _make_exact(model)
     cut = LanguageModel(model, vocab_size, options, whole=False)
     for parameter in cut.parameters():
         if not hasattr(parameter, "ds_id"):  # adapters, which peft makes whole and in float32
@@ -38,6 +40,17 @@ def dealt(sizes: Mapping[str, int], ranks: int) -> list[frozenset[str]]:
         kept[rank].add(name)
         loads[rank] += sizes[name]
     return [frozenset(names) for names in kept]
+
+
+def _make_exact(model: nn.Module) -> None:
+    """What is computed and not learnt, such as the frequencies of rotary positions, once more: what is made under
+    `zero.Init` is rounded to the type of the weights."""
+    for module in model.modules():
+        computed = [name for name in module._non_persistent_buffers_set if getattr(module, name).is_floating_point()]
+        if computed and hasattr(module, "config"):
+            fresh = type(module)(module.config)
+            for name in computed:
+                setattr(module, name, getattr(fresh, name).to(getattr(module, name).device))
 
 
 @contextmanager
