@@ -24,14 +24,19 @@ over models, tokenizers or kinds of records, and the line holds if its worst end
 
 
 def write_page() -> Path:
+    PAGE.write_text(text())
+    return PAGE
+
+
+def text() -> str:
+    """The whole page."""
     measured = {area.name: json.loads(path.read_text()) for area in AREAS if (path := _path(area)).is_file()}
     rows = "".join(f"{_row(bar, measured.get(area.name, {}))}\n" for area in AREAS for bar in area.bars)
     sections = [_section(area, measured[area.name]) for area in AREAS if area.name in measured]
     missing = [f"- {area.title} (`python -m benchmarks.{area.name}`)\n" for area in AREAS if area.name not in measured]
     if missing:
         sections.append("## Not measured yet\n\n" + "".join(missing))
-    PAGE.write_text("\n".join([_INTRODUCTION + rows, *sections]))
-    return PAGE
+    return "\n".join([_INTRODUCTION + rows, *sections])
 
 
 def _path(area: Area) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bars import AREAS, Area
-from benchmarks.parts import BASELINES, PARTS, ratios, slower
+from benchmarks.parts import BASELINES, PARTS, kept_for, ratios, slower
 
 ROOT = Path(__file__).parent.parent
 MINE = '''
@@ -109,4 +109,10 @@ def test_every_area_has_a_benchmark_that_pytest_runs(area: Area) -> None:
 
 def test_every_part_has_a_baseline() -> None:
     kept = json.loads(BASELINES.read_text())["yardsticks"]
-    assert {*kept} == PARTS
+    assert all({*of} == PARTS for of in kept.values())
+
+
+def test_a_processor_is_held_to_its_own_figures_where_some_are_kept() -> None:
+    kept = {"a": dict.fromkeys(PARTS, 1.0), "b": dict.fromkeys(PARTS, 2.0) | {"test_act": 0.5}}
+    assert kept_for("a", kept) == kept["a"]
+    assert kept_for("c", kept) == dict.fromkeys(PARTS, 2.0) | {"test_act": 1.0}

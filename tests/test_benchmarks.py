@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from benchmarks import retries
+from benchmarks import page, retries
 from benchmarks.bars import AREAS, Area, Bar
 from benchmarks.figures import DATA
 from benchmarks.tables import figures, is_current
@@ -38,6 +38,10 @@ def test_every_bar_leads_to_figures_that_a_module_writes(area: Area) -> None:
     if path.is_file():  # no figures of a machine that was never there
         found = json.loads(path.read_text())
         assert all(bar.measured(found) for bar in area.bars)
+
+
+def test_the_page_of_figures_is_what_the_files_say() -> None:
+    assert page.PAGE.read_text() == page.text(), "python -m benchmarks --page"
 
 
 def test_the_table_of_sgt_over_retries_is_what_its_file_says() -> None:
