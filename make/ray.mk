@@ -6,7 +6,7 @@ RAY_VENV ?= .venv-ray
 test-ray: $(RAY_VENV)/.installed ## the tests on a real Ray cluster of several nodes
 	@RAY_USAGE_STATS_ENABLED=0 $(RAY_VENV)/bin/python -m pytest -m 'ray and not slow' tests/resources tests/sharing
 
-test-ray-resumes: $(RAY_VENV)/.installed ## every exchange and staleness there, stopped and resumed (half an hour)
+test-ray-resumes: $(RAY_VENV)/.installed ## every exchange and staleness there, stopped and resumed (six minutes, more where others compute)
 	@RAY_USAGE_STATS_ENABLED=0 $(RAY_VENV)/bin/python -m pytest -m 'ray and slow' tests/resources/test_ray_resumes.py
 
 test-ray-kills: $(RAY_VENV)/.installed ## the same with 30 random kills of workers, of the exchange and of nodes
