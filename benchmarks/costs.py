@@ -1,16 +1,18 @@
 """What a round of each strategy costs over two policies alone, phase by phase, and what of it is training more rows.
 
-    python -m benchmarks.costs [--models models] [--rounds 12] [--only tiny|real]    writes docs/figures/data/costs.json
+    python -m benchmarks.costs [--models models] [--rounds 12] [--only tiny|real|sums|...]
+                                                                               writes docs/figures/data/costs.json
 
 The arms stand around the same policies, whose weights stay as they are (the optimizer's steps are computed, with a
 learning rate of 0), so in a round of one number all of them sample the same completions. They take turns within each
 round; what is counted is processor time on one thread, and the figures are medians of ratios to the arm that shares
 nothing, in the same round. `tiny` is the letters pair of the evidence at the weights that training begins with, `after`
-at those that runs of the evidence ended with (where there are some), `real` SmolLM2-135M and Gemma-3-270M with LoRA.
+at those that runs of the evidence ended with (where there are some), `real` SmolLM2-135M and Gemma-3-270M with LoRA;
+the other families of the evidence by their names, those arms of which there are runs.
 
 A round's update trains the rows that teach something: GRPO leaves out every group without spread. `rows` and `tokens`
-are what is trained a round, and `update_ms_per_token` what updating takes for each of those tokens: where that is the
-same, an arm costs more because it trains more.
+are what is trained a round (`prompts`: how many the rows are of), and `update_ms_per_token` what updating takes for
+each of those tokens: where that is the same, an arm costs more because it trains more.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import pytest
 import torch
 
 from benchmarks.beside import arms_beside
-from benchmarks.evidence.results import family_file
+from benchmarks.evidence.results import Family, family_file, result_file
 from benchmarks.figures import DATA, machine, write
 from learners.batch import Outcome
 from learners.protocol import Learner
@@ -53,7 +55,9 @@ PHASES = {
     "updating": "updating",
 }
 SEED = 0
-PAIRS = {"tiny", "after", "real"}
+FAMILIES = ("sums", "retries", "triple", "teacher")
+"""Further families: what their equal seconds are reckoned with."""
+PAIRS = {"tiny", "after", "real", *FAMILIES}
 OF_REAL = ("sgt", "xgrpo", "prp", "graft")
 REAL = Path(__file__).parents[1] / "configs" / "evidence" / "real.yaml"
 
@@ -64,6 +68,7 @@ class Spent:
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     rows: int = 0
+    prompts: int = 0
     tokens: int = 0
     _phase: str = ""
     _since: float = 0.0
@@ -77,6 +82,7 @@ class Spent:
     def notice(self, learner: Learner, info: AgentInfo, outcomes: Sequence[Outcome]) -> None:
         trained = [o.example for o in outcomes if o.example is not None and teaches(o.example)]
         self.rows += len(trained)
+        self.prompts += len({example.prompt_ids.tobytes() for example in trained})
         self.tokens += sum(int(example.mask.sum()) for example in trained)
 
     @property
@@ -144,6 +150,7 @@ def figures(seen: Seen) -> dict[str, Any]:
                 for phase in dict.fromkeys(PHASES.values())
             },
             "rows": statistics.mean(r.rows for r in of),
+            "prompts": statistics.mean(r.prompts for r in of),
             "tokens": statistics.mean(r.tokens for r in of),
             "update_ms_per_token": _per_token(of),
             "rounds": len(of),
@@ -158,11 +165,22 @@ def _per_token(of: Sequence[Spent]) -> float:
 
 
 def tiny(rounds: int) -> None:
-    """A few arms at a time, written as they come; what is known of so many rounds is not measured again."""
+    """Every arm of the letters pair."""
     suite = load_suite(family_file("letters"))
-    while left := [arm for arm in suite.arms if kept().get("tiny", {}).get(arm, {}).get("rounds") != rounds]:
+    few_at_a_time("tiny", suite, list(suite.arms), rounds)
+
+
+def family(name: str, rounds: int) -> None:
+    """Those arms of a family of which there are runs."""
+    run = Family.read(result_file(name)).arms
+    few_at_a_time(name, load_suite(family_file(name)), list(run), rounds)
+
+
+def few_at_a_time(pair: str, suite: SuiteConfig, arms: Sequence[str], rounds: int) -> None:
+    """Written as they come; what is known of so many rounds is not measured again."""
+    while left := [arm for arm in arms if kept().get(pair, {}).get(arm, {}).get("rounds") != rounds]:
         some = [BASELINE, *(arm for arm in left if arm != BASELINE)][: 1 + AT_A_TIME]
-        keep("tiny", {arm: of for arm, of in compared(suite, some, rounds).items() if arm in left})
+        keep(pair, {arm: of for arm, of in compared(suite, some, rounds).items() if arm in left})
 
 
 def keep(pair: str, found: Mapping[str, Any]) -> None:
@@ -203,7 +221,7 @@ def main() -> None:
     )
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--only", choices=("tiny", "real", "after"))
+    parser.add_argument("--only", choices=("tiny", "real", "after", *FAMILIES))
     parser.add_argument("--arm", action="append", choices=OF_REAL, help="of `real`: this one again (may be repeated)")
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence-letters"), help="for `after`: of the evidence")
     args = parser.parse_args()
@@ -213,6 +231,8 @@ def main() -> None:
         tiny(args.rounds)
     if args.only in (None, "after") and (args.runs / "sgt" / f"seed_{SEED}").is_dir():
         keep("after", after(args.runs, args.rounds))
+    if args.only in FAMILIES:
+        family(args.only, args.rounds)
     if args.only in (None, "real") and (args.models / "gemma3").is_dir():
         real(args.models, max(2, args.rounds // 4), args.arm or ())
 

@@ -13,6 +13,6 @@ evidence-tiny: install-dev ## every way of sharing on small policies, with contr
 
 # REAL: which part of the suite on real models, as in REAL="--arm sgt --arm grpo --seed 0"; default: all.
 evidence-real: install-dev models ## where two real models differ, and what sharing does to them (hours on a CPU; QWEN=directory adds a third to the survey)
-	@$(BIN)/python -m benchmarks.evidence.survey smollm2=models/smollm2 gemma3=models/gemma3 $(if $(QWEN),qwen=$(QWEN))
+	@$(BIN)/python -m benchmarks.evidence.survey smollm2=models/smollm2 gemma3=models/gemma3 $(if $(QWEN),qwen=$(QWEN) --as teacher)
 	@$(BIN)/mutual-env suite configs/evidence/real.yaml $(REAL) && $(BIN)/python -m benchmarks.evidence collect real
 	@$(BIN)/python -m benchmarks.evidence page

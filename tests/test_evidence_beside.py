@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import string
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from benchmarks import costs, rounds
 from benchmarks.beside import arms_beside
-from benchmarks.evidence import plane, survey
+from benchmarks.evidence import plane, plane_section, survey
 from learners.run.build import make_learner
 from learners.run.config import PolicyConfig, SuiteConfig, load_suite
 from mutual_env.verifiers import VerifierPool
@@ -63,22 +62,32 @@ def test_where_an_update_lies_is_worked_out_from_its_batches() -> None:
     assert set(nothing.values()) == {0.0}
 
 
-def test_the_plane_of_a_small_pair_goes_on_from_what_was_found(
-    suite: SuiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = plane.measure(suite, ["grpo", "sgt"], 2, tasks=4)
+def test_the_plane_of_a_small_pair_goes_on_from_what_was_found(suite: SuiteConfig) -> None:
+    *_, wanted = plane.measure(suite, ["grpo", "sgt"], 2, seed=0, tasks=4)
     assert wanted["starved_tasks"] == {"one": 4, "two": 4}  # a letter and the end, of 13 tokens each: 1 in 169
     assert wanted["arms"]["grpo"]["one"]["length"] > 0.0
     begun = {**wanted, "arms": {"grpo": wanted["arms"]["grpo"]}}
-    (tmp_path / "begun.json").write_text(json.dumps(begun))
-    written: list[Any] = []
-    monkeypatch.setattr(plane, "write", lambda _, content: written.append(content["arms"]))
-    assert plane.measure(suite, ["grpo", "sgt"], 2, tmp_path / "begun.json", tasks=4)["arms"] == wanted["arms"]
-    assert written == [wanted["arms"]]  # the one arm that was missing
+    assert [*plane.measure(suite, ["grpo", "sgt"], 2, seed=0, known=begun, tasks=4)] == [wanted]  # the one missing arm
+    assert [*plane.measure(suite, ["grpo", "sgt"], 2, seed=0, known=wanted, tasks=4)] == []
+
+
+def test_the_plane_is_told_over_its_seeds() -> None:
+    def placed(stability: float, length: float = 1.0) -> dict[str, float]:
+        return {"stability": stability, "support": stability, "signal": 0.5, "noise": 0.5, "length": length}
+
+    def of(stability: float) -> dict[str, Any]:
+        arms = {"grpo": {"one": placed(stability), "chunks": {}}, "corl": {"one": placed(0.0, 0.0), "chunks": {}}}
+        return {"starved_tasks": {"one": 3}, "arms": arms}
+
+    about = {"batches": 2, "starved": 0.02, "tasks": 4}
+    bandit = {arm: {"stability": at, "support": at} for arm, at in (("grpo", 1.0), ("corl", 0.0))}
+    said = plane_section.plane({"about": about, "bandit": bandit, "seeds": {"0": of(0.4), "1": of(0.6)}})
+    assert "| `grpo` | 0.50 ± 0.14 |" in said
+    assert "No update at all: `corl`." in said
 
 
 def a_round(updating: float, rows: int, tokens: int) -> costs.Spent:
-    return costs.Spent({"sampling": 1.0, "updating": updating}, rows, tokens)
+    return costs.Spent({"sampling": 1.0, "updating": updating}, rows, rows // 2, tokens)
 
 
 def test_what_an_arm_costs_is_a_ratio_within_each_round() -> None:
@@ -88,7 +97,7 @@ def test_what_an_arm_costs_is_a_ratio_within_each_round() -> None:
     assert found["sgt"]["times_alone"] == pytest.approx(1.5)
     assert found["grpo"]["update_ms_per_token"] == pytest.approx(200.0)
     assert found["sgt"]["update_ms_per_token"] == pytest.approx(175.0)
-    assert found["sgt"]["rows"] == 8
+    assert (found["sgt"]["rows"], found["sgt"]["prompts"]) == (8, 4)
 
 
 def test_a_round_of_a_real_loop_has_every_phase_and_counts_what_teaches(suite: SuiteConfig) -> None:
@@ -96,6 +105,7 @@ def test_a_round_of_a_real_loop_has_every_phase_and_counts_what_teaches(suite: S
     assert {*found["grpo"]["phases"]} == {*costs.PHASES.values()}
     assert all(seconds > 0.0 for seconds in found["sgt"]["phases"].values())
     assert 0 < found["grpo"]["rows"] <= 2 * 4 * 16  # at most all samples of both
+    assert 0 < found["grpo"]["prompts"] <= 2 * 4
 
 
 def test_two_runs_of_trl_are_added_and_their_peaks_told_apart() -> None:

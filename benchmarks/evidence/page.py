@@ -24,8 +24,10 @@ from benchmarks.evidence.analysis import (
 )
 from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
+from benchmarks.evidence.markdown import wrapped
+from benchmarks.evidence.plane_section import plane_figure
 from benchmarks.evidence.results import RESCUED, Family, result_file, runs_of, setting_of
-from benchmarks.evidence.sections import plane_figure, sections, times_alone, wrapped
+from benchmarks.evidence.sections import sections, times_alone
 from benchmarks.figures import DATA
 from learners.evaluation.comparison import Difference, holm
 from learners.evaluation.measures import scipy_stats
@@ -78,8 +80,8 @@ UNSEEN = """## What cannot be seen at this size
   cannot tell from none.
 - Which arm is best among those whose intervals overlap. `auto` is compared with SGT, not with what is listed above as
   not run.
-- Not run at all: knights and knaves (`configs/evidence/knights.yaml`; with thoughts before the answers, as RLAD has it,
-  they want a GPU), GSM8K, full parameters.
+- Knights and knaves with thoughts before the answers, as RLAD has them, GSM8K and full parameters: they want a GPU.
+  None of them was run.
 """
 
 

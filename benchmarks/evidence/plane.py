@@ -1,6 +1,6 @@
 """Stability and support, measured: what the updates of every strategy are made of at fixed weights of the letters pair.
 
-    python -m benchmarks.evidence.plane [--batches 24]    writes docs/figures/data/evidence-plane.json
+    python -m benchmarks.evidence.plane [--batches 12] [--seeds 3]    writes docs/figures/data/evidence-plane.json
 
 A round is sampled, shared and turned into an update again and again, from the weights of the warm start, and the
 gradient that the optimizer would be given is caught instead of applied: u is minus that gradient. The axes are those of
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ from sharing.analysis.closed_form import Options
 from sharing.analysis.plane import STARVED, Point, analyse
 
 FILE = "evidence-plane"
-SEED = 0
+BASELINE = "grpo"
+TASKS = 256
 REFERENCE = 10_000
 """Rounds from this number on are those of the directions."""
 ARMS = {
@@ -71,6 +72,7 @@ ARMS = {
     "corl": None,
     "trrd": "trrd",
     "kdrl": "kd-rl",
+    "topd": None,
     "offline-llama": "offline distillation",
 }
 """Arms of the family, and what the bandit calls them."""
@@ -134,19 +136,19 @@ def updates(loop: Loop, catching: Catching, rounds: Sequence[int]) -> tuple[dict
     return {name: np.stack(of) for name, of in taken.items()}, chunks
 
 
-def growth(learner: Learner, caught: Caught, env: EnvConfig, prompts: int) -> tuple[Floats, int]:
+def growth(learner: Learner, caught: Caught, tasks: Sequence[Task]) -> tuple[Floats, int]:
     """The direction in which log π of the right answers of starved tasks grows, and how many they are."""
-    starved = [example for example, p in _answered(learner, _tasks(env, prompts)) if p < STARVED]
+    starved = [example for example, p in _answered(learner, tasks) if p < STARVED]
     caught.take()
     learner.update(starved)
     return caught.take(), len(starved)
 
 
-def _tasks(env: EnvConfig, prompts: int) -> list[Task]:
+def _tasks(env: EnvConfig, prompts: int, seed: int) -> list[Task]:
     with closing(
-        mutual_env.make(env.id, agents=1, group_size=1, prompts_per_round=prompts, seed=SEED, **env.options)
+        mutual_env.make(env.id, agents=1, group_size=1, prompts_per_round=prompts, seed=seed, **env.options)
     ) as made:
-        made.reset(seed=SEED, options={"round": REFERENCE})
+        made.reset(seed=seed, options={"round": REFERENCE})
         return list(made.tasks)
 
 
@@ -189,33 +191,31 @@ def placed(u_BW: Floats, gradient: Floats, starving: Floats) -> dict[str, float]
 
 
 def measure(
-    suite: SuiteConfig, arms: Sequence[str], batches: int, file: Path | None = None, tasks: int = 256
-) -> dict[str, Any]:
-    """Every arm on the same batches; starved are some of so many `tasks`. `file`: where what is found is written arm by
-    arm, and gone on from."""
-    about = {"family": suite.name, "seed": SEED, "batches": batches, "starved": STARVED}
-    kept = json.loads(file.read_text()) if file is not None and file.is_file() else {}
-    found: dict[str, Any] = kept["arms"] if kept.get("about") == about else {}
+    suite: SuiteConfig,
+    arms: Sequence[str],
+    batches: int,
+    seed: int,
+    known: Mapping[str, Any] | None = None,
+    tasks: int = TASKS,
+) -> Iterator[dict[str, Any]]:
+    """What is found of a seed, arm by arm, beside what is `known` of it. Every arm meets the same batches; starved are
+    some of so many `tasks`."""
+    found: dict[str, Any] = dict((known or {}).get("arms", {}))
+    missing = [arm for arm in arms if arm not in found]
+    if not missing:
+        return
     catching = Catching()
-    with arms_beside(suite, ["grpo", *(arm for arm in arms if arm not in found)], SEED, make=catching) as loops:
-        learners = loops["grpo"].learners
-        reference, _ = updates(loops["grpo"], catching, range(REFERENCE, REFERENCE + 2 * batches))
-        towards = {name: of.mean(axis=0) for name, of in reference.items()}
-        starving = {name: growth(of, catching.caught[name], suite.base.env, tasks) for name, of in learners.items()}
-        content = {
-            "about": about,
-            "machine": machine(("numpy", "torch")),
-            "starved_tasks": {name: count for name, (_, count) in starving.items()},
-            "bandit": {arm: where for arm, where in predicted(suite.base.env.group_size).items() if arm in arms},
-        }
-        for arm in arms:
-            if arm not in found:
-                of, chunks = updates(loops[arm], catching, range(batches))
-                by_policy = {name: placed(u, towards[name], starving[name][0]) for name, u in of.items()}
-                found[arm] = {**by_policy, "chunks": {key: float(np.mean(v)) for key, v in chunks.items() if v}}
-                if file is not None:
-                    write(FILE, {**content, "arms": found})
-    return {**content, "arms": found}
+    with arms_beside(suite, [BASELINE, *(arm for arm in missing if arm != BASELINE)], seed, make=catching) as loops:
+        learners = loops[BASELINE].learners
+        reference, _ = updates(loops[BASELINE], catching, range(REFERENCE, REFERENCE + 2 * batches))
+        asked = _tasks(suite.base.env, tasks, seed)
+        starving = {name: growth(of, catching.caught[name], asked) for name, of in learners.items()}
+        starved = {name: count for name, (_, count) in starving.items()}
+        for arm in missing:
+            of, chunks = updates(loops[arm], catching, range(batches))
+            by_policy = {name: placed(u, reference[name].mean(axis=0), starving[name][0]) for name, u in of.items()}
+            found[arm] = {**by_policy, "chunks": {key: float(np.mean(v)) for key, v in chunks.items() if v}}
+            yield {"starved_tasks": starved, "arms": dict(found)}
 
 
 def predicted(group: int) -> dict[str, dict[str, float]]:
@@ -235,12 +235,21 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--batches", type=int, default=24)
+    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault(WARM_STARTS, str(Path("runs/warm_starts").resolve()))
     suite = load_suite(family_file("letters"))
-    measure(suite, list(ARMS), args.batches, DATA / f"{FILE}.json")
+    about = {"family": suite.name, "batches": args.batches, "starved": STARVED, "tasks": TASKS}
+    path = DATA / f"{FILE}.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    seeds: dict[str, Any] = kept["seeds"] if kept.get("about") == about else {}
+    for seed in range(args.seeds):
+        for found in measure(suite, list(ARMS), args.batches, seed, seeds.get(str(seed))):
+            seeds[str(seed)] = found
+            bandit = predicted(suite.base.env.group_size)
+            write(FILE, {"about": about, "machine": machine(("numpy", "torch")), "bandit": bandit, "seeds": seeds})
 
 
 if __name__ == "__main__":

@@ -2,159 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-from xml.sax.saxutils import escape
 
 from benchmarks.bars import COSTS
+from benchmarks.evidence.markdown import line, read, wrapped
+from benchmarks.evidence.plane_section import plane
 from benchmarks.evidence.survey import KNIGHTS
-from benchmarks.figures import DATA
-from learners.evaluation.measures import scipy_stats
-
-WIDTH = 120
-_INK, _PALE = "#2a6fb0", "#999"
-
-
-def wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def sections() -> list[str]:
     """Those that have data."""
     makers = {"evidence-plane": plane, "costs": costs, "evidence-survey": survey, "evidence-survey-teacher": teachers}
-    return [make(found) for name, make in makers.items() if (found := _read(name))]
-
-
-def _read(name: str) -> dict[str, Any]:
-    path = DATA / f"{name}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
+    return [make(found) for name, make in makers.items() if (found := read(name))]
 
 
 CHANCE = 0.25
 """Of being right about two people."""
-_MEASURED_AS = {"letters": "tiny", "real": "real"}
+_MEASURED_AS = {"letters": "tiny"}
+"""In the file of costs; other families by their own names."""
 
 
 def times_alone(family: str) -> dict[str, float]:
     """What a round of each arm costs over one of GRPO, where that was measured."""
-    measured: Mapping[str, Any] = _read("costs").get(_MEASURED_AS.get(family, ""), {})
+    measured: Mapping[str, Any] = read("costs").get(_MEASURED_AS.get(family, family), {})
     return {arm: float(found["times_alone"]) for arm, found in measured.items()}
-
-
-# -- the plane --------------------------------------------------------------------------------------------------------
-
-
-def plane(found: Mapping[str, Any]) -> str:
-    about, starved = found["about"], found["starved_tasks"]
-    intro = (
-        "What the updates of each strategy are made of, at the weights that training begins with (letters, seed "
-        f"{about['seed']}, {about['batches']} batches of a round each; `python -m benchmarks.evidence.plane`). The "
-        "axes are those of the [bandit](bandit.md#the-plane): alignments of one update with GRPO's mean update over "
-        "other batches (stability), and with the growth of log π of the right answers of starved tasks (support; those "
-        f"that a policy solves with a probability below {about['starved']}: "
-        f"{', '.join(f'{count} of 256 for {name}' for name, count in starved.items())}). Signal is the share of the "
-        "mean update in the mean square of an update, from pairs of batches, so that it may come out below 0; what is "
-        "left is the variance over batches. Gradients are those before clipping and Adam."
-    )
-    policies = list(starved)
-    head = ["arm", *(f"{what}, {p}" for p in policies for what in ("stability", "support", "signal"))]
-    ordered = sorted(found["arms"].items(), key=lambda item: -sum(item[1][p]["support"] for p in policies))
-    rows = [_plane_row(arm, of, policies, found["bandit"].get(arm)) for arm, of in ordered]
-    table = "\n".join([_line([*head, "bandit: stability", "support"]), "|---|" + "---:|" * (len(head) + 1), *rows])
-    figure = "![The plane, measured](figures/evidence-plane.svg)"
-    parts = ["## The plane, measured", wrapped(intro), figure, table, wrapped(_agreement(found)), _chunks(found)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _plane_row(arm: str, of: Mapping[str, Any], policies: Sequence[str], bandit: Mapping[str, float] | None) -> str:
-    measured = [f"{of[p][what]:.2f}" for p in policies for what in ("stability", "support", "signal")]
-    said = [f"{bandit[what]:.2f}" for what in ("stability", "support")] if bandit else ["", ""]
-    return _line([f"`{arm}`", *measured, *said])
-
-
-def _agreement(found: Mapping[str, Any]) -> str:
-    """Whether the bandit orders the strategies as the measurement does."""
-    both, said = _both(found), []
-    for policy in found["starved_tasks"]:
-        for what in ("stability", "support"):
-            pairs = [(found["arms"][arm][policy][what], bandit[what]) for arm, bandit in both]
-            said.append(f"{policy} {what} {_rank_correlation(pairs):+.2f}")
-    return (
-        "The bandit's prediction beside it is for two policies of which each knows what the other does not (full "
-        f"disagreement, no residual, one token). Rank correlation over the {len(both)} strategies that it covers: "
-        f"{', '.join(said)}."
-    )
-
-
-def _both(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
-    return [(arm, said) for arm, said in found["bandit"].items() if arm in found["arms"]]
-
-
-def _rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
-    """Spearman's."""
-    return float(scipy_stats().spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
-
-
-def _chunks(found: Mapping[str, Any]) -> str:
-    rows = [
-        _line([f"`{arm}`", f"{of['chunks']['between']:.3g}", f"{of['chunks']['within']:.3g}"])
-        for arm, of in found["arms"].items()
-        if "between" in of["chunks"]
-    ]
-    if not rows:
-        return ""
-    intro = (
-        "Of the log-ratio of reader to author on borrowed samples: its variance between chunks, which is the distance "
-        "of two policies, and what spreading each chunk's sum over its tokens would add within chunks, which is the "
-        "distance of two tokenizers and enters no loss."
-    )
-    return "\n".join([wrapped(intro), "", _line(["arm", "between chunks", "within chunks"]), "|---|---:|---:|", *rows])
-
-
-def plane_figure() -> str | None:
-    """Each strategy in both planes, policy by policy; hollow: where the bandit puts it."""
-    found = _read("evidence-plane")
-    if not found:
-        return None
-    panels = [_panel(found, name, 10 + 440 * i) for i, name in enumerate(found["starved_tasks"])]
-    style = (
-        "text{font:11px system-ui,sans-serif;fill:#333}.axis{stroke:#bbb}.lead{stroke:#999;stroke-width:.4}"
-        "@media(prefers-color-scheme:dark){text{fill:#ddd}}"
-    )
-    size = f'viewBox="0 0 {440 * len(panels) + 20} 350"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>' + "".join(panels) + "</svg>\n"
-
-
-_LEFT, _RIGHT, _BOTTOM, _TOP = -0.2, 0.5, -0.05, 0.85
-"""How much of the plane is drawn: support and stability."""
-_ROW = 15
-
-
-def _panel(found: Mapping[str, Any], policy: str, left: float) -> str:
-    def at(place: Mapping[str, float]) -> tuple[float, float]:
-        x = left + (place["support"] - _LEFT) / (_RIGHT - _LEFT) * 300
-        return round(x, 1), round(340 - (place["stability"] - _BOTTOM) / (_TOP - _BOTTOM) * 310, 1)
-
-    zero_x, zero_y = at({"support": 0.0, "stability": 0.0})
-    out = [
-        f'<text x="{left}" y="14">{escape(policy)}: stability up, support to the right; hollow: the bandit</text>',
-        f'<path class="axis" d="M{left} {zero_y}H{left + 300}M{zero_x} 340V30"/>',
-    ]
-    names = sorted(found["arms"], key=lambda arm: at(found["arms"][arm][policy])[::-1])
-    for row, arm in enumerate(names):  # names stand in a column, in the order of their dots: dots may lie together
-        x, y = at(found["arms"][arm][policy])
-        place = 45 + _ROW * row
-        out.append(f'<path class="lead" d="M{x} {y}L{left + 318} {place - 4}"/>')
-        out.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{_INK}"/>')
-        out.append(f'<text x="{left + 320}" y="{place}">{escape(arm)}</text>')
-        if (said := found["bandit"].get(arm)) is not None:
-            p, q = at(said)
-            out.append(f'<path class="lead" d="M{x} {y}L{p} {q}" stroke-dasharray="2"/>')
-            out.append(f'<circle cx="{p}" cy="{q}" r="2.5" fill="none" stroke="{_PALE}"/>')
-    return "".join(out)
 
 
 # -- costs ------------------------------------------------------------------------------------------------------------
@@ -190,7 +62,7 @@ def _costs_table(arms: Mapping[str, Any]) -> str:
     phases = list(next(iter(arms.values()))["phases"])
     head = ["arm", "times GRPO", *phases, "trained rows", "trained tokens", "updating, ms a token"]
     rows = [
-        _line(
+        line(
             [
                 f"`{arm}`",
                 f"{of['times_alone']:.2f}",
@@ -202,7 +74,7 @@ def _costs_table(arms: Mapping[str, Any]) -> str:
         )
         for arm, of in sorted(arms.items(), key=lambda item: float(item[1]["times_alone"]))
     ]
-    return "\n".join([_line(head), "|---|" + "---:|" * (len(head) - 1), *rows])
+    return "\n".join([line(head), "|---|" + "---:|" * (len(head) - 1), *rows])
 
 
 def _why(arms: Mapping[str, Any]) -> str:
@@ -248,10 +120,16 @@ def _names(most: float) -> str:
 def _made_of(arm: str, arms: Mapping[str, Any]) -> str:
     alone, of = arms["grpo"], arms[arm]
     scored = sum(of["phases"].values()) and of["phases"]["translating and scoring"] / sum(of["phases"].values())
+    prompts = ""
+    if "prompts" in of and "prompts" in alone:
+        prompts = (
+            f", of {_times(of['prompts'], alone['prompts'])} times the prompts: rows of one prompt share its reading, "
+            "and a prompt is here longer than its answers"
+        )
     return (
         f"{arm} trains {_times(of['rows'], alone['rows'])} times the rows of GRPO, whose groups without spread teach "
         f"nothing, at {_times(of['update_ms_per_token'], alone['update_ms_per_token'])} times the milliseconds a "
-        f"trained token; {scored:.0%} of its round is translating and scoring."
+        f"trained token{prompts}; {scored:.0%} of its round is translating and scoring."
     )
 
 
@@ -269,23 +147,51 @@ def survey(found: Mapping[str, Any]) -> str:
     intro = (
         f"{_asked_of(found['about'])} (`make evidence-real`). Complementarity is the share of pairs of samples of "
         "which exactly one is right: what there is to learn. A family is worth training on where somebody is between 5 "
-        "and 95 %."
+        f"and 95 %. {_most_complementary(found)}{_of_knights(found)}"
     )
     return "\n\n".join(["## Where real models differ", wrapped(intro), _survey_table(found)]) + "\n"
 
 
 def teachers(found: Mapping[str, Any]) -> str:
-    """The same of a student and its teacher."""
-    intro = f"{_asked_of(found['about'])} (`python -m benchmarks.evidence.survey ... --as teacher`)."
-    knights = found["families"].get(KNIGHTS)
-    if knights is not None and all(low <= CHANCE for low, _ in knights["interval"].values()):
-        ends = ", ".join(f"{m} [{low:.2f}, {high:.2f}]" for m, (low, high) in knights["interval"].items())
-        intro += (
-            f" Of two people who are knights or knaves an answer drawn blindly is right one time in four, and who "
-            f"answers in one line, without a thought before it, is not seen to do better: {ends}. So the teacher's "
-            "suite is of sums."
-        )
+    """The same with a larger model among them."""
+    intro = f"{_asked_of(found['about'])} (`make evidence-real QWEN=DIRECTORY`).{_of_knights(found)}"
     return "\n\n".join(["## Where a teacher knows more", wrapped(intro), _survey_table(found)]) + "\n"
+
+
+TRAINED = ("gemma3", "smollm2")
+TRAINED_ON = "arithmetic, 1 digit"
+"""The pair of the suite of real models, and its family."""
+
+
+def _most_complementary(found: Mapping[str, Any]) -> str:
+    """Where the trained pair has most to learn, beside where it was trained."""
+    by_family = {
+        name: float(pair["complementarity"])
+        for name, of in found["families"].items()
+        for pair in of["pairs"]
+        if {pair["first"], pair["second"]} == {*TRAINED} and of["worth_it"]
+    }
+    if TRAINED_ON not in by_family:
+        return ""
+    most = max(by_family, key=lambda name: by_family[name])
+    asked = found["about"]["prompts"]
+    return (
+        f"Of {' and '.join(TRAINED)} the most complementary is {most} ({by_family[most]:.2f}; sums of the suite: "
+        f"{by_family[TRAINED_ON]:.2f}); of {asked} tasks each that order is not certain. The suite is of sums all the "
+        "same: it was written before the survey was whole."
+    )
+
+
+def _of_knights(found: Mapping[str, Any]) -> str:
+    knights = found["families"].get(KNIGHTS)
+    if knights is None or any(low > CHANCE for low, _ in knights["interval"].values()):
+        return ""
+    ends = ", ".join(f"{m} [{low:.2f}, {high:.2f}]" for m, (low, high) in knights["interval"].items())
+    return (
+        " Of two people who are knights or knaves an answer drawn blindly is right one time in four, and who answers "
+        f"in one line, without a thought before it, is not seen to do better: {ends}. So the teacher's suite is of "
+        "sums."
+    )
 
 
 def _asked_of(about: Mapping[str, Any]) -> str:
@@ -299,11 +205,11 @@ def _survey_table(found: Mapping[str, Any]) -> str:
     about = found["about"]
     head = ["family", *about["models"], "pair", "complementarity", "κ", "wrong, the same answer", "worth it"]
     rows = [
-        _line([name, *(f"{of['accuracy'][m]:.2f}" for m in about["models"]), *_pair(pair), _yes(of["worth_it"])])
+        line([name, *(f"{of['accuracy'][m]:.2f}" for m in about["models"]), *_pair(pair), _yes(of["worth_it"])])
         for name, of in found["families"].items()
         for pair in of["pairs"]
     ]
-    return "\n".join([_line(head), "|---|" + "---:|" * len(about["models"]) + "---|---:|---:|---:|---|", *rows])
+    return "\n".join([line(head), "|---|" + "---:|" * len(about["models"]) + "---|---:|---:|---:|---|", *rows])
 
 
 def _pair(pair: Mapping[str, Any]) -> list[str]:
@@ -317,7 +223,3 @@ def _yes(is_so: bool) -> str:
 
 def _short(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

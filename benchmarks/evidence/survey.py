@@ -1,7 +1,7 @@
 """Where two models differ: accuracy, kappa, complementarity and wrong agreement of each pair, family by family.
 
     python -m benchmarks.evidence.survey smollm2=models/smollm2 gemma3=models/gemma3 [--family ID] [--prompts 24]
-    python -m benchmarks.evidence.survey smollm2=models/smollm2 qwen=models/qwen --as teacher --family ...
+    python -m benchmarks.evidence.survey smollm2=models/smollm2 gemma3=models/gemma3 qwen=models/qwen --as teacher
 
 Each family is asked with three of its own training tasks as examples, the same for every model; a model writes one
 line. A pair is worth training on a family where somebody is between 5 and 95 %, and the pair's complementarity is what
