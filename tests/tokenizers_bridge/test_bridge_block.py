@@ -3,6 +3,7 @@
 import pickle
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import tokenizers
@@ -16,6 +17,7 @@ from tests.tokenizers_bridge.fuzz import Author
 from tests.tokenizers_bridge.reference import completion_of
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import ACTIONS, CharTokenizer, Tokenizer, TokenizerBridge, Translation, WordTokenizer, load
+from tokenizers_bridge.declaration import Boundary
 from tokenizers_bridge.translation.encodings import Encodings, by_sort
 from tokenizers_bridge.translation.facts import TokenizerFacts
 from tokenizers_bridge.translation.reading import reading_of
@@ -37,6 +39,15 @@ class ThirdParty:
         self.fingerprint = "third " + tokenizer.fingerprint
 
 
+class Thinker(ThirdParty):
+    """One whose prompt has opened a thought."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.declaration = replace(self.declaration, boundary=Boundary(opening=OPENING, closing=CLOSING))
+        self.fingerprint = "thinks " + tokenizer.fingerprint
+
+
 class AbleThirdParty(ThirdParty):
     """One that can compare too, and counts how often it is asked."""
 
@@ -48,6 +59,9 @@ class AbleThirdParty(ThirdParty):
     def misspelled(self, ids: Ids, starts: Ints, lengths: Ints, data: bytes) -> Ints:
         self.asked += 1
         return self._of.misspelled(ids, starts, lengths, data)  # type: ignore[attr-defined, no-any-return]
+
+
+OPENING, CLOSING = "<think>\n", "\n</think>\n\n"
 
 
 def composing() -> tokenizers.Tokenizer:
@@ -65,12 +79,14 @@ TOKENIZERS: list[Tokenizer] = [
     load(unigram(byte_fallback=True)),  # a prefix space
     ThirdParty(load(unigram(byte_fallback=True, prepend="first"))),  # type: ignore[list-item]
     ThirdParty(WORD),  # type: ignore[list-item]
+    Thinker(WordTokenizer(["<think>", "</think>", "\n\n", "hello"])),  # type: ignore[list-item]
 ]
 BY_FINGERPRINT = {tokenizer.fingerprint: tokenizer for tokenizer in TOKENIZERS}
 AUTHORS = [Author(tokenizer) for tokenizer in TOKENIZERS]
 texts = st.lists(
     st.one_of(
         st.sampled_from(["hello world", "the ", " hello", "", "日本é", "e\u0301 the", "<eos>", "        return x"]),
+        st.sampled_from(["<think>hello\n</think>\n\nthe", "<think>\n", " <think>", "\n</think>\n\nx"]),
         st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=12),
         st.integers(0, 2**32).map(lambda seed: random_text(random.Random(seed))),
     ),
@@ -209,3 +225,22 @@ def test_a_third_partys_tokenizer_compares_by_itself_where_it_can() -> None:
     assert able.asked == 1  # one call for the batch
     assert rows[0].token_ids.tolist() == rows[1].token_ids.tolist()
     assert rows[0].verdict == rows[1].verdict == "exact"
+
+
+def test_who_says_nothing_says_nothing_in_a_thought_either() -> None:
+    thinker, bridge = TOKENIZERS[-1], TokenizerBridge(TOKENIZERS)
+    silent = completion_of(WORD, [WORD.stop_id], "stop")
+    torn = completion_of(WORD, [2 + 0xFF, *WORD.encode_batch(["hello"])[0].tolist()])
+    for rows in ([silent], [torn], [silent, torn]):  # as a block, one by one, both
+        for row, read in zip(rows, bridge.translate(rows, thinker), strict=True):
+            rest = b"" if row is silent else b"\xffhello"
+            assert thinker.token_bytes(read.token_ids) == CLOSING.encode() + rest
+            assert (read.verdict, read.residual.unmatched_bytes) == ("normalised", len(CLOSING))
+            assert read.chunk_exact.tolist() == ([False] if row is silent else [False, True])
+            assert np.isclose(read.logprobs.sum(), row.logprobs.sum())
+    thought = completion_of(thinker, [thinker.stop_id], "stop")
+    (there,) = bridge.translate([thought], WORD)
+    assert (WORD.decode(there.token_ids), there.verdict) == (OPENING, "normalised")
+    cut = completion_of(thinker, [])
+    (there,) = bridge.translate([cut], WORD)
+    assert (there.token_ids.size, there.verdict) == (0, "exact")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tiktoken
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
 from mutual_env.errors import ConformanceError, InvalidInputError
 from mutual_env.types import Completion
@@ -311,3 +311,24 @@ def test_leading_white_space_is_reported_and_left_out_where_that_is_asked_for() 
     assert [t.verdict for t in stripped] == ["normalised", "exact"]
     assert [t.residual.leading_space for t in stripped] == [0, 0]
     assert np.allclose([t.logprobs.sum() for t in stripped], [c.logprobs.sum() for c in rows])
+
+
+@pytest.mark.parametrize("flags", [{"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}])
+def test_content_takes_no_white_space_away_whatever_its_flags(flags: dict[str, bool]) -> None:
+    source = byte_level(("h", "e"))
+    source.add_tokens([AddedToken("tab", special=False, normalized=False, **flags)])
+    reader = load(source)
+    for encode in (reader.encode_batch, reader.encode_continuations):  # type: ignore[attr-defined]
+        (ids,) = encode(["he  tab\n he"])
+        assert (reader.token_bytes(ids), 258 in ids) == (b"he  tab\n he", True)
+
+
+def test_an_added_token_that_is_looked_for_in_the_normalised_text_is_what_the_library_decodes() -> None:
+    source = byte_level(("h", "e"))
+    source.normalizer = normalizers.Lowercase()
+    source.add_tokens([AddedToken("ABC", special=False, normalized=True)])
+    reader = load(source)
+    (ids,) = reader.encode_batch(["ABC he"])
+    assert reader.token_bytes(ids).decode() == source.decode(ids.tolist()) == "abc he"
+    said = completion_of(WORD, WORD.encode_batch(["ABC he"])[0])
+    assert TokenizerBridge([WORD, reader]).translate([said], reader)[0].verdict == "lossy"

@@ -88,6 +88,32 @@ def test_no_error_of_another_library_leaves_load(tmp_path: Path) -> None:
             load(tmp_path / file)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("merges.txt", "#version: 0.2\nh e\n", "do not say how text is cut: save the fast tokenizer"),
+        ("encoder.vocab", '{"h": 0}', "do not say how text is cut: save the fast tokenizer"),
+        ("base.tiktoken", "IQ== 0\nIg== 1\n", "give load a tiktoken.Encoding that is made of them"),
+        ("ranks.model", "IQ== 0\nIg== 1\n", "give load a tiktoken.Encoding that is made of them"),
+        ("bert.vocab", "[PAD]\n[UNK]\nthe\n", "word list"),
+    ],
+)
+def test_a_vocabulary_that_is_no_model_is_named_for_what_it_is(
+    name: str, text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidInputError, match=message):
+        load(tmp_path / name)
+
+
+def test_a_directory_with_code_of_its_own_says_what_of_it_can_be_loaded(tmp_path: Path) -> None:
+    remote = {"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["code.T", null]}}'}
+    with pytest.raises(InvalidInputError, match=r"load .*ice_text\.model itself, if it is a SentencePiece model"):
+        load(written(tmp_path / "a", {**remote, "ice_text.model": b"x"}))
+    with pytest.raises(InvalidInputError, match=r"base\.tiktoken has the ranks of a tiktoken encoding"):
+        load(written(tmp_path / "b", {**remote, "base.tiktoken": "IQ== 0\n"}))
+
+
 def test_llama_2_is_read_where_its_file_is_whole_and_refused_where_it_is_damaged(tmp_path: Path) -> None:
     # A published copy of it has spaces where the vocabulary has no-break spaces, so that merges have three parts.
     text = (folder_of("llama2") / "tokenizer.json").read_text("utf-8")

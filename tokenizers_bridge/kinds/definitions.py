@@ -142,27 +142,30 @@ def model_ids(definition: Definition) -> dict[str, int]:
     return dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
 
 
-def pieces_of(definition: Definition, kind: Kind) -> list[bytes]:
+def pieces_of(definition: Definition, kind: Kind, normalizer: Any) -> list[bytes]:
     """The bytes of each id. An added token stands for its spelling, one that is a piece of the model for that piece's
-    bytes: Gemma lists its runs of spaces, "▁▁", among the added tokens."""
+    bytes: Gemma lists its runs of spaces, "▁▁", among the added tokens. One that is looked for in the normalised text
+    is what `normalizer` makes of its spelling."""
     own = model_ids(definition)
     ids = ids_of(definition)
-    added = {row["id"] for row in definition["added_tokens"] if own.get(row["content"]) != row["id"]}
+    added = {row["id"]: row for row in definition["added_tokens"] if own.get(row["content"]) != row["id"]}
     pieces = [b""] * (max(ids.values()) + 1)
     for text, i in ids.items():
-        pieces[i] = text.encode("utf-8", "replace") if i in added else kind.piece_bytes(text)
+        formed = normalizer is not None and i in added and added[i]["normalized"]
+        spelled = str(normalizer.normalize_str(text)).replace(SPACE, " ") if formed else text
+        pieces[i] = spelled.encode("utf-8", "replace") if i in added else kind.piece_bytes(text)
     return pieces
 
 
 def encoding_copy(definition: Definition, controls: Collection[int], tags: Collection[int], *, begins: bool) -> Any:
     """The same tokenizer without truncation, padding or dropout, that makes no control token of a text: each is special
-    to it, and special tokens are not recognised. Tags are, wherever they stand. Without `begins`, nothing is put in
-    front of a text."""
+    to it, and special tokens are not recognised. Tags are, wherever they stand, and no content takes the white space
+    beside it away. Without `begins`, nothing is put in front of a text."""
 
     def changed(row: Mapping[str, Any]) -> Mapping[str, Any]:
-        if row["id"] in tags:
-            return {**row, "special": False, "lstrip": False, "rstrip": False}
-        return {**row, "special": row["special"] or row["id"] in controls}
+        if row["id"] not in tags and (row["special"] or row["id"] in controls):
+            return {**row, "special": True}
+        return {**row, "special": False, "lstrip": False, "rstrip": False}
 
     copy = _built({**definition, "added_tokens": [changed(row) for row in definition["added_tokens"]]}, begins)
     copy.encode_special_tokens = True

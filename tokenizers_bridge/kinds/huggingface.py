@@ -49,7 +49,7 @@ def from_huggingface(
     goes_on = _going_on(definition, tokens) if kind.prefix_space else begins
     texts = {i: text for text, i in tokens.ids.items() if i in tokens.controls}
     declaration = replace(kind.declaration(begins.tokenizer.normalizer, definition, texts), tags=tokens.tags)
-    vocabulary = Vocabulary.of(pieces_of(definition, kind), tokens.controls)
+    vocabulary = Vocabulary.of(pieces_of(definition, kind, goes_on.tokenizer.normalizer), tokens.controls)
     plain = PlainText.of(begins, goes_on, vocabulary, declaration, tags=False)
     if chatting is not None:
         prompt_format, boundary = _templated(tokens, stops[0], (begins, goes_on), chatting)

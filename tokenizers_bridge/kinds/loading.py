@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,6 +163,10 @@ def _refuse_other_directories(path: Path) -> None:
             f"{path} has vocab.json and merges.txt without a tokenizer.json, which says how text is cut: save the fast "
             "tokenizer there, AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
+    for file in sorted(path.glob("*.tiktoken")):
+        _refuse_other_vocabularies(file)
+    for file in sorted(path.glob("*.model")):
+        raise InvalidInputError(f"{path} has no tokenizer.json: load {file} itself, if it is a SentencePiece model")
 
 
 def _from_json(path: Path, stop: Stop) -> AdaptedTokenizer:
@@ -183,17 +188,31 @@ def _from_json(path: Path, stop: Stop) -> AdaptedTokenizer:
 def _refuse_other_vocabularies(path: Path) -> None:
     """Vocabulary files that are no SentencePiece model, by what they begin with."""
     with path.open("rb") as file:
-        head = file.read(64)
+        head = file.read(256)
     if path.suffix == ".txt" and head[:2] in (b"1 ", b"0 "):
         raise InvalidInputError(
             f"{path} is an RWKV vocabulary, which is not supported: nothing but RWKV's own code says how it cuts text; "
             "use a policy with a BPE or Unigram tokenizer"
         )
-    if path.suffix == ".txt":
+    if path.suffix == ".tiktoken" or _RANKS.match(head):
+        raise InvalidInputError(
+            f"{path} has the ranks of a tiktoken encoding, and not how text is cut before they are asked, nor its "
+            "special tokens: give load a tiktoken.Encoding that is made of them"
+        )
+    if head[:8] == b"#version" or head[:1] == b"{":
+        raise InvalidInputError(
+            f"{path} is one of the two files of a byte-level vocabulary, which do not say how text is cut: save the "
+            "fast tokenizer, AutoTokenizer.from_pretrained(...).save_pretrained(...), and load its tokenizer.json"
+        )
+    if path.suffix in (".txt", ".vocab"):
         raise InvalidInputError(
             f"{path} is a word list (WordPiece?), not supported because its ids do not say where the white space was: "
             "use a policy with a BPE or Unigram tokenizer"
         )
+
+
+# A token in base64, and its rank.
+_RANKS = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 
 
 def _from_object(source: Any, stop: Stop) -> AdaptedTokenizer:

@@ -22,7 +22,7 @@ from tokenizers_bridge.rows import behind_one_another, spread
 from tokenizers_bridge.translation.align import Alignment, sums_of_runs
 from tokenizers_bridge.translation.encodings import Encodings
 from tokenizers_bridge.translation.facts import TokenizerFacts
-from tokenizers_bridge.translation.front import LeadingSpace, Meeting
+from tokenizers_bridge.translation.front import NO_FRONT, LeadingSpace, Meeting
 from tokenizers_bridge.translation.residual import Residuals, Spans, lost_mass
 from tokenizers_bridge.translation.source import NOT_FINITE
 from tokenizers_bridge.translation.tape import Side, Tape
@@ -100,7 +100,8 @@ def meant(source: Authored, author: TokenizerFacts, reader: TokenizerFacts, lead
         skip = np.zeros_like(skip)
     extra = np.zeros_like(skip)
     if not meeting.is_plain:
-        fronts = [meeting.front(text) for text in tape.texts]
+        begun = zip(tape.texts, source.stopped.tolist(), strict=True)
+        fronts = [meeting.front(text) if text or stopped else NO_FRONT for text, stopped in begun]
         cut = [len(text[: front.skip].encode()) for text, front in zip(tape.texts, fronts, strict=True)]
         skip, extra = skip + np.array(cut), np.array([len(front.extra.encode()) for front in fronts])
         tape = Tape.of([front.text(text) for front, text in zip(fronts, tape.texts, strict=True)])

@@ -45,7 +45,8 @@ class Meeting:
         return self.author.opening == self.reader.opening and self.leading_space == "keep"
 
     def front(self, said: str) -> Front:
-        if not said or self.is_plain:
+        """Of a completion that begins with this. One that was ended without a word said nothing in a thought too."""
+        if self.is_plain:
             return NO_FRONT
         front = self._thought(said)
         if self.leading_space == "strip" and not front.extra:

@@ -66,8 +66,8 @@ def reading_of(
     meeting = Meeting(boundary, reader.says.boundary, leading_space)
     pieces = _resolved(source.pieces, reader, in_text=not meeting.is_plain)
     text = pieces[0] if pieces and isinstance(pieces[0], str) else ""
-    front = meeting.front(text) if text else NO_FRONT
-    said: list[Said] = []
+    front = meeting.front(text) if pieces or source.stopped else NO_FRONT
+    said: list[Said] = [(front.extra, reader.goes_on)] if front.extra and not text else []
     for i, piece in enumerate(pieces):
         if isinstance(piece, str):
             shown = front.text(piece) if i == 0 else piece
