@@ -80,6 +80,11 @@ def tags() -> list[str]:
     return sorted(filter(is_tag, _ROLES), key=lambda text: (-len(text), text))
 
 
+def control_spellings() -> list[str]:
+    """The published spellings of control tokens."""
+    return sorted({text for text in _ROLES if not is_tag(text)} | _OTHERS)
+
+
 def is_tag(text: str) -> bool:
     """Whether this spells a tag: content with a role."""
     return role_of(text) in CONTENT_ROLES

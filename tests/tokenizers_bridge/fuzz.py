@@ -1,10 +1,10 @@
 """A million random completions through the bridge: `python -m tests.tokenizers_bridge.fuzz --cases 1000000`.
 
-The ten tokenizers of packages, and official files of more families where they are at hand. Authors sample canonically,
-with tokens split at random, or any ids at all; they stop, are cut anywhere, or put control tokens where none belong.
-Their texts, and what users say in prompts, spell the control tokens of both sides and other things in that shape. Each
-translation is checked against every promise of the bridge: no text becomes a control token, and what is accepted says
-what was said. A failure prints the seed that repeats it.
+The ten tokenizers of packages, ByT5's, and official files of more families where they are at hand. Authors sample
+canonically, with tokens split at random, or any ids at all; they stop, are cut anywhere, or put control tokens where
+none belong. Their texts, and what users say in prompts, spell the control tokens of both sides and other things in that
+shape. Each translation is checked against every promise of the bridge: no text becomes a control token, and what is
+accepted says what was said. A failure prints the seed that repeats it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.tokenizers_bridge.corpus import random_text
 from tests.tokenizers_bridge.official import FOLDER, LOADABLE, official
 from tests.tokenizers_bridge.promises import check, check_alignment, check_prompt, check_rows
 from tests.tokenizers_bridge.published import loaded
-from tokenizers_bridge import Tokenizer, TokenizerBridge, Translation
+from tokenizers_bridge import Tokenizer, TokenizerBridge, Translation, load
 from tokenizers_bridge.declaration import declaration_of
 from tokenizers_bridge.kinds.published import PUBLISHED
 
@@ -183,7 +183,9 @@ def main() -> int:
     )
     parser.add_argument("--slice", type=int, default=10_000, help="cases between two lines of progress")
     args = parser.parse_args()
-    tokenizers = [loaded(name) for name in PUBLISHED]
+    from transformers import ByT5Tokenizer
+
+    tokenizers = [*(loaded(name) for name in PUBLISHED), load(ByT5Tokenizer())]
     tokenizers += [official(family) for family in LOADABLE if (FOLDER / family).is_dir()]
     authors = [Author(t) for t in tokenizers]
     print(f"{len(tokenizers)} tokenizers", flush=True)

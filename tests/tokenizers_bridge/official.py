@@ -4,7 +4,7 @@ They are not part of this repository. `$MUTUAL_ENV_TOKENIZERS` names a folder wi
 without it they are looked for beside the checkout, in ../shared/data/tokenizers. A test that needs a family says so
 when it is not there. Where only the configuration of a family is at hand, with its added tokens and its chat template,
 it is put around the vocabulary of another: which tokens act, and what a template does with them, does not depend on the
-rest.
+rest. Claude's file comes in the package litellm, as anthropic_tokenizer.json: claude/tokenizer.json here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tokenizers_bridge.kinds.gguf import cache_directory, converted_tokenizer
 from tokenizers_bridge.kinds.packaged import SOURCES, TOKENIZER_FILES
 
 FOLDER = Path(os.environ.get("MUTUAL_ENV_TOKENIZERS", Path(__file__).parents[3] / "shared" / "data" / "tokenizers"))
-WHOLE = ("chatglm", "falcon-tokenizer", "phi-2", "phi-3-medium", "phi-3-mini", "roberta-base")
+WHOLE = ("chatglm", "claude", "falcon-tokenizer", "phi-2", "phi-3-medium", "phi-3-mini", "roberta-base")
 # Configuration alone: by family, whose vocabulary it is put around. That of Gemma 3 is its own.
 AROUND = {
     "gemma": "gpt2",
@@ -36,6 +36,7 @@ AROUND = {
     "qwen3": "gpt2",
 }
 LOADABLE = (*WHOLE, *AROUND)
+STOPS = {"claude": "<EOT>"}  # whose files name none
 CHATS = ("chatglm", "phi-3-medium", "phi-3-mini", *AROUND)
 
 
@@ -59,7 +60,7 @@ def directory_of(family: str) -> Path:
 
 @cache
 def official(family: str) -> Tokenizer:
-    return load(directory_of(family))
+    return load(directory_of(family), stop=STOPS.get(family))
 
 
 def _vocabulary(name: str) -> dict[str, Any]:

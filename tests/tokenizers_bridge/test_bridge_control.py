@@ -242,7 +242,7 @@ def test_the_shipped_test_sees_a_token_that_acts_and_is_content() -> None:
 
 
 def test_the_shipped_test_sees_a_prompt_in_which_text_acts() -> None:
-    with pytest.raises(ConformanceError, match=r"render_prompt makes control tokens of what a user says"):
+    with pytest.raises(ConformanceError, match=r"render_prompt makes control tokens of what a message says"):
         check_tokenizer(Leaky({258: "other"}))
 
 

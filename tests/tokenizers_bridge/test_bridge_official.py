@@ -41,6 +41,7 @@ ENDS = {
     "qwen2.5": "<|im_end|>",
     "qwen3": "<|im_end|>",
     "chatglm": "</s>",
+    "claude": "<EOT>",
     "roberta-base": "</s>",
     "falcon-tokenizer": "<|endoftext|>",
     "phi-2": "<|endoftext|>",

@@ -55,14 +55,24 @@ def boundary_of(prompt: TemplatePrompt, encoders: tuple[Encoder, Encoder], stop_
         return Boundary(continues=True, difference=f"the template cannot render a short conversation: {error}")
     opening = _opening(text)
     closing = _closing(text, finished) if opening else ""
+    continues = _continues(before, after, closing, encoders)
     begins, goes_on = encoders
-    plain, prefixed = goes_on([ANSWER])[0], begins([ANSWER])[0]
-    continues = np.array_equal(plain, prefixed) or _find(after, plain) >= 0
     answer = (goes_on if continues else begins)([closing + ANSWER])[0]
     wanted = np.concatenate([before, answer, np.array([stop_id], np.int32)])
     same = np.array_equal(after[: wanted.size], wanted)
     difference = "" if same else _difference(text, finished, closing)
     return Boundary(continues, opening, closing, difference, _trims(prompt, encoders))
+
+
+def _continues(before: Ids, after: Ids, closing: str, encoders: tuple[Encoder, Encoder]) -> bool:
+    """Whether no prefix space stands in front of an answer."""
+    begins, goes_on = encoders
+    for continues, encode in ((True, goes_on), (False, begins)):
+        told = np.concatenate([before, encode([closing + ANSWER])[0]])
+        if np.array_equal(after[: told.size], told):
+            return continues
+    plain = goes_on([ANSWER])[0]
+    return np.array_equal(plain, begins([ANSWER])[0]) or _find(after, plain) >= 0
 
 
 def _trims(prompt: TemplatePrompt, encoders: tuple[Encoder, Encoder]) -> Trims:

@@ -88,7 +88,13 @@ class ChatFormat:
     @property
     def boundary(self) -> Boundary:
         left_out = f"an earlier turn stands without {self.opening!r}, with which the prompt of the last one ends"
-        return Boundary(opening=self.opening, closing=self.closing, difference=left_out if self.opening else "")
+        said = self.turns.get("assistant") or self.turns.get("*") or ()
+        return Boundary(
+            opening=self.opening,
+            closing=self.closing,
+            difference=left_out if self.opening else "",
+            trims="both" if any("{trimmed}" in piece for piece in said) else "neither",
+        )
 
 
 def _filled(piece: str, role: str, content: str) -> str:
