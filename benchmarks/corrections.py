@@ -27,7 +27,7 @@ import torch
 from benchmarks.figures import DATA, machine, write
 from learners.example import Example
 from learners.protocol import Learner
-from learners.torch.learner import make_torch
+from learners.torch.make import make_torch
 from learners.torch.tiny import make_model
 from mutual_env.types import Ids
 from tokenizers_bridge import CharTokenizer

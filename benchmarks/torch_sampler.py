@@ -35,7 +35,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import mutual_env
 from benchmarks.figures import machine, write
 from learners.seeds import sample_seeds
-from learners.torch.learner import TorchLearner, make_torch
+from learners.torch.learner import TorchLearner
+from learners.torch.make import make_torch
 from learners.torch.options import TorchOptions
 from learners.torch.sampler import sample_groups
 from mutual_env.types import Ids, Prompt

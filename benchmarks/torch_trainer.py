@@ -32,7 +32,7 @@ import torch
 from benchmarks.figures import machine, write
 from benchmarks.torch_sampler import tiny
 from learners.example import Example
-from learners.torch.learner import make_torch
+from learners.torch.make import make_torch
 
 GROUP, PROMPTS, PROMPT_TOKENS = 8, 1, 40
 STEPS = 1

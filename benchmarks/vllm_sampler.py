@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 
 from benchmarks.figures import machine, write
-from learners.torch.learner import TorchLearner, make_torch
+from learners.torch.learner import TorchLearner
+from learners.torch.make import make_torch
 from learners.vllm import LocalEngine, Sampling, make_transport
 
 MODEL = Path("models/smollm2")

@@ -29,7 +29,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
     "mutual_env.learners",
     {
         "tabular": "learners.tabular:TabularLearner",
-        "torch": "learners.torch.learner:make_torch",
+        "torch": "learners.torch.make:make_torch",
         "tiny": "learners.tiny:make_tiny",
         "openrlhf": "learners.openrlhf.make:make_openrlhf",
         "openrlhf_ray": "learners.openrlhf.make:make_openrlhf_ray",

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, cast
 
 import mutual_env
 from learners.protocol import Learner
 from learners.registry import built_by, takes, tried_by
+from learners.torch.make import require_torch
 from learners.torch.options import TorchOptions
 from mutual_env.catalogue import load
-from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
+from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.options import fields_of
 from tokenizers_bridge import Tokenizer
 
@@ -36,7 +36,7 @@ def try_tiny(
     **options: Any,
 ) -> None:
     """What can be said of the arguments without building the model."""
-    _require_torch()
+    require_torch("tiny")
     if architecture not in ARCHITECTURES:
         raise UnknownNameError.of("architecture", architecture, ARCHITECTURES)
     for name, value in (("width", width), ("layers", layers), ("heads", heads)):
@@ -89,7 +89,7 @@ def make_tiny(
     **options: Any,
 ) -> Learner:
     """A torch learner around a new model; `options` are the torch learner's, `warm_start` is a `WarmStart`."""
-    _require_torch()
+    require_torch("tiny")
     build = load("the builder of tiny policies", _BUILDER)
     learner = build(
         name=name,
@@ -103,9 +103,3 @@ def make_tiny(
         options=options,
     )
     return cast(Learner, learner)
-
-
-def _require_torch() -> None:
-    for module in ("torch", "transformers"):
-        if find_spec(module) is None:
-            raise MissingExtraError.of(f"learner 'tiny' (no module {module!r})", "torch")

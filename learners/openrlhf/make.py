@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from learners.openrlhf.options import INSTEAD, INSTEAD_ON_RAY, ActorOptions, ClusterOptions
 from learners.protocol import Learner
 from learners.registry import on_a_cluster, replaces, takes, tried_by
-from learners.torch.learner import TorchLearner, try_torch
+from learners.torch.learner import TorchLearner
+from learners.torch.make import try_torch
 from learners.torch.model import load_pretrained
 from learners.torch.options import TorchOptions
 from mutual_env import catalogue

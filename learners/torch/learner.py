@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -12,14 +12,12 @@ from transformers import PreTrainedModel
 
 from learners.checks import check_examples, check_sequences
 from learners.example import Example
-from learners.model_directory import check_model_directory
-from learners.protocol import Finished, Learner
-from learners.registry import takes, tried_by
+from learners.protocol import Finished
 from learners.sampling import Sample, asked_for, room_for, where_room_is
 from learners.torch import storage
 from learners.torch.contexts import ContextCache
 from learners.torch.export import write_adapter, write_model
-from learners.torch.model import PROBE, LanguageModel, device_of, load_pretrained, release_freed_memory
+from learners.torch.model import PROBE, LanguageModel, load_pretrained, release_freed_memory
 from learners.torch.offload import offload, release, restore
 from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
@@ -316,28 +314,10 @@ def probe_of(tokenizer: Tokenizer) -> Sequence[int] | Ids:
         return ()
 
 
-def try_torch(path: str = "", *, model: Any = None, device: str = "auto", **others: Any) -> None:
-    """What can be said of a learner's arguments without building it."""
-    if bool(path) == (model is not None):
-        raise InvalidInputError("give either path, a local model directory, or a model with its tokenizer, not both")
-    if path:
-        check_model_directory(Path(path))
-    device_of(device)
-
-
-@tried_by(try_torch)
-@takes(TorchOptions)
-def make_torch(
-    path: str = "",
-    *,
-    name: str = "torch",
-    model: PreTrainedModel | None = None,
-    tokenizer: Tokenizer | None = None,
-    **options: Any,
-) -> Learner:
-    """A learner from a local model directory, or from a model and a tokenizer built in code."""
-    if bool(path) == (model is not None):
-        raise InvalidInputError("give either path, a local model directory, or a model with its tokenizer, not both")
+def build_torch(
+    path: str, *, name: str, model: PreTrainedModel | None, tokenizer: Tokenizer | None, options: Mapping[str, Any]
+) -> TorchLearner:
+    """What `learners.torch.make.make_torch` makes."""
     if model is None:
         model = load_pretrained(Path(path))
         tokenizer = tokenizer or load_tokenizer(Path(path))

@@ -19,7 +19,7 @@ from learners import packaged_models as models
 from learners.commands import models as command
 from learners.gguf import convert
 from learners.packaged_models import MANIFEST, fetch, fetch_one
-from learners.torch.learner import make_torch
+from learners.torch.make import make_torch
 from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvError, StorageError, UnknownNameError
 from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource, PackagedFile
 

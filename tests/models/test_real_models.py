@@ -17,7 +17,8 @@ from learners.example import Example
 from learners.packaged_models import fetch
 from learners.run.build import make_learner
 from learners.run.config import load_run
-from learners.torch.learner import TorchLearner, make_torch
+from learners.torch.learner import TorchLearner
+from learners.torch.make import make_torch
 from mutual_env.types import Completion, CrossEntropy, PolicyGradient, Verdict
 from tokenizers_bridge import TokenizerBridge
 from tokenizers_bridge.kinds.packaged import SOURCES

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learners.torch.learner import make_torch
+from learners.torch.make import make_torch
 from learners.vllm import LocalEngine, Sampling, VllmSampled, make_transport
 from learners.vllm.adapter import Write, settings
 from learners.vllm.plugin import BACKEND

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from learners.example import Example
-from learners.torch.learner import TorchLearner, make_torch
+from learners.torch.learner import TorchLearner
+from learners.torch.make import make_torch
 from learners.vllm import LocalEngine, Sampling, make_transport
 from mutual_env.types import CrossEntropy
 

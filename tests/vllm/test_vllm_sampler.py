@@ -14,7 +14,8 @@ import learners
 from learners.example import Example
 from learners.stopping import Endings
 from learners.testing import check_learner
-from learners.torch.learner import TorchLearner, make_torch
+from learners.torch.learner import TorchLearner
+from learners.torch.make import make_torch
 from learners.vllm import LocalEngine, Sampling, SamplingEngine, VllmSampled, make_transport
 from learners.vllm.server import Server, ServerEngine
 from mutual_env.errors import ConfigError, InvalidInputError, TrainingError
