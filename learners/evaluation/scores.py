@@ -136,7 +136,10 @@ def _evaluated(run: RunResults) -> set[int]:
     """After how many rounds it was."""
     found = {rounds for curves in run.evaluations.values() for curve in curves.values() for rounds, _ in curve}
     if not found:
-        raise InvalidInputError(f"{run.path} holds no evaluation: set evaluation.every, or use `mutual-env eval`")
+        asked = run.info.get("config")
+        due = isinstance(asked, Mapping) and asked.get("evaluation", {}).get("every")
+        remedy = "it has not come to its first" if due else "set evaluation.every, or use `mutual-env eval`"
+        raise InvalidInputError(f"{run.path} holds no evaluation: {remedy}")
     return found
 
 

@@ -72,6 +72,17 @@ def read_lines(path: Path, shape: Shape | None = None) -> Iterator[dict[str, Any
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def ends_whole(path: Path) -> bool:
+    """The last line was written to its end, if there is one."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
 def read_line(line: bytes, where: str, shape: Shape | None = None) -> dict[str, Any]:
     """One line as an object; `where` is said of one that is none."""
     try:

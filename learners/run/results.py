@@ -16,6 +16,7 @@ from learners.run import lines
 from learners.run.config import SuiteConfig
 from learners.run.directory import RunDirectory
 from learners.run.lines import check_fields, read_lines
+from mutual_env.errors import StorageError
 
 Curve = tuple[tuple[int, float], ...]
 """(round, value) points in order."""
@@ -65,7 +66,25 @@ def read_run(path: Path) -> RunResults:
     processor = tuple((line["round"], line["processor"]) for line in rounds if "processor" in line)
     info = directory.read_info()
     check_fields(info, _INFO, str(directory.info))
-    return RunResults(path, info, _frozen(metrics), _frozen(evaluations), seconds, processor)
+    run = RunResults(path, info, _frozen(metrics), _frozen(evaluations), seconds, processor)
+    _check_whole(run, directory.metrics)
+    return run
+
+
+def _check_whole(run: RunResults, file: Path) -> None:
+    """What a finished run has written is all there: of a file that was cut, the rest would pass for the run."""
+    config = run.info.get("config")
+    if not run.finished or not isinstance(config, Mapping):
+        return
+    if run.rounds < config.get("rounds", 0):
+        end = f"after round {run.rounds} of {config['rounds']}"
+    elif not lines.ends_whole(file):
+        end = "in the midst of a line"
+    elif config.get("evaluation", {}).get("every") and not run.evaluations:
+        end = "without the evaluations that it had"
+    else:
+        return
+    raise StorageError(f"{file} was damaged, it ends {end}: {lines.REMEDY}")
 
 
 def read_spans(path: Path) -> list[Span]:

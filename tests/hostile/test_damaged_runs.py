@@ -129,3 +129,30 @@ def test_the_first_damaged_line_is_named(home: Path) -> None:
         metrics.write_bytes(b"".join(lines))
     assert code == 1
     assert "begun/metrics.jsonl, line 4 was damaged, 'metrics' must be a mapping to a finite number or null" in said
+
+
+CUT = {
+    "gone": (lambda data: b"", "after round 0 of "),
+    "half": (lambda data: data[: len(data) // 2], "after round 2 of "),
+    "the last line": (lambda data: data[:-20], "in the midst of a line"),
+    "evaluations": (
+        lambda data: b"".join(line for line in data.splitlines(keepends=True) if b'"evaluation"' not in line),
+        "without the evaluations that it had",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_a_finished_run_of_which_some_is_missing_says_so(how: str, home: Path) -> None:
+    """The rest would pass for the run: compared at an earlier round, or said to hold no evaluation."""
+    cut, says = CUT[how]
+    metrics = home / "begun" / "metrics.jsonl"
+    data = metrics.read_bytes()
+    try:
+        metrics.write_bytes(cut(data))
+        with contextlib.chdir(home):
+            code, said = told(["compare", "begun", "begun"])
+    finally:
+        metrics.write_bytes(data)
+    assert code == 1
+    assert f"begun/metrics.jsonl was damaged, it ends {says}" in said
