@@ -23,7 +23,8 @@ from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvErr
 class Command(Protocol):
     """A subcommand: a module, or a class made without arguments. The first line of its docstring is its help."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """A default `goes_on` is what is said when the command was interrupted: how its work is taken up again."""
 
     def run(self, args: argparse.Namespace) -> int:
         """The exit code."""
@@ -45,7 +46,6 @@ _OWN = {
     "bridge": "learners.commands.bridge",
     "models": "learners.commands.models",
 }
-_RESUMED = ("train", "suite")
 _COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env.commands", _OWN)
 
 
@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(args: argparse.Namespace, how: str, number: int) -> int:
-    goes_on = ": a run goes on from its last checkpoint with `mutual-env train --resume RUN`"
-    print(how + (goes_on if args.command.prog.split()[-1] in _RESUMED else ""), file=sys.stderr)
+    goes_on = getattr(args, "goes_on", "")
+    print(f"{how}: {goes_on}" if goes_on else how, file=sys.stderr)
     return 128 + number
 
 

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on with runs although versions or exchanges changed"
     )
+    parser.set_defaults(goes_on="the same command goes on where it stopped (without --replace)")
     parser.add_argument("--quiet", action="store_true", help="print the comparison alone")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON, and nothing on the way")
 

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of a suite: the seed to run it with")
     parser.add_argument("--quiet", action="store_true", help="print nothing on the way")
     parser.add_argument("--json", action="store_true", help="print what came of it as JSON, and nothing on the way")
+    parser.set_defaults(goes_on="a run goes on from its last checkpoint with `mutual-env train --resume RUN`")
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # of a suite: end with this process
 
 
@@ -115,13 +116,14 @@ def _resume(path: Path, args: argparse.Namespace, config: RunConfig) -> Result:
 
 
 class _Begun:
-    """Tells the exit code that what goes wrong from now on is no mistake of the command line."""
+    """Tells the exit code that what goes wrong from now on is no mistake of the command line, and which run goes on."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
 
     def started(self, run: TrackedRun) -> None:
         self._args.running = True
+        self._args.goes_on = f"it goes on from its last checkpoint with `mutual-env train --resume {run.directory}`"
 
     def measured(self, done: int, metrics: Mapping[str, Metrics]) -> None:
         pass

@@ -10,6 +10,7 @@ import pytest
 
 from learners.cli import main
 from learners.commands import listing, train
+from learners.commands import suite as suite_command
 
 SUITE = """
 name: pair
@@ -252,7 +253,19 @@ def test_only_what_has_runs_is_told_how_a_run_goes_on(
     for words, command, says in (
         (["list", "envs"], listing, "interrupted\n"),
         (["train", "arithmetic"], train, "interrupted: a run goes on from its last checkpoint"),
+        (["suite", "quickstart"], suite_command, "interrupted: the same command goes on where it stopped"),
     ):
         monkeypatch.setattr(command, "run", interrupted)
         assert main(words) == 130
         assert capsys.readouterr().err.startswith(says)
+
+
+def test_a_run_that_was_begun_is_named_where_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(path: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "write_run_report", interrupted)
+    assert main(["train", "arithmetic", "rounds=1", "evaluation.every=0", f"output={tmp_path}", "--quiet"]) == 130
+    assert f"`mutual-env train --resume {tmp_path / 'arithmetic'}`" in capsys.readouterr().err
