@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", metavar="key=value", help="dotted overrides, e.g. env.options.path=FILE"
     )
     parser.add_argument(
-        "--like", type=config_file, metavar="CONFIG", help="of a model: ask it the tasks of this configuration"
+        "--like", type=config_file, metavar="CONFIG", help="of a model: ask it the tasks of this configuration or run"
     )
     parser.add_argument("--round", type=int, help="of a run: the checkpoint after so many rounds (default: the last)")
     parser.add_argument("--policy", action="append", default=[], help="only this one (may be repeated)")

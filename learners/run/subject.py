@@ -65,7 +65,7 @@ class Subject:
 def find(path: Path, overrides: Sequence[str] = (), *, round: int | None = None, like: Path | None = None) -> Subject:
     """What `path` is: a run, one of its checkpoints, or a directory with a model.
 
-    `like` is a configuration whose task a model directory is asked; `overrides` change either's.
+    `like` is a configuration, or a run, whose task a model directory is asked; `overrides` change either's.
     """
     of_run = (path / STATE).is_file() or RunDirectory(path).info.is_file()
     if like is not None and of_run:
@@ -113,6 +113,8 @@ def _of_model(path: Path, overrides: Sequence[str], like: Path | None) -> Subjec
 
 def _task(path: Path, overrides: Sequence[str], like: Path | None) -> RunConfig:
     if like is not None:
+        if RunDirectory(like).info.is_file():
+            like = RunDirectory(like).config
         if not is_suite(like):
             return load_run(like)
         suite = load_suite(like)

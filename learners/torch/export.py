@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 
 import torch
@@ -50,7 +51,9 @@ def load_adapted(base: str, adapter: Path) -> PreTrainedModel:
     """The model at `base` with the adapter merged in, as peft reads it."""
     import peft
 
-    adapted = peft.PeftModel.from_pretrained(load_pretrained(Path(base)), adapter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for something by its old name
+        adapted = peft.PeftModel.from_pretrained(load_pretrained(Path(base)), adapter)
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
 

@@ -118,7 +118,7 @@ def test_a_policy_built_in_the_run_is_exported_with_its_toy_tokenizer(tmp_path: 
 def test_an_exported_model_can_be_evaluated_and_trained_again(model: Path, tmp_path: Path) -> None:
     run = trained(tmp_path, "r", f"{{path: {model}, max_new_tokens: 4, learning_rate: 0.05}}")
     assert main(["export", str(run), "ada", str(tmp_path / "out")]) == 0
-    arguments = ["eval", str(tmp_path / "out"), "--like", str(run / "config.yaml"), "--out", str(tmp_path / "e")]
+    arguments = ["eval", str(tmp_path / "out"), "--like", str(run), "--out", str(tmp_path / "e")]
     assert main([*arguments, "--max-new-tokens", "4"]) == 0
     assert (tmp_path / "e" / "samples.jsonl").read_text().count("\n") == 4
     again = trained(tmp_path, "again", f"{{path: {tmp_path / 'out'}, max_new_tokens: 4}}")
