@@ -37,6 +37,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
     },
 )
 _SPREADS = "__spreads__"  # whether a factory's learner starts actors of its own
+_SHARED = "__shared__"  # the option that names what every learner of a factory would share
 _INNER = "__inner__"  # the option that names the learner inside
 _BUILDER = "__builder__"  # where a factory's heavy part is found
 _REPLACED = "__replaced__"  # options that a factory does not take, and what to say instead
@@ -74,6 +75,14 @@ def options(name: str, given: Mapping[str, Any] | None = None) -> list[str]:
     return [key for key in taken if key not in replaced]
 
 
+def value(name: str, given: Mapping[str, Any], option: str) -> Any:
+    """What the learner is given of an option, or takes by itself; None where it takes no such option."""
+    if option not in options(name, given) or option in given:
+        return given.get(option)
+    own, inside = inspect.signature(_load(name)).parameters, inner(name, given)
+    return own[option].default if option in own or inside is None else value(inside, given, option)
+
+
 def check_options(name: str, config: Mapping[str, Any], *, complete: bool = False) -> None:
     """Raise on an option that the learner does not take, naming the nearest that it does, and on a wrong value."""
     factory, inside = _load(name), inner(name, config)
@@ -105,6 +114,22 @@ def on_a_cluster(factory: F) -> F:
     """A factory whose learner starts actors of its own on Ray, one on each GPU."""
     setattr(factory, _SPREADS, True)
     return factory
+
+
+def shared(name: str, given: Mapping[str, Any]) -> str | None:
+    """The option, among those given, that names something outside which a copy of the learner would share with it."""
+    option: str | None = getattr(_load(name), _SHARED, None)
+    return option if option is not None and given.get(option) else None
+
+
+def shares(option: str) -> Callable[[F], F]:
+    """A factory whose learner writes its weights where its option of this name says."""
+
+    def decorate(factory: F) -> F:
+        setattr(factory, _SHARED, option)
+        return factory
+
+    return decorate
 
 
 def wraps(option: str) -> Callable[[F], F]:

@@ -15,6 +15,6 @@ $(OPENRLHF_VENV)/.installed: requirements/openrlhf-cpu.txt pyproject.toml make/o
 	@make/install-torch.sh $(OPENRLHF_VENV)
 	@echo "installing OpenRLHF ..."
 	@$(OPENRLHF_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/openrlhf-cpu.txt
-	@$(OPENRLHF_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps openrlhf==0.11.2
+	@$(OPENRLHF_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps openrlhf==0.11.2 ring-flash-attn==0.1.8
 	@flock pyproject.toml $(OPENRLHF_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

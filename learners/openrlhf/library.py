@@ -66,6 +66,7 @@ import transformers  # noqa: E402, F401
 
 with stand_ins(FLASH_ATTENTION):
     from openrlhf.models import Actor
+    from openrlhf.models.ring_attn_utils import all_gather
     from openrlhf.trainer.ppo_utils.experience import Experience, make_experience_batch
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "VLLM",
     "Actor",
     "Experience",
+    "all_gather",
     "make_experience_batch",
     "stand_ins",
 ]

@@ -14,7 +14,7 @@ from learners.openrlhf.options import INSTEAD, INSTEAD_ON_RAY, ActorOptions, Clu
 from learners.protocol import Learner
 from learners.registry import on_a_cluster, replaces, takes, tried_by
 from learners.torch.learner import TorchLearner
-from learners.torch.make import try_torch
+from learners.torch.make import try_model
 from learners.torch.model import load_pretrained
 from learners.torch.options import TorchOptions
 from mutual_env import catalogue
@@ -27,14 +27,15 @@ def try_openrlhf(**options: Any) -> None:
     """What can be said of the arguments without building anything."""
     _require("openrlhf")
     _computed(dict(options))
-    try_torch(**options)
+    try_model(**options)
 
 
 def try_openrlhf_ray(**options: Any) -> None:
     """The same, of a policy on a cluster."""
     _require("openrlhf", "ray")
-    _computed(dict(options))
-    try_torch(**options)
+    given = dict(options)
+    _cluster(given, _computed(given))
+    try_model(**options)
 
 
 @tried_by(try_openrlhf)
@@ -78,14 +79,14 @@ def make_openrlhf_ray(
     `ClusterOptions`' together."""
     _require("openrlhf", "ray")
     computed = _computed(options)
-    of_cluster = {key: options.pop(key) for key in list(options) if key in ClusterOptions.__dataclass_fields__}
+    cluster = _cluster(options, computed)
     make = catalogue.load("learner 'openrlhf_ray'", "learners.openrlhf.cluster.learner:RayOpenRlhfLearner")
     learner: Learner = make(
         path,
         tokenizer or load_tokenizer(Path(path)),
         name=name,
         options=TorchOptions.of(options),
-        cluster=ClusterOptions(**of_cluster),
+        cluster=cluster,
         computed=computed,
     )
     return learner
@@ -96,6 +97,14 @@ def _computed(options: dict[str, Any]) -> ActorOptions:
     dtype = options.get("dtype", TorchOptions().dtype)
     found = ActorOptions(**{key: options.pop(key) for key in list(options) if key in ActorOptions.__dataclass_fields__})
     found.require(dtype)
+    return found
+
+
+def _cluster(options: dict[str, Any], computed: ActorOptions) -> ClusterOptions:
+    """The same."""
+    fields = ClusterOptions.__dataclass_fields__
+    found = ClusterOptions(**{key: options.pop(key) for key in list(options) if key in fields})
+    found.require(computed)
     return found
 
 

@@ -38,11 +38,13 @@ class Alone:
 
 
 class ProcessGroup:
-    """The actors of torch's default process group."""
+    """The actors of torch's default process group. `ring` of them after one another are one rank: they are dealt the
+    same items."""
 
-    def __init__(self) -> None:
-        self._rank = torch.distributed.get_rank()
-        self._size = torch.distributed.get_world_size()
+    def __init__(self, ring: int = 1) -> None:
+        self._ring = ring
+        self._rank = torch.distributed.get_rank() // ring
+        self._size = torch.distributed.get_world_size() // ring
 
     def mine(self, items: Sequence[T]) -> list[T | None]:
         dealt: list[T | None] = list(items[self._rank :: self._size])
@@ -55,6 +57,6 @@ class ProcessGroup:
         return {index: value for part in self._gathered(dict(values)) for index, value in part.items()}
 
     def _gathered(self, value: V) -> list[V]:
-        parts: list[V] = [value] * self._size
+        parts: list[V] = [value] * (self._size * self._ring)
         torch.distributed.all_gather_object(parts, value)
-        return parts
+        return parts[:: self._ring]

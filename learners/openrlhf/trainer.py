@@ -10,7 +10,7 @@ import torch
 
 from learners.example import Example
 from learners.openrlhf.batch import row_batches, scoring_experience, training_experience
-from learners.openrlhf.library import Actor, Experience
+from learners.openrlhf.library import Actor, Experience, all_gather
 from learners.openrlhf.ranks import Alone, Ranks
 from learners.step import Part, Step, Stepped
 from learners.torch.losses import Terms, terms_of, total_loss
@@ -38,7 +38,8 @@ class Steps(Protocol):
 
 
 class ActorTrainer:
-    """Scores and trains one actor, alone or as one of several data-parallel ranks."""
+    """Scores and trains one actor, alone or as one of several data-parallel ranks. The actors of a `ring` have the same
+    rows: each computes a stretch of them, and all have the log-probabilities of the whole."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class ActorTrainer:
         options: TorchOptions,
         device: torch.device,
         ranks: Ranks | None = None,
+        ring: torch.distributed.ProcessGroup | None = None,
     ) -> None:
         self._actor = actor
         self._pulled_to = pulled_to
@@ -55,6 +57,7 @@ class ActorTrainer:
         self._options = options
         self._device = device
         self._ranks = ranks or Alone()
+        self._ring = ring
 
     @property
     def learning_rate(self) -> float:
@@ -112,14 +115,17 @@ class ActorTrainer:
             logprobs = self._logprobs(self._actor, experience)[chosen]
             return logprobs, logprobs.new_zeros(())
         logprobs, output = self._forward(self._actor, experience, return_output=True)
-        rows = self._of_tokens(output["logits"], chosen, experience.attention_mask.bool()).log_softmax(-1)
-        return logprobs[chosen], (terms.entropy * (rows.exp() * rows).sum(-1)).sum()
+        entropies = self._entropies(output["logits"], chosen, experience.attention_mask.bool())
+        return logprobs[chosen], -(terms.entropy * entropies).sum()
 
-    def _of_tokens(self, logits: torch.Tensor, chosen: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """The logits that say the chosen tokens: those of the place before each. Packed ones have no padding."""
+    def _entropies(self, logits: torch.Tensor, chosen: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """Where the chosen tokens are said: at the place before each. Packed logits have no padding; in a ring they are
+        a stretch of those."""
         before = torch.zeros_like(real)
         before[:, :-1][:, -chosen.shape[1] :] = chosen
-        return logits[0][before[real]] if self._actor.packing_samples else logits[before]
+        if self._ring is not None:
+            return all_gather(_entropy(logits[0]), self._ring)[: int(real.sum())][before[real]]
+        return _entropy(logits[0][before[real]] if self._actor.packing_samples else logits[before])
 
     def _batches(self, lengths: Sequence[int]) -> list[tuple[int, ...]]:
         packed = bool(self._actor.packing_samples)
@@ -153,4 +159,10 @@ class ActorTrainer:
     def _forward(self, actor: Actor, experience: Experience, **options: bool) -> Any:
         """Without a cache, with which transformers would not look whether rows are packed, and mix them."""
         rows, mask = experience.sequences, experience.attention_mask
-        return actor(rows, experience.action_mask, attention_mask=mask, use_cache=False, **options)
+        settings: dict[str, Any] = {"use_cache": False, "ring_attn_group": self._ring, **options}
+        return actor(rows, experience.action_mask, attention_mask=mask, **settings)
+
+
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
+    logprobs = logits.log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum(-1)

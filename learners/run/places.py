@@ -210,6 +210,23 @@ def _check_background(config: RunConfig) -> None:
             f"resources.own_sampler needs resources.mode=asynchronous and resources.executor={' or '.join(_ASIDE)}, "
             f"got {resources.mode!r} and {resources.executor!r}: set them, or leave it out"
         )
+    for key in [key for key, is_asked in _copies(config).items() if is_asked]:
+        for name, policy in config.policies.items():
+            _check_copied(key, name, policy)
+
+
+def _copies(config: RunConfig) -> dict[str, bool]:
+    """By the key that asks for copies of the policies: whether it does."""
+    return {"evaluation.background": evaluates_aside(config), "resources.own_sampler": config.resources.own_sampler}
+
+
+def _check_copied(key: str, name: str, policy: PolicyConfig) -> None:
+    option = registry.shared(policy.learner, policy.options)
+    if option is not None:
+        raise ConfigError(
+            f"{key}: a copy of {name} would sample with {option} {policy.options[option]!r} too, where {name} puts its "
+            f"own weights meanwhile. Leave {option} out, so that each has an engine of its own, or leave {key} out"
+        )
 
 
 def _check_demands(demands: Mapping[Any, Any], policies: Collection[str]) -> None:

@@ -28,6 +28,7 @@ from learners.run.longer import before_the_last_evaluation, check_longer, is_lon
 from learners.run.loop import accuracies, evaluate
 from learners.run.places import Places, read_places
 from learners.run.recording import Allowance, Recorder, evaluation_line
+from learners.run.room import check_room
 from learners.run.saving import Saver, Took
 from learners.run.trackers import TrackedRun, Tracker, Trackers
 from mutual_env.errors import ConfigError, StorageError, WorkerLostError
@@ -132,6 +133,7 @@ def _run(
             run.forget_the_end(int(longer["rounds"][0]))  # type: ignore[arg-type]
         if run.changed or longer:
             directory.note_changes(run.done, {**run.changed, **(longer or {})}, to_yaml(config), _info(config))
+        run.check_room()
         directory.set_status("running", isolation=isolation_report(config.verifiers.isolation))
         directory.note_process(run.done, in_force())
         try:
@@ -202,6 +204,10 @@ class _Run:
         self._files.cut(checkpoint.state["files"])
         self.done = checkpoint.round
         return refused
+
+    def check_room(self) -> None:
+        if self.done < self._config.rounds:
+            check_room(self._config, self._parts, self.done)
 
     def forget_the_end(self, rounds: int) -> None:
         """What was done only because so many rounds were all: a last evaluation that nobody would have made there."""

@@ -23,6 +23,19 @@ _ALWAYS_THERE = ("auto", "cpu")
 
 def try_torch(path: str = "", *, model: Any = None, device: str = "auto", **others: Any) -> None:
     """What can be said of a learner's arguments without building it."""
+    try_model(path, model=model, device=device)
+    options = TorchOptions()
+    longest = others.get("max_new_tokens", options.max_new_tokens)
+    room = others.get("micro_batch_tokens", options.micro_batch_tokens)
+    if longest > room:  # of a prompt of one token
+        raise InvalidInputError(
+            f"a response of up to {longest} tokens (max_new_tokens) behind a prompt does not fit "
+            f"micro_batch_tokens={room}: raise it above {longest}, or lower max_new_tokens"
+        )
+
+
+def try_model(path: str = "", *, model: Any = None, device: str = "auto", **others: Any) -> None:
+    """The same of a learner whose forward takes rows of any length."""
     require_torch("torch")
     _check_source(path, model)
     if path:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from learners import registry
-from learners.registry import replaces, takes, tried_by, wraps
+from learners.registry import replaces, shares, takes, tried_by, wraps
 from learners.torch.options import TorchOptions
 from learners.vllm.adapter import ADAPTER, check_rank, exporter_of, settings
 from learners.vllm.engine import SamplingEngine
@@ -64,6 +64,7 @@ def try_vllm(
 
 @tried_by(try_vllm)
 @replaces(REPLACED)
+@shares("server")
 @wraps("trainer")
 @takes(TorchOptions)
 def make_vllm(

@@ -124,5 +124,28 @@ def test_tensors_are_dealt_so_that_all_ranks_keep_about_as_much() -> None:
     assert dealt(sizes, 1) == [frozenset(sizes)]
 
 
+class Weighed(torch.nn.Module):
+    """Has weights beside what it computes."""
+
+    made = 0
+
+    def __init__(self, config: object = None) -> None:
+        super().__init__()
+        Weighed.made += 1
+        self.config = config
+        self.inner = torch.nn.Linear(2, 2)
+        self.register_buffer("frequencies", torch.ones(2), persistent=False)
+
+
+def test_what_is_computed_is_never_made_anew_with_weights_beside_it() -> None:
+    from learners.openrlhf.cluster.pieces import _make_exact
+    from mutual_env.errors import InvalidInputError
+
+    model = torch.nn.Sequential(Weighed())
+    with pytest.raises(InvalidInputError, match=r"would round frequencies of Weighed, .*: use zero_stage 2"):
+        _make_exact(model)
+    assert Weighed.made == 1
+
+
 if __name__ == RANK:
     loads(*globals()["given"])

@@ -14,6 +14,7 @@ from learners.example import Example
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy, DeepspeedSteps
 from learners.openrlhf.cluster.library import BaseModelActor, offload_deepspeed_states, reload_deepspeed_states
 from learners.openrlhf.cluster.pieces import load_model
+from learners.openrlhf.cluster.ring import check_ring, require_devices
 from learners.openrlhf.cluster.state import ClusterState, gathered, writable
 from learners.openrlhf.library import Actor
 from learners.openrlhf.make_actor import make_actor
@@ -55,17 +56,20 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
 
     def init_model_from_pretrained(self, strategy: ClusterStrategy, spec: PolicySpec) -> int:
         """Build the policy; returns the number of logits."""
+        require_devices(spec.cluster)
         self._setup_distributed(strategy)
         self._spec = spec
-        self._ranks = ProcessGroup()
+        ranks = ProcessGroup(spec.cluster.ring_attn_size)
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         with memory_errors(spec.name):
             self._model = load_model(Path(spec.path), spec.vocab_size, spec.options, strategy, spec.probe)
+            check_ring(self._model.base, self._model.config, spec.cluster)
             actor = make_actor(self._model, spec.options.temperature, spec.computed)
             self._pulled_to = self._reference(actor)
             self._steps = DeepspeedSteps(strategy, actor, spec.options)
         self.actor = self._steps.actor
-        self._trainer = ActorTrainer(self.actor, self._pulled_to, self._steps, spec.options, device, self._ranks)
+        ring = strategy.ring_attn_group
+        self._trainer = ActorTrainer(self.actor, self._pulled_to, self._steps, spec.options, device, ranks, ring)
         return self._model.head.size
 
     def _reference(self, actor: Actor) -> ReferencePolicy[Actor]:
@@ -99,7 +103,8 @@ class SharingPolicyActor(BaseModelActor):  # type: ignore[misc]
         if self._spec.cluster.zero_stage == 3:
             raise ConfigError("zero_stage 3 cuts the weights, and our sampler needs them whole: sample with vLLM")
         self._model.require_parts()
-        mine = [index for index in self._ranks.mine(range(len(prompts))) if index is not None]
+        dealt = ProcessGroup().mine(range(len(prompts)))
+        mine = [index for index in dealt if index is not None]
         with memory_errors(self._spec.name):
             asked, seeds = [prompts[i] for i in mine], [seeds_PG[i] for i in mine]
             sample = refilled_groups if self._spec.options.refill else sample_groups

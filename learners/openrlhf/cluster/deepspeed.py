@@ -32,7 +32,7 @@ class ClusterStrategy(DeepspeedStrategy):  # type: ignore[misc]
             seed=options.seed % 2**32,  # what numpy's generator takes
             max_norm=options.max_gradient_norm,
             micro_train_batch_size=1,
-            train_batch_size=cluster.actors,
+            train_batch_size=cluster.actors // cluster.ring_attn_size,
             zero_stage=cluster.zero_stage,
             args=_arguments(options, cluster),
         )
@@ -48,7 +48,8 @@ class ClusterStrategy(DeepspeedStrategy):  # type: ignore[misc]
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend="gloo", timeout=timeout)
         self.world_size = torch.distributed.get_world_size()
-        self.ds_device_mesh = init_device_mesh("cpu", (self.world_size, 1, 1), mesh_dim_names=("dp", "sp", "tp"))
+        shape = (self.world_size // self.ring_attn_size, self.ring_attn_size, 1)
+        self.ds_device_mesh = init_device_mesh("cpu", shape, mesh_dim_names=("dp", "sp", "tp"))
         self.setup_ring_attn(self.ds_device_mesh)
         self.accumulated_gradient = 1
 
@@ -105,8 +106,10 @@ class DeepspeedSteps:
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)
-        # DeepSpeed averages over the actors; the loss of each is its part of a sum.
-        self._strategy.backward(loss * self._strategy.world_size, self.actor, self._optimizer)
+        # DeepSpeed averages over the actors; the loss of each is its part of a sum. A ring's actors have the same loss,
+        # and what was gathered among them hands back the sum of their slopes.
+        parts = self._strategy.world_size // self._strategy.ring_attn_size
+        self._strategy.backward(loss * parts, self.actor, self._optimizer)
 
     def step(self, loss: float) -> float:
         """Apply what every actor accumulated. `loss` is the sum over actors, so all refuse together or none."""
@@ -162,6 +165,7 @@ def _arguments(options: TorchOptions, cluster: ClusterOptions) -> SimpleNamespac
         overlap_comm=False,
         deepcompile=False,
         tensor_parallel_size=1,
-        ring_attn_size=1,
+        ring_attn_size=cluster.ring_attn_size,
+        ring_attn_head_stride=cluster.ring_attn_head_stride,
     )
     return SimpleNamespace(ds=deepspeed, train=SimpleNamespace(dynamic_batch_enable=False), local_rank=-1)

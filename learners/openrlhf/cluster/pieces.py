@@ -13,6 +13,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deep
 from learners.openrlhf.cluster.deepspeed import ClusterStrategy
 from learners.torch.model import LanguageModel, load_pretrained
 from learners.torch.options import TorchOptions
+from mutual_env.errors import InvalidInputError
 
 
 def load_model(
@@ -44,10 +45,15 @@ def dealt(sizes: Mapping[str, int], ranks: int) -> list[frozenset[str]]:
 
 def _make_exact(model: nn.Module) -> None:
     """What is computed and not learnt, such as the frequencies of rotary positions, once more: what is made under
-    `zero.Init` is rounded to the type of the weights."""
+    `zero.Init` is rounded to the type of the weights. A module with weights of its own is never made twice."""
     for module in model.modules():
         computed = [name for name in module._non_persistent_buffers_set if getattr(module, name).is_floating_point()]
         if computed and hasattr(module, "config"):
+            if next(module.parameters(), None) is not None:
+                raise InvalidInputError(
+                    f"zero_stage 3 would round {', '.join(sorted(computed))} of {type(module).__name__}, which is "
+                    "computed and lies beside weights: use zero_stage 2"
+                )
             fresh = type(module)(module.config)
             for name in computed:
                 setattr(module, name, getattr(fresh, name).to(getattr(module, name).device))

@@ -1,0 +1,61 @@
+"""The actors of rings, each in a process: `python ring_ranks.py plans answers`. Forked from one that has imported what
+they need, which takes longer than what they do."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+runpy.run_path(str(Path(__file__).with_name("flash_on_cpu.py")))["install"]()
+
+import torch  # noqa: E402  (flash-attn is asked for when these are imported)
+from transformers import PreTrainedModel  # noqa: E402
+
+from learners.openrlhf.cluster import actor as of_cluster  # noqa: E402
+from learners.openrlhf.cluster.deepspeed import ClusterStrategy  # noqa: E402
+from learners.openrlhf.options import ActorOptions, ClusterOptions  # noqa: E402
+from learners.torch.options import TorchOptions  # noqa: E402
+
+
+def lives(rank: int, plan: dict[str, Any], answer: Path) -> None:
+    """One actor's scores before and after three updates, and what the updates said."""
+    torch.set_num_threads(1)
+    # Both ask for a GPU.
+    PreTrainedModel._check_and_adjust_attn_implementation = lambda _, name, *_rest, **_kwargs: name or "eager"
+    of_cluster.require_devices = lambda _cluster: None
+    options, cluster = TorchOptions.of(plan["options"]), ClusterOptions(**plan["cluster"])
+    computed = ActorOptions(attention="flash_attention_2", packing=True)
+    spec = of_cluster.PolicySpec("toy", plan["path"], plan["vocabulary"], "toy", options, cluster, computed)
+    actor = of_cluster.SharingPolicyActor(cluster.actors, rank, "127.0.0.1", plan["port"])
+    actor.init_model_from_pretrained(ClusterStrategy(options, cluster), spec)
+    before = actor.score(plan["pairs"])
+    said = [actor.update(plan["examples"]) for _ in range(3)]
+    answer.write_bytes(pickle.dumps((before, said, actor.score(plan["pairs"]))))
+    torch.distributed.barrier()
+
+
+def fork(rank: int, plan: dict[str, Any], answer: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            lives(rank, plan, answer)
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+    return child
+
+
+if __name__ == "__main__":
+    for number, plan in enumerate(pickle.loads(Path(sys.argv[1]).read_bytes())):
+        ranks = range(ClusterOptions(**plan["cluster"]).actors)
+        children = [fork(rank, plan, Path(sys.argv[2]) / f"{number}-{rank}") for rank in ranks]
+        codes = [os.waitpid(child, 0)[1] for child in children]
+        if any(codes):
+            sys.exit("a rank ended: its error is printed above")
