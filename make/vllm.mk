@@ -5,7 +5,7 @@ VLLM_VERSION ?= 0.32.0
 VLLM_OLDEST := VLLM_VENV=.venv-vllm-oldest VLLM_VERSION=0.29.0
 VLLM_PIP = $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: test-vllm install-vllm test-vllm-oldest install-vllm-oldest test-vllm-interface
+.PHONY: test-vllm test-vllm-beside install-vllm test-vllm-oldest install-vllm-oldest test-vllm-interface
 
 install-vllm: $(VLLM_VENV)/.installed ## vLLM, for a machine without a GPU, in an environment of its own (VLLM_VERSION and VLLM_VENV: another one)
 
@@ -13,7 +13,10 @@ install-vllm-oldest: ## the oldest vLLM that is supported, in an environment of 
 	@$(MAKE) --no-print-directory install-vllm $(VLLM_OLDEST)
 
 test-vllm: install-vllm ## install vLLM, then run the tests of its sampler on the real engine
-	@$(VLLM_VENV)/bin/python -m pytest tests/vllm -m vllm -p no:cacheprovider
+	@$(VLLM_VENV)/bin/python -m pytest tests/vllm -m 'vllm and not slow' -p no:cacheprovider
+
+test-vllm-beside: install-vllm ## a run in which vLLM samples beside the training, with an engine for the policy and one for its copy
+	@$(VLLM_VENV)/bin/python -m pytest tests/vllm/test_vllm_beside.py -m vllm -p no:cacheprovider
 
 test-vllm-oldest: ## the same on the oldest that is supported: sampling, new weights and adapters
 	@$(MAKE) --no-print-directory test-vllm-interface $(VLLM_OLDEST)

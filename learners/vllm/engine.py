@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from learners.sampling import Sample, Sampling
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 Weights: TypeAlias = "Iterable[tuple[str, torch.Tensor]]"
+
+Ended: TypeAlias = Callable[[int, Sample], None]
+"""Told of a sample that has ended: its place, and the sample."""
 
 
 def request(sampling: Sampling, seed: int) -> dict[str, object]:
@@ -56,6 +59,16 @@ class SamplingEngine(Protocol):
 
     def close(self) -> None:
         """Release the engine. Safe to call twice."""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """An engine that hands samples on while it writes others."""
+
+    def sample_and_tell(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling, ended: Ended
+    ) -> list[Sample]:
+        """What `sample` returns. `ended` is told of each sample when it ends, by the thread that calls this."""
 
 
 @runtime_checkable

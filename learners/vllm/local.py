@@ -8,8 +8,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import numpy as np
 from learners.placement import gpus_here, shown
 from learners.sampling import Sample, Sampling
 from learners.vllm.adapter import Write, written
-from learners.vllm.engine import EngineDiedError, Transport, Weights, request
+from learners.vllm.engine import Ended, EngineDiedError, Transport, Weights, request
 from mutual_env.errors import DeadlineExceededError, MissingExtraError, TrainingError
 from mutual_env.types import Ids
 
@@ -78,14 +78,26 @@ class LocalEngine:
 
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
+        return self.sample_and_tell(prompts, seeds, sampling, None)
+
+    def sample_and_tell(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling, ended: Ended | None
+    ) -> list[Sample]:
+        """The same; `ended` is told of each when it ends."""
         requests = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
         parameters = [self._parameters(**request(sampling, seed), detokenize=False) for seed in seeds]
-        results = self._call("sampling", lambda: self._generate(requests, parameters))
-        self.cached_tokens += sum(result.num_cached_tokens or 0 for result in results)
-        return [_sample(result.outputs[0]) for result in results]
 
-    def _generate(self, requests: Any, parameters: Any) -> Any:
-        return self._llm.generate(requests, parameters, use_tqdm=False, lora_request=self._adapter)
+        def generate(say: Callable[[Any], None]) -> Any:
+            with _telling(self._llm, say if ended else None):
+                return self._llm.generate(requests, parameters, use_tqdm=False, lora_request=self._adapter)
+
+        def hear(said: tuple[int, Any]) -> None:
+            if ended:
+                ended(said[0], _sample(said[1]))
+
+        results = self._listen("sampling", generate, hear)
+        self.cached_tokens += sum(result.num_cached_tokens or 0 for result in results)
+        return [_sample(result) for result in results]
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Replace every weight; what was cached under the old ones is forgotten."""
@@ -129,11 +141,19 @@ class LocalEngine:
         self._transport.close()
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
-        """vLLM waits for its engine process without end, even if it has died: so another thread does the waiting."""
+        return self._listen(what, lambda _: call(), lambda _: None)
+
+    def _listen(self, what: str, call: Callable[[Callable[[Any], None]], T], hear: Callable[[Any], None]) -> T:
+        """vLLM waits for its engine process without end, even if it has died: so another thread does the waiting. What
+        the call says meanwhile is heard by this one."""
         deadline = time.monotonic() + self._timeout
-        future = self._calls.submit(call)
-        while not wait([future], timeout=LIVENESS_SECONDS).done:
-            if self._dead:
+        said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        future = self._calls.submit(lambda: call(said.put))
+        future.add_done_callback(lambda _: said.put(_OVER))
+        while (words := _next(said)) is not _OVER:
+            if words is not None:
+                hear(words)
+            elif self._dead:
                 raise _died()
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(f"vLLM: {what} took over {self._timeout:.0f} s: raise `timeout`")
@@ -148,6 +168,42 @@ class LocalEngine:
     def _dead(self) -> bool:
         core = self._llm.llm_engine.engine_core
         return bool(getattr(getattr(core, "resources", None), "engine_dead", False))
+
+
+_OVER = object()  # in the place of what a call says: it says nothing more
+
+
+def _next(said: queue.SimpleQueue[Any]) -> Any:
+    """What was said, or None after a while of silence."""
+    try:
+        return said.get(timeout=LIVENESS_SECONDS)
+    except queue.Empty:
+        return None
+
+
+@contextlib.contextmanager
+def _telling(llm: Any, say: Callable[[tuple[int, Any]], None] | None) -> Iterator[None]:
+    """Inside, each request's place in `generate` and its result are said when it ends; None: nobody listens.
+
+    `generate` steps its engine until all requests have ended, and numbers them one after the other.
+    """
+    if say is None:
+        yield
+        return
+    engine, step, first = llm.llm_engine, llm.llm_engine.step, llm.request_counter.counter
+
+    def stepped() -> Any:
+        results = step()
+        for result in results:
+            if result.finished:
+                say((int(result.request_id) - first, result))
+        return results
+
+    engine.step = stepped
+    try:
+        yield
+    finally:
+        del engine.step
 
 
 def _died() -> EngineDiedError:
@@ -211,7 +267,8 @@ def import_vllm() -> Any:
         raise MissingExtraError.of("the vLLM sampler", "vllm") from error
 
 
-def _sample(output: Any) -> Sample:
+def _sample(result: Any) -> Sample:
+    output = result.outputs[0]
     ids = np.array(output.token_ids, dtype=np.int32)
     logprobs = [choices[token].logprob for token, choices in zip(output.token_ids, output.logprobs, strict=True)]
     return Sample(ids, np.array(logprobs, dtype=np.float64))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from learners.example import Example
-from learners.protocol import Learner, Movable, longest_sequence, save_aside
+from learners.protocol import Finished, Learner, Movable, longest_sequence, save_aside
 from learners.sampling import Sample, Sampling, asked_for, room_for, where_room_is
 from learners.vllm.adapter import SwapsAdapters, exporter_of
-from learners.vllm.engine import EngineDiedError, Revivable, SamplingEngine, Sleeps, Weights
+from learners.vllm.engine import Ended, EngineDiedError, Revivable, SamplingEngine, Sleeps, Streams, Weights
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Completion, Context, Floats, Ids, Metrics, Prompt
 from tokenizers_bridge.protocol import Tokenizer
@@ -30,6 +30,21 @@ class ExportsWeights(Protocol):
 
     def export_weights(self) -> Weights:
         """Every weight under the name it has in the model's directory, adapters merged in."""
+
+
+class Groups:
+    """Told of samples in any order, it tells of a group of n when its last one has ended."""
+
+    def __init__(self, n: int, groups: int, read: Callable[[Sample], Completion], finished: Finished) -> None:
+        self._n, self._read, self._finished = n, read, finished
+        self._ended: list[dict[int, Completion]] = [{} for _ in range(groups)]
+
+    def __call__(self, place: int, sample: Sample) -> None:
+        group, member = divmod(place, self._n)
+        ended = self._ended[group]
+        ended[member] = self._read(sample)
+        if len(ended) == self._n:
+            self._finished(group, tuple(ended[m] for m in range(self._n)))
 
 
 class VllmSampled:
@@ -88,6 +103,29 @@ class VllmSampled:
 
     def act(self, prompts: Sequence[Prompt | Context], n: int, *, seed: int) -> list[tuple[Completion, ...]]:
         """A group of n completions for each prompt, written by vLLM."""
+        return self._act(prompts, n, seed, None)
+
+    def act_and_tell(
+        self, prompts: Sequence[Prompt | Context], n: int, finished: Finished, *, seed: int
+    ) -> list[tuple[Completion, ...]]:
+        """The same; groups are told of as they end where the engine is in this program, and at the end by servers and
+        of conversations that go on."""
+        told: set[int] = set()
+
+        def tell(place: int, group: tuple[Completion, ...]) -> None:
+            told.add(place)
+            finished(place, group)
+
+        go_on = any(isinstance(prompt, Context) and prompt.turns for prompt in prompts)
+        groups = self._act(prompts, n, seed, None if go_on else tell)
+        for place, group in enumerate(groups):
+            if place not in told:
+                finished(place, group)
+        return groups
+
+    def _act(
+        self, prompts: Sequence[Prompt | Context], n: int, seed: int, finished: Finished | None
+    ) -> list[tuple[Completion, ...]]:
         if self._sent is FORGOTTEN:  # an update failed, or a transfer
             self.sync()
         self._wake_up()
@@ -95,26 +133,32 @@ class VllmSampled:
 
         def sample(prompt_ids: list[Ids], seeds_PG: list[tuple[int, ...]]) -> list[tuple[Completion, ...]]:
             flat = [ids for ids in prompt_ids for _ in range(n)]
-            samples = self._sample(flat, [s for seeds in seeds_PG for s in seeds])
-            whole = [one.up_to_end(self._sampling.endings) for one in samples]
-            completions = [one.completion(self.tokenizer, self.version) for one in whole]
+            heard = None if finished is None else Groups(n, len(prompt_ids), self._completion, finished)
+            samples = self._sample(flat, [s for seeds in seeds_PG for s in seeds], heard)
+            completions = [self._completion(one) for one in samples]
             return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompt_ids))]
 
         longest = min((b for b in (self.max_sequence, self._longest) if b is not None), default=None)
         room = room_for(longest, self._sampling.max_new_tokens)
         return where_room_is(prompts, asked, room, Completion.no_room(self.version, self.tokenizer.fingerprint), sample)
 
-    def _sample(self, prompts: Sequence[Ids], seeds: Sequence[int]) -> list[Sample]:
+    def _completion(self, sample: Sample) -> Completion:
+        return sample.up_to_end(self._sampling.endings).completion(self.tokenizer, self.version)
+
+    def _sample(self, prompts: Sequence[Ids], seeds: Sequence[int], heard: Ended | None) -> list[Sample]:
         """Once more on another engine, where it dies: the same weights and seeds."""
+        engine = self._engine
         try:
-            return self._engine.sample(prompts, seeds, self._sampling)
+            if heard is not None and isinstance(engine, Streams):
+                return engine.sample_and_tell(prompts, seeds, self._sampling, heard)
+            return engine.sample(prompts, seeds, self._sampling)
         except EngineDiedError:
-            if not isinstance(self._engine, Revivable):
+            if not isinstance(engine, Revivable):
                 raise
-            self._engine.revive()
+            engine.revive()
             self._sent, self._asleep = FORGOTTEN, ()
             self.sync()
-            return self._engine.sample(prompts, seeds, self._sampling)
+            return engine.sample(prompts, seeds, self._sampling)
 
     def score(self, prompt_ids: Sequence[Ids], response_ids: Sequence[Ids]) -> list[Floats]:
         return self._learner.score(prompt_ids, response_ids)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from learners.vllm import LocalEngine, Sample, Sampling, SamplingEngine, make_transport
-from learners.vllm.engine import Weights
+from learners.vllm.engine import Ended, Streams, Weights
 from learners.vllm.plugin import BACKEND
 from learners.vllm.server import Server, ServerEngine
 from mutual_env.types import Ids
@@ -78,10 +78,20 @@ class KeptOpen:
         """Not yet."""
 
 
+class KeptStreaming(KeptOpen):
+    """One that tells of samples as they end."""
+
+    def sample_and_tell(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling, ended: Ended
+    ) -> list[Sample]:
+        assert isinstance(self.engine, Streams)
+        return self.engine.sample_and_tell(prompts, seeds, sampling, ended)
+
+
 @pytest.fixture(scope="session")
 def local(model_path: Path) -> Iterator[KeptOpen]:
     engine = LocalEngine(model_path, make_transport("file"), **ENGINE)
-    yield KeptOpen(engine)
+    yield KeptStreaming(engine)
     engine.close()
     engine.close()
 

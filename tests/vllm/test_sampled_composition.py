@@ -17,7 +17,7 @@ from learners.example import Example
 from learners.seeds import sample_seeds
 from learners.tabular import TabularLearner
 from learners.vllm import Sample, Sampling, VllmSampled, make_transport, transport
-from learners.vllm.engine import EngineDiedError, Weights
+from learners.vllm.engine import Ended, EngineDiedError, Weights
 from learners.vllm.server import _flags, _ServerClient
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, TrainingError, UnknownNameError
@@ -243,6 +243,28 @@ def test_weights_whose_transfer_was_cut_off_are_sent_again_before_anything_is_sa
     learner.act(["a="], 1, seed=0)
     learner.act(["a="], 1, seed=1)
     assert [version for version, _ in engine.weights] == [0, 1, 1]
+
+
+class Telling(Recorder):
+    """Ends samples one after the other, the last one first."""
+
+    def sample_and_tell(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling, ended: Ended
+    ) -> list[Sample]:
+        samples = self.sample(prompts, seeds, sampling)
+        for place in reversed(range(len(samples))):
+            ended(place, samples[place])
+        return samples
+
+
+@pytest.mark.parametrize(("engine", "order"), [(Telling(), [2, 1, 0]), (Recorder(), [0, 1, 2])])
+def test_groups_are_told_of_as_they_end_and_at_the_latest_with_the_last(engine: Recorder, order: list[int]) -> None:
+    learner = VllmSampled(Policy(TOKENIZER, name="p"), engine, Sampling(TOKENIZER.stop_id))
+    told: list[tuple[int, tuple[Completion, ...]]] = []
+    groups = learner.act_and_tell(["a=", "b=", "ab="], 4, lambda *of: told.append(of), seed=7)
+    assert [place for place, _ in told] == order
+    assert dict(told) == dict(enumerate(groups))
+    assert groups == learner.act(["a=", "b=", "ab="], 4, seed=7)
 
 
 class Mortal(Recorder):

@@ -170,6 +170,27 @@ def test_the_vllm_sampled_learner_conforms(model_path: Path, local: KeptOpen) ->
     check_learner(make())
 
 
+def test_groups_are_handed_on_while_others_are_written(model_path: Path, local: KeptOpen) -> None:
+    """More samples than vLLM writes at once (64): the first groups have ended when the last ones are still waiting."""
+    learner = sampled(model_path, local)
+    core = local.engine._llm.llm_engine  # type: ignore[attr-defined]
+    prompts = [f"{i}+{i}=" for i in range(20)]
+    told: dict[int, tuple[Completion, ...]] = {}
+    at_work = []
+
+    def finished(place: int, group: tuple[Completion, ...]) -> None:
+        assert place not in told
+        told[place] = group
+        at_work.append(core.has_unfinished_requests())
+
+    learner.act(prompts[:3], 4, seed=1)  # vLLM numbers requests over all calls
+    groups = learner.act_and_tell(prompts, 4, finished, seed=5)
+    assert told == dict(enumerate(groups))
+    assert at_work[0]
+    for before, after in zip(groups, learner.act(prompts, 4, seed=5), strict=True):
+        assert [list(c.token_ids) for c in before] == [list(c.token_ids) for c in after]
+
+
 def test_the_file_that_carried_the_weights_is_gone_afterwards(
     model_path: Path, tmp_path: Path, local: KeptOpen
 ) -> None:
