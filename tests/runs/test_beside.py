@@ -33,7 +33,7 @@ LEARNT = [  # what the copies are given beside the weights: moments, a reference
     f"policies.{name}.options.{option}"
     for name, options in (
         ("ada", ("kl_coefficient=0.1", "reference_reset=2", "optimizer_reset=true", "minibatches=2")),
-        ("bob", ("lora_rank=2", "architecture=qwen", "dtype=bfloat16", "schedule=cosine", "total_steps=20")),
+        ("bob", ("lora_rank=2", "architecture=gpt_neox", "dtype=bfloat16", "schedule=cosine", "total_steps=20")),
     )
     for option in (*options, "learning_rate=0.01", "width=16", "layers=1")
 ]
