@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from inspect import signature
 from pathlib import Path
 
 from benchmarks.evidence.page import in_readme, quickstart_says, read_families
+from learners.run.config import load_suite
 from learners.run.results import Spread
+from sharing.strategies.sgt import SuccessGatedTransfer
 
 ROOT = Path(__file__).parents[2]
 RESULTS = json.loads((ROOT / "docs" / "figures" / "data" / "quickstart.json").read_text())
@@ -32,6 +35,13 @@ def test_the_readmes_headline_is_that_of_the_evidence() -> None:
     for sentence in in_readme(read_families()):
         if not sentence.startswith(("Not run", "Unfinished")):
             assert sentence[1:] in readme(), sentence
+
+
+def test_the_readmes_weights_are_those_of_the_runs() -> None:
+    suite = load_suite(ROOT / "configs" / "quickstart.yaml")
+    ours = suite.arms["sgt"]["sharing.options"]["weight"]
+    published = signature(SuccessGatedTransfer).parameters["weight"].default
+    assert f"λ is {ours} here, where the paper has {published}" in readme()
 
 
 def test_the_readme_has_no_other_figure() -> None:
