@@ -1,9 +1,8 @@
 """The actors of rings, each in a process: `python ring_ranks.py plans answers`. Forked from one that has imported what
-they need, which takes longer than what they do."""
+they need."""
 
 from __future__ import annotations
 
-import os
 import pickle
 import runpy
 import sys
@@ -38,24 +37,7 @@ def lives(rank: int, plan: dict[str, Any], answer: Path) -> None:
     torch.distributed.barrier()
 
 
-def fork(rank: int, plan: dict[str, Any], answer: Path) -> int:
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            lives(rank, plan, answer)
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(code)
-    return child
-
-
 if __name__ == "__main__":
+    forked = runpy.run_path(str(Path(__file__).with_name("forked.py")))["forked"]
     for number, plan in enumerate(pickle.loads(Path(sys.argv[1]).read_bytes())):
-        ranks = range(ClusterOptions(**plan["cluster"]).actors)
-        children = [fork(rank, plan, Path(sys.argv[2]) / f"{number}-{rank}") for rank in ranks]
-        codes = [os.waitpid(child, 0)[1] for child in children]
-        if any(codes):
-            sys.exit("a rank ended: its error is printed above")
+        forked(lives, ClusterOptions(**plan["cluster"]).actors, plan, Path(sys.argv[2]), number)
