@@ -167,9 +167,12 @@ AREAS = (
     ),
     Area(
         "overlap",
-        "Synchronous rounds that overlap",
+        "Rounds that overlap",
         (),
-        "`leases overlap`: share of the time in which one policy acts while the other learns, as leases were recorded.",
+        "`times in turn`: rounds one after the other over rounds at once, above 1 where overlapping is quicker. "
+        "`leases overlap`: share of the time in which one acts while another, or its own copy, learns, as leases "
+        "were recorded. On two cores that other programs used as well, about one core was to be had (`cores busy`): "
+        "nothing was won, and these figures say little of a machine with devices to spare.",
     ),
     Area(
         "recording",
