@@ -1,5 +1,6 @@
 """Vocabularies in terms of one another, distributions on the other's tokens, and what a model says of bytes."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,7 @@ from benchmarks import tables
 from benchmarks.gold import gold_table
 from benchmarks.vocabularies import overlap_table
 from mutual_env.errors import InvalidInputError
+from mutual_env.types import Ids
 from tests.tokenizers_bridge.published import loaded
 from tests.tokenizers_bridge.test_bridge_loading import byte_level, unigram
 from tokenizers_bridge import (
@@ -24,6 +26,7 @@ from tokenizers_bridge import (
     load,
     marginal,
 )
+from tokenizers_bridge.kinds.vocabulary import Vocabulary
 
 WORDS = WordTokenizer(["hello", " hello", "lo"])
 PAIRS = PairTokenizer("helo ", [("h", "e"), ("l", "l")])
@@ -76,6 +79,26 @@ def test_of_two_ids_with_the_same_bytes_the_one_that_a_text_becomes_is_taken() -
         found = there.project(logprobs, top_k=top_k)
         assert found.dense()[2] == pytest.approx(0.5)
         assert sorted(found.ids[found.ids >= 0].tolist()).count(2) == 1
+
+
+class Doubled(WordTokenizer):
+    """Has "A" twice, of which a text becomes the second, and twice the same behind half a character."""
+
+    def __init__(self) -> None:
+        super().__init__(["Az"])
+        pieces = [*pieces_of(self)[:-1], b"A", b"\xffA", b"\xffA"]
+        self._vocabulary = Vocabulary.of(pieces, self.specials)
+
+    def encode_continuations(self, texts: Sequence[str]) -> list[Ids]:
+        own, (second,) = 2 + ord("A"), [i for i in range(258, self.vocab_size) if self.token_bytes([i]) == b"A"]
+        return [np.where(row == own, second, row).astype(np.int32) for row in super().encode_continuations(texts)]
+
+
+def test_a_doubled_piece_that_is_no_text_stands_in_nobodys_place() -> None:
+    doubled = Doubled()
+    (own,) = doubled.encode_continuations(["A"])[0].tolist()
+    assert own > 257
+    assert VocabularyMap.of(CharTokenizer("A"), doubled).to_reader[2] == own
 
 
 def test_word_pieces_can_be_compared_though_nothing_is_translated_to_them() -> None:

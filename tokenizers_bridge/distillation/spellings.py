@@ -73,12 +73,14 @@ def _preferred(pieces: Sequence[bytes], tokenizer: Tokenizer) -> dict[bytes, int
         if piece:
             by_bytes.setdefault(piece, []).append(i)
     doubled = {piece: ids for piece, ids in by_bytes.items() if len(ids) > 1}
-    texts = {piece.decode("utf-8", "ignore"): piece for piece in doubled}
-    found = {}
-    for (text, piece), row in zip(texts.items(), encode_continuations(tokenizer, list(texts)), strict=True):
-        if row.size == 1 and int(row[0]) in doubled[piece] and text.encode() == piece:
-            found[piece] = int(row[0])
-    return found
+    # No encoding makes what is no whole text; without its odd bytes it would stand in the place of another piece.
+    texts = {text: piece for piece in doubled if (text := piece.decode("utf-8", "ignore")).encode() == piece}
+    rows = encode_continuations(tokenizer, list(texts))
+    return {
+        piece: int(row[0])
+        for piece, row in zip(texts.values(), rows, strict=True)
+        if row.size == 1 and int(row[0]) in doubled[piece]
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
