@@ -148,8 +148,8 @@ class LocalEngine:
         the call says meanwhile is heard by this one."""
         deadline = time.monotonic() + self._timeout
         said: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        future = self._calls.submit(lambda: call(said.put))
-        future.add_done_callback(lambda _: said.put(_OVER))
+        future = self._calls.submit(lambda: call(said.put_nowait))
+        future.add_done_callback(lambda _: said.put_nowait(_OVER))
         while (words := _next(said)) is not _OVER:
             if words is not None:
                 hear(words)
