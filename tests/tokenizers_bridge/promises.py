@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ def _turn(text: str, opening: str) -> str:
         for tag in think_tags(role):
             whole = whole.replace(tag, mark)
     if opening or whole.lstrip().startswith("<think>"):
-        whole = whole.lstrip().replace("<think>\n", "<think>", 1)
+        whole = re.sub("^<think>\n", "<think>", whole.lstrip())
     return whole
 
 
