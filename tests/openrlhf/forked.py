@@ -4,12 +4,36 @@ do. No rank is left behind."""
 from __future__ import annotations
 
 import os
+import pickle
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 Lives = Callable[[int, dict[str, Any], Path], None]
+
+
+def answers_of(script: str, plans: Sequence[dict[str, Any]], ranks: Sequence[int], folder: Path) -> list[list[Any]]:
+    """By plan and rank, what a script beside this file that calls `forked` has written. Each plan is given a port, and
+    has as many ranks as `ranks` says."""
+    (folder / "plans").write_bytes(pickle.dumps([{**plan, "port": _free_port()} for plan in plans]))
+    program = str(Path(__file__).with_name(script))
+    subprocess.run(
+        [sys.executable, "-W", "ignore", program, str(folder / "plans"), str(folder)], check=True, timeout=250
+    )
+    return [
+        [pickle.loads((folder / f"{number}-{rank}").read_bytes()) for rank in range(count)]
+        for number, count in enumerate(ranks)
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def forked(lives: Lives, ranks: int, plan: dict[str, Any], answers: Path, number: int) -> None:

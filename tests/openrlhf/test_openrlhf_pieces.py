@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,8 @@ pytest.importorskip("openrlhf")
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.openrlhf.forked import answers_of
 
 pytestmark = [pytest.mark.openrlhf, pytest.mark.timeout(300)]
 
@@ -30,23 +28,9 @@ def ranks(path: Path) -> dict[tuple[int, str], dict[int, tuple[Any, ...]]]:
     folder = path.with_name("ranks")
     folder.mkdir()
     common = {"path": str(path), "vocabulary": VOCABULARY, "ranks": RANKS}
-    plans = [{**common, "stage": stage, "dtype": dtype, "port": free_port()} for stage, dtype in WAYS]
-    (folder / "plans").write_bytes(pickle.dumps(plans))
-    script = str(Path(__file__).with_name("pieces_ranks.py"))
-    subprocess.run(
-        [sys.executable, "-W", "ignore", script, str(folder / "plans"), str(folder)], check=True, timeout=250
-    )
-    return {
-        way: {rank: pickle.loads((folder / f"{number}-{rank}").read_bytes()) for rank in range(RANKS)}
-        for number, way in enumerate(WAYS)
-    }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    plans = [{**common, "stage": stage, "dtype": dtype} for stage, dtype in WAYS]
+    answers = answers_of("pieces_ranks.py", plans, [RANKS] * len(WAYS), folder)
+    return {way: dict(enumerate(of)) for way, of in zip(WAYS, answers, strict=True)}
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,6 @@ flash-attn's kernels in plain torch (tests/openrlhf/flash_on_cpu.py)."""
 
 from __future__ import annotations
 
-import pickle
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +30,7 @@ from learners.openrlhf.options import ActorOptions, ClusterOptions
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
 from mutual_env.errors import InvalidInputError
+from tests.openrlhf.forked import answers_of
 from tests.openrlhf.test_openrlhf_cluster import TOKENIZER, examples_of
 
 pytestmark = [pytest.mark.openrlhf, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:own samples were")]
@@ -60,13 +56,6 @@ def alone(options: dict[str, Any]) -> TorchLearner:
     return TorchLearner(small(), TOKENIZER, name="toy", options=TorchOptions.of({**OPTIONS, **options}))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def rings(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Any]:
     """What each rank of each ring answered."""
@@ -76,18 +65,10 @@ def rings(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Any
     common = {"path": str(directory / "model"), "vocabulary": TOKENIZER.vocab_size, "examples": examples}
     pairs = [(e.prompt_ids, e.response_ids) for e in examples]
     plans = [
-        {**common, "pairs": pairs, "port": free_port(), "cluster": cluster, "options": {**OPTIONS, **options}}
-        for cluster, options in RINGS
+        {**common, "pairs": pairs, "cluster": cluster, "options": {**OPTIONS, **options}} for cluster, options in RINGS
     ]
-    (directory / "plans").write_bytes(pickle.dumps(plans))
-    ranks = Path(__file__).with_name("ring_ranks.py")
-    quiet = [sys.executable, "-W", "ignore", str(ranks)]
-    subprocess.run([*quiet, str(directory / "plans"), str(directory)], check=True, timeout=250)
-    return {
-        (number, rank): pickle.loads((directory / f"{number}-{rank}").read_bytes())
-        for number, (cluster, _) in enumerate(RINGS)
-        for rank in range(cluster["gpus_per_node"])
-    }
+    answers = answers_of("ring_ranks.py", plans, [cluster["gpus_per_node"] for cluster, _ in RINGS], directory)
+    return {(number, rank): told for number, of in enumerate(answers) for rank, told in enumerate(of)}
 
 
 @pytest.mark.parametrize("number", range(len(RINGS)))
