@@ -11,7 +11,8 @@ $NEMO_RL_SOURCE, else they are left out.
 A full `translate` is set beside plain encoding of the same texts by the tokenizer's own library, twice: its batch call,
 and the quickest of its public calls, which for tiktoken and short texts is a loop (its batch call starts a thread's
 worth of work for every text). All of it runs on one core, which is one thread for everybody, and is counted in
-processor seconds, so that other programs on the machine take little part in it.
+processor seconds, so that other programs on the machine take little part in it. What is beyond encoding is what a
+translation takes less what it spends on encoding itself: the difference of two runs would be mostly their noise.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from benchmarks.figures import DATA, machine, write
 from mutual_env.types import Completion, Floats, Ids
 from tokenizers_bridge import Alignment, Tokenizer, TokenizerBridge, align, load
 from tokenizers_bridge.protocol import encode_rows
+from tokenizers_bridge.rows import Rows
 
 TEXTS, CHARACTERS = 24, 14_000
 SIZES = ((TEXTS, CHARACTERS), (100, 3_000), (1_000, 200))
@@ -51,19 +53,8 @@ AGENTS = (2, 4, 16, 64, 256)
 def code(characters: int, seed: int) -> str:
     """Python-like source of this length."""
     rng = random.Random(seed)
-    names = [
-        "index",
-        "value",
-        "row",
-        "self._cache",
-        "total",
-        "tokens",
-        "result",
-        "x_i",
-        "HTTPServer",
-        "math.sqrt",
-        "n2",
-    ]
+    names = ["index", "value", "row", "self._cache", "total", "tokens", "result"]
+    names += ["x_i", "HTTPServer", "math.sqrt", "n2"]
     lines: list[str] = []
     size = 0
     while size < characters:
@@ -225,6 +216,23 @@ def in_turns(works: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS) -> di
     return {name: np.array(times) for name, times in taken.items()}
 
 
+class Timed:
+    """A tokenizer, and the processor seconds that it has spent on encoding."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.seconds = 0.0
+
+    def encode_rows(self, texts: Sequence[str], *, goes_on: bool) -> Rows:
+        start = time.process_time()
+        rows = encode_rows(self.tokenizer, texts, goes_on=goes_on)
+        self.seconds += time.process_time() - start
+        return rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+
 def bare_passes(author: Tokenizer, reader: Tokenizer, completions: Sequence[Completion]) -> Callable[[], None]:
     """What NumPy alone takes for tokens to meet: rows joined, the length of each token looked up and added up, its
     bytes compared with the text's on the author's side, borders found through one table over bytes, sums carried over.
@@ -259,15 +267,16 @@ def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[s
     completions = sampled(author, texts)
     figures = {}
     for name, reader in readers.items():
-        bridge = TokenizerBridge([author, reader], cache_bytes=0)
-        bridge.translate(completions[:1], reader)
-        plain = plain_encodings(reader, texts)
+        bridge, timed = TokenizerBridge([author, reader], cache_bytes=0), Timed(reader)
+        bridge.translate(completions[:1], timed)
+        plain, encoding = plain_encodings(reader, texts), list[float]()
 
-        def work(bridge: TokenizerBridge = bridge, reader: Tokenizer = reader) -> None:
-            bridge.translate(completions, reader)
+        def work(bridge: TokenizerBridge = bridge, timed: Timed = timed, encoding: list[float] = encoding) -> None:
+            before = timed.seconds
+            bridge.translate(completions, timed)
+            encoding.append(timed.seconds - before)
 
-        own = {"own": lambda reader=reader: encode_rows(reader, texts, goes_on=False)}  # as the bridge encodes
-        spent = in_turns({**plain, **own, "translate": work, "bare": bare_passes(author, reader, completions)})
+        spent = in_turns({**plain, "translate": work, "bare": bare_passes(author, reader, completions)})
         quickest = spent[min(plain, key=lambda way: float(np.median(spent[way])))]
         tokens = sum(c.token_ids.size for c in completions) + sum(ids.size for ids in reader.encode_batch(texts))
         figures[name] = {
@@ -276,10 +285,19 @@ def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[s
             "translate_us_per_row": float(np.median(spent["translate"])) / len(texts) * 1e6,
             "over_encode_batch": float(np.median(spent["translate"] / spent["batch"])),
             "over_encode_quickest": float(np.median(spent["translate"] / quickest)),
-            "beyond_encoding_ns_per_token_and_side": float(np.median(spent["translate"] - spent["own"])) / tokens * 1e9,
+            "tokens_per_row": tokens / len(texts),
+            "beyond_encoding_ns_per_token_and_side": float(np.median(spent["translate"] - np.array(encoding)))
+            / tokens
+            * 1e9,
             "bare_numpy_passes_ns_per_token_and_side": float(np.median(spent["bare"])) / tokens * 1e9,
         }
     return figures
+
+
+def beside_tokens(short: dict[str, float], long: dict[str, float]) -> float:
+    """Microseconds that a short row takes beyond encoding, beside those that its tokens take in long rows."""
+    ns = short["beyond_encoding_ns_per_token_and_side"] - long["beyond_encoding_ns_per_token_and_side"]
+    return ns * short["tokens_per_row"] / 1e3
 
 
 def agents(tokenizers: Sequence[Tokenizer], texts: list[str]) -> dict[str, dict[str, float]]:
@@ -357,6 +375,8 @@ def main(parts: Sequence[str]) -> None:
         figures = {name: found for name, found in figures.items() if not name.startswith("translate_")}
         for n, size in SIZES:
             figures[f"translate_{n}x{size}_characters"] = translations(author, readers, rows[n, size])
+        (long, *_, short) = (figures[f"translate_{n}x{size}_characters"] for n, size in SIZES)
+        figures["beside_tokens_us_per_short_row"] = {name: beside_tokens(short[name], long[name]) for name in readers}
     if "align" in parts:
         figures["align_smollm2_deepseek"] = aligners(author, readers["deepseek"], rows[SIZES[0]])
         figures["align_by_length_us_per_token"] = tokens(author, readers["deepseek"])
