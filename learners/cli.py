@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import json
 import os
 import re
 import sys
@@ -52,40 +53,62 @@ _COMMANDS: Catalogue[Command | type[Command]] = Catalogue("command", "mutual_env
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done; 1 what was begun has failed; 2 the arguments, the configuration, a path or what is
     installed must be corrected, and nothing was begun; 128 and the number of the signal that ended it."""
-    named = (sys.argv[1:] if arguments is None else arguments)[:1]
-    # Of our own, the one that is named: half of the time that a command took to start was the loading of the others.
-    args = _parse(_parser(named) if set(named) & set(_OWN) else whole_parser(), arguments)
-    args.is_program = arguments is None
     try:
-        with ended_by_signals():
-            code: int = args.run(args)
+        args = _read([*(sys.argv[1:] if arguments is None else arguments)])
+        args.is_program = arguments is None
+        code = _run(args)
         sys.stdout.flush()
-    except MutualEnvError as error:
-        print(said_shortly(f"error: {error}"), file=sys.stderr)  # it may quote what a model or a peer wrote
-        asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError, MissingExtraError))
-        return 2 if asked_wrongly and not getattr(args, "running", False) else 1
-    except EndedBySignal as signal:
-        return _interrupted(args, f"ended by {signal}", signal.number)
-    except KeyboardInterrupt:
-        return _interrupted(args, "interrupted", SIGINT)
     except BrokenPipeError:  # whoever reads, `head` say, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes when it ends
         return 128 + SIGPIPE
-    except OSError as error:  # a boundary: a path that was named, and cannot be read or written
-        if error.filename is None:
-            raise
-        print(said_shortly(f"error: {error.filename}: {error.strerror}: name another path"), file=sys.stderr)
-        return 1 if getattr(args, "running", False) else 2
     return code
 
 
-def _interrupted(args: argparse.Namespace, how: str, number: int) -> int:
+def _read(words: Sequence[str]) -> argparse.Namespace:
+    try:
+        # Of our own, the one that is named: half of the time that a command took to start was loading the others.
+        return _parse(_parser(words[:1]) if {*words[:1]} & {*_OWN} else whole_parser(), words)
+    except _WrongWordsError as wrong:
+        _say(str(wrong), f"{wrong.usage}{wrong.program}: error: {wrong}", as_json="--json" in words)
+        raise SystemExit(2) from None  # as argparse has it
+
+
+def _run(args: argparse.Namespace) -> int:
+    as_json = getattr(args, "json", False) or getattr(args, "format", "") == "json"
+    try:
+        with ended_by_signals():
+            return int(args.run(args))
+    except MutualEnvError as error:
+        said = said_shortly(str(error))  # it may quote what a model or a peer wrote
+        asked_wrongly = isinstance(error, (InvalidInputError, UnknownNameError, MissingExtraError))
+    except EndedBySignal as signal:
+        return _interrupted(args, f"ended by {signal}", signal.number, as_json=as_json)
+    except KeyboardInterrupt:
+        return _interrupted(args, "interrupted", SIGINT, as_json=as_json)
+    except OSError as error:  # a boundary: a path that was named, and cannot be read or written
+        if error.filename is None:
+            raise
+        said = said_shortly(f"{error.filename}: {error.strerror}: name another path")
+        asked_wrongly = True
+    _say(said, f"error: {said}", as_json=as_json)
+    return 2 if asked_wrongly and not getattr(args, "running", False) else 1
+
+
+def _say(message: str, line: str, *, as_json: bool) -> None:
+    """Why nothing came of it: a line for a person and, for a program, what it can read where it expects the result."""
+    print(line, file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": message}, indent=1), flush=True)
+
+
+def _interrupted(args: argparse.Namespace, how: str, number: int, *, as_json: bool) -> int:
     goes_on = getattr(args, "goes_on", "")
-    print(f"{how}: {goes_on}" if goes_on else how, file=sys.stderr)
+    said = f"{how}: {goes_on}" if goes_on else how
+    _say(said, said, as_json=as_json)
     return 128 + number
 
 
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Overrides may stand after options too, where argparse alone would not take them."""
     args, rest = parser.parse_known_args(arguments)
     strange = [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(args, "overrides")]
@@ -114,6 +137,14 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [*own, *(option for p in below for option in _options(p))]
 
 
+class _WrongWordsError(Exception):
+    """Words that no command takes, and how it is called."""
+
+    def __init__(self, message: str, program: str, usage: str) -> None:
+        super().__init__(message)
+        self.program, self.usage = program, usage
+
+
 class Parser(argparse.ArgumentParser):
     """Says the nearest right choice where one is wrong."""
 
@@ -123,7 +154,7 @@ class Parser(argparse.ArgumentParser):
             choices = [choice.strip(" '") for choice in wrong[2].split(",")]
             near = difflib.get_close_matches(wrong[1], choices, n=1)
             message += f": did you mean {near[0]!r}?" if near else ""
-        super().error(said_shortly(message))
+        raise _WrongWordsError(said_shortly(message), self.prog, self.format_usage())
 
 
 def whole_parser() -> argparse.ArgumentParser:

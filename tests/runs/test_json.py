@@ -35,7 +35,11 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
     assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    return json.loads(capsys.readouterr().out, parse_constant=no_json)
+
+
+def no_json(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def test_a_run_says_where_it_is_and_how_well_its_policies_did(
@@ -62,17 +66,49 @@ def test_a_plan_says_its_leases(files: dict[str, str], capsys: pytest.CaptureFix
     assert {lease["policy"] for lease in plan["leases"]} == {"ada"}
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """Those that print something for a person; `models` has three."""
-    (found,) = (a.choices for a in whole_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    (of_models,) = (a.choices for a in found["models"]._actions if isinstance(a, argparse._SubParsersAction))
-    own = {name: command for name, command in found.items() if name not in ("models", "completion")}
-    return {**own, **{f"models {name}": command for name, command in of_models.items()}}
+WRONG = {  # of every command, words that it refuses
+    "train": ["nowhere.yaml"],
+    "suite": ["quickstart", "base.rounds=-1"],
+    "plan": ["quickstart", "--devices", "x"],
+    "report": ["nowhere"],
+    "eval": ["nowhere", "--k", "one"],
+    "compare": ["nowhere"],
+    "view": ["nowhere"],
+    "export": ["nowhere", "ada", "out"],
+    "doctor": ["--outputs", "runs"],
+    "new": ["task", "Odd One"],
+    "list": ["envs", "no-such-env"],
+    "bridge": ["gpt2", "gpt2", "nowhere.txt"],
+    "models list": ["smollm2"],
+    "models fetch": ["smolm2"],
+    "models convert": ["no.gguf", "out"],
+}
+WITHOUT = {"completion": "a shell reads the script that it prints"}
 
 
-@pytest.mark.parametrize("name", list(commands()))
-def test_every_command_has_a_form_for_programs(name: str) -> None:
-    assert "--json" in commands()[name]._option_string_actions
+def commands(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> dict[str, argparse.ArgumentParser]:
+    """Each that can be given, `models list` among them."""
+    below = [a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not below:
+        return {" ".join(before): parser}
+    return {name: at for word, inner in below[0].items() for name, at in commands(inner, (*before, word)).items()}
+
+
+def test_every_command_has_a_form_for_programs() -> None:
+    found = commands(whole_parser())
+    assert found.keys() == WRONG.keys() | WITHOUT.keys()
+    assert [name for name, parser in found.items() if "--json" not in parser._option_string_actions] == [*WITHOUT]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_goes_wrong_is_said_to_programs_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main([*name.split(), *WRONG[name], "--json"])
+    except SystemExit as end:  # argparse
+        code = end.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert json.loads(out)["error"] in err
 
 
 def test_what_reads_and_what_writes_says_so_in_json(
@@ -84,6 +120,8 @@ def test_what_reads_and_what_writes_says_so_in_json(
     shown = said(["view", run, "--round", "1"], capsys)
     assert (shown["number"], len(shown["groups"]["ada"])) == (1, 2)
     assert said(["suite", files["suite"], "--dry-run"], capsys)["base"]["rounds"] == 2
+    (measures,) = said(["eval", run, "--out", f"{tmp_path}/e"], capsys).values()
+    assert measures[0]["policy"] == "ada"
     begun = said(["new", "task", "odd-one", "--directory", str(tmp_path)], capsys)
     assert all(Path(file).is_file() for file in begun["files"])
     assert {"name", "title", "licence"} == said(["models", "list"], capsys)[0].keys()
