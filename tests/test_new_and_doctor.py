@@ -8,13 +8,16 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import mutual_env
 from learners.cli import main
-from learners.health.checks import Finding, findings, place
+from learners.health.checks import Finding, looked, of_extra, place
+from learners.health.extras import Extra, extras
+from learners.health.imports import broken
 from mutual_env.verifiers import isolation_report
 
 ROOT = Path(__file__).parents[1]
@@ -87,9 +90,18 @@ def test_a_name_that_cannot_be_and_a_folder_that_is_there_are_refused(
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
-    return {finding.check: finding for finding in findings(tmp_path_factory.mktemp("runs") / "not" / "there" / "yet")}
+    """As `mutual-env doctor --json` says it."""
+    command = [sys.executable, "-m", "learners.cli", "doctor", "--json"]
+    output = tmp_path_factory.mktemp("runs") / "not" / "there" / "yet"
+    done = subprocess.run(
+        [*command, f"--output={output}"], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    told = {finding.check: finding for finding in (Finding(**one) for one in json.loads(done.stdout))}
+    assert done.returncode == int(any(finding.state == "bad" for finding in told.values()))
+    return told
 
 
+@pytest.mark.long
 def test_the_doctor_looks_at_everything_and_has_a_remedy_for_what_is_not_well(found: dict[str, Finding]) -> None:
     looked_at = {
         "versions",
@@ -108,15 +120,73 @@ def test_the_doctor_looks_at_everything_and_has_a_remedy_for_what_is_not_well(fo
     assert all(finding.remedy.startswith("pip install 'mutual-env[") for finding in missing)
 
 
+@pytest.mark.long
 def test_the_doctor_sees_a_hung_verifier_killed_and_its_workers_kept_in(found: dict[str, Finding]) -> None:
     assert found["verifier pool"].state == "good"
     assert "open a socket" in found["isolation"].says.split("could not:")[1]
     assert found["isolation"].says.startswith(f"level {isolation_report()['level']!r}: ")
 
 
-def test_the_doctor_speaks_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["doctor", "--json", "--output", str(tmp_path)]) == 0
-    assert {"check", "state", "says", "remedy"} == json.loads(capsys.readouterr().out)[0].keys()
+def test_what_cannot_be_imported_is_told_whatever_it_does_to_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, code in (
+        ("well", "print('words of its own')"),
+        ("raising", "raise OSError('libcudart.so.12: no such file')"),
+        ("leaving", "import os; os._exit(3)"),
+        ("killed", "import os; os.kill(os.getpid(), 11)"),
+        ("last", ""),
+    ):
+        (tmp_path / f"{name}_probe.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert broken([f"{name}_probe" for name in ("well", "raising", "leaving", "killed", "last")]) == {
+        "raising_probe": "OSError: libcudart.so.12: no such file",
+        "leaving_probe": "the process ended with 3",
+        "killed_probe": "the process was ended by SIGSEGV",
+    }
+
+
+@pytest.mark.parametrize(
+    ("extra", "why", "state", "says", "remedy"),
+    [
+        (Extra("x", {"a": "1", "b": "2"}, {}), {}, "good", "a 1, b 2", ""),
+        (Extra("x", {"a": "1", "b": ""}, {}), {}, "note", "not installed: b", "pip install 'mutual-env[x]'"),
+        (Extra("x", {"a": "1"}, {"a": "a>=2"}), {}, "note", "asked for: a is 1", "pip install 'a>=2'"),
+        (Extra("", {"a": "1"}, {"a": "a>=2"}), {}, "bad", "asked for: a is 1", "pip install 'a>=2'"),
+        (Extra("x", {"a": "1"}, {}), {"a": "E: b"}, "bad", "a 1 cannot be imported: E: b", "--force-reinstall a"),
+    ],
+)
+def test_what_is_missing_old_or_broken_has_a_remedy(
+    extra: Extra, why: dict[str, str], state: str, says: str, remedy: str
+) -> None:
+    (finding,) = of_extra(extra, why)
+    assert finding.state == state
+    assert says in finding.says
+    assert finding.remedy.endswith(remedy)
+
+
+def test_versions_are_held_to_what_the_distribution_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "acme_old-1.9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-old\nVersion: 1.9.0+cpu\n")
+    asked = [
+        "acme-old>=1.10",
+        'acme-old[x]<2,>=1.9; extra == "fits"',
+        'acme-old==1.8; python_version > "3" and extra == "b"',
+    ]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(metadata, "requires", lambda name: asked)
+    assert {extra.name: extra.unfit for extra in extras()} == {
+        "": {"acme-old": "acme-old>=1.10"},
+        "b": {"acme-old": "acme-old==1.8"},
+        "fits": {},
+    }
+
+
+def test_what_cannot_even_be_looked_at_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (last,) = looked("place", lambda: place(tmp_path / "loop" / "runs"), "name another --output")
+    assert (last.state, last.remedy) == ("bad", "name another --output")
 
 
 def test_the_doctor_says_that_below_a_file_there_is_no_place_for_a_run(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from learners.health.extras import DISTRIBUTION, extras
+from learners.health.extras import DISTRIBUTION, Extra, extras, module
+from learners.health.imports import broken
 from learners.health.probes import ATTEMPTS
 from learners.run.directory import versions
 from mutual_env.types import Task
@@ -25,6 +26,7 @@ State: TypeAlias = Literal["good", "note", "bad"]
 GIB = 2**30
 HANG_SECONDS = 1.0  # a deadline that a hung verifier is given
 KILLED_WITHIN = 30.0  # seconds, on a machine that is busy with other things
+NOT_IMPORTED = {"dev", "docs", "browser", "published-tokenizers"}  # tools, and packages whose files alone are read
 LEAST_DISK, LEAST_SHARED, LEAST_MEMORY = 5 * GIB, GIB, 4 * GIB
 
 
@@ -40,9 +42,23 @@ class Finding:
 
 def findings(directory: Path) -> Iterator[Finding]:
     """One after the other, each as soon as it is known. `directory` is where runs will be written."""
-    for check in (_versions, _processor, _memory, _gpu, _extras, _pool, _isolation):
-        yield from check()
-    yield from place(directory)
+    anew = f"pip install --force-reinstall {DISTRIBUTION}"
+    inline = "until it works use verifiers that run inline (exact, numeric)"
+    yield from looked("versions", _versions, anew)
+    yield from looked("processor", _processor, "mount /proc and /sys: it is read there")
+    yield from looked("memory", _memory, "mount /proc: it is read there")
+    yield from looked("packages", _packages, anew)
+    yield from looked("verifier pool", _pool, inline)
+    yield from looked("isolation", _isolation, inline)
+    yield from looked("place", lambda: place(directory), "name another --output")
+
+
+def looked(what: str, look: Callable[[], Iterator[Finding]], remedy: str) -> Iterator[Finding]:
+    """What is so broken that looking at it fails is a finding too, with this remedy."""
+    try:
+        yield from look()
+    except Exception as error:  # a boundary: that is what is looked for
+        yield Finding(what, "bad", f"looking at it failed: {type(error).__name__}: {error}", remedy)
 
 
 def place(directory: Path) -> Iterator[Finding]:
@@ -86,11 +102,51 @@ def _memory() -> Iterator[Finding]:
     yield Finding("memory", "note" if low else "good", says, remedy)
 
 
-def _gpu() -> Iterator[Finding]:
+def _packages() -> Iterator[Finding]:
+    """All that is there is imported, in another process."""
+    found = extras()
+    there = {p for extra in found if extra.name not in NOT_IMPORTED for p, version in extra.packages.items() if version}
+    modules = {package: module(package) for package in sorted(there)}
+    problems = broken([name for name in modules.values() if name])
+    why = {package: problems[name] for package, name in modules.items() if name in problems}
+    for extra in found:
+        yield from of_extra(extra, why)
+    yield from _gpu(why.get("torch", ""))
+
+
+def of_extra(extra: Extra, why: Mapping[str, str]) -> Iterator[Finding]:
+    """Nothing of what is needed in any case where all of it is well. `why`: of packages that cannot be imported."""
+    name = f"extra {extra.name}" if extra.name else "dependencies"
+    state: State = "note" if extra.name else "bad"
+    raises = [package for package in extra.packages if package in why]
+    missing = [package for package, version in extra.packages.items() if not version]
+    if raises:
+        says = "; ".join(
+            f"{package} {extra.packages[package]} cannot be imported: {why[package]}" for package in raises
+        )
+        yield Finding(name, "bad", says, f"pip install --force-reinstall {' '.join(raises)}")
+    if missing:
+        yield Finding(name, state, f"not installed: {', '.join(missing)}", extra.pip)
+    if extra.unfit:
+        says = ", ".join(f"{package} is {extra.packages[package]}" for package in extra.unfit)
+        yield Finding(name, state, f"of another version than is asked for: {says}", _pip(extra.unfit.values()))
+    if extra.name and not (raises or missing or extra.unfit):
+        yield Finding(name, "good", ", ".join(f"{p} {v}" for p, v in extra.packages.items()))
+
+
+def _pip(requirements: Iterable[str]) -> str:
+    return f"pip install {' '.join(repr(requirement) for requirement in requirements)}"
+
+
+def _gpu(problem: str) -> Iterator[Finding]:
+    """`problem`: why torch cannot be imported, if it was tried."""
     driver = Path("/proc/driver/nvidia/version").is_file()
+    if problem:
+        yield Finding("GPU", "bad", f"torch cannot be imported: {problem}", "pip install --force-reinstall torch")
+        return
     try:
         torch: Any = importlib.import_module("torch")
-    except ImportError:
+    except ModuleNotFoundError:
         says = f"torch is not installed{'; there is an NVIDIA driver' if driver else ''}"
         yield Finding("GPU", "note", says, f"pip install '{DISTRIBUTION}[torch]', for learners other than tabular")
         return
@@ -104,15 +160,6 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("GPU", "bad", says, remedy)
     else:
         yield Finding("GPU", "good", "none: policies run on the CPU")
-
-
-def _extras() -> Iterator[Finding]:
-    for extra in extras():
-        missing = [package for package, version in extra.packages.items() if not version]
-        if missing:
-            yield Finding(f"extra {extra.name}", "note", f"not installed: {', '.join(missing)}", extra.pip)
-        else:
-            yield Finding(f"extra {extra.name}", "good", ", ".join(f"{p} {v}" for p, v in extra.packages.items()))
 
 
 def _pool() -> Iterator[Finding]:
