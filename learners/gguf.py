@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from learners import gguf_left_out
 from learners.model_directory import open_to_others
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, MissingExtraError, StorageError, WrongPathError
@@ -61,8 +62,13 @@ def write_directory(file: Path, ready: Path, dtype: ModelDtype) -> int:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **settings)
         model = _read(file, dtype=getattr(torch, dtype), **settings)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise InvalidInputError(f"{file} is of a kind that transformers does not read: {error}") from error
+        gguf_left_out.keep(file, model)
+    except InvalidInputError:
+        raise
+    except Exception as error:  # a boundary: what a damaged file makes two libraries raise has no end of kinds
+        raise InvalidInputError(
+            f"{file} is damaged, or of a kind that transformers does not read: {type(error).__name__}: {error}"
+        ) from error
     tokenizer.save_pretrained(ready)
     _save_model(model, tokenizer, ready)
     _check_reload(model, ready)
@@ -76,9 +82,13 @@ def _read(file: Path, **settings: Any) -> Any:
     told = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        return transformers.AutoModelForCausalLM.from_pretrained(file.parent, **settings)
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            file.parent, output_loading_info=True, **settings
+        )
     finally:
         transformers.logging.set_verbosity(told)
+    gguf_left_out.check_whole(file, found)
+    return model
 
 
 def _check_file(file: Path) -> None:

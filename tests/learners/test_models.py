@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from learners import cli
 from learners import packaged_models as models
 from learners.commands import models as command
 from learners.gguf import convert
+from learners.gguf_left_out import LLAMA3
 from learners.packaged_models import MANIFEST, fetch, fetch_one
 from learners.torch.make import make_torch
 from mutual_env.errors import InvalidInputError, MissingExtraError, MutualEnvError, StorageError, UnknownNameError
+from tests.tiers import rest_long
 from tokenizers_bridge.kinds.packaged import SOURCES, ModelSource, PackagedFile
 
 pytestmark = pytest.mark.torch
@@ -55,22 +58,20 @@ def _write_header(writer: Any, tokens: list[str], types: list[int]) -> None:
     writer.add_eos_token_id(257)
 
 
-def written(path: Path) -> Weights:
-    """A Llama with a byte-level vocabulary of 260 at `path`; what its weights are in transformers."""
-    from gguf import GGUFWriter, TokenType
-    from tokenizers import pre_tokenizers
+def quantised(weight: npt.NDArray[np.float32], kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """What is stored, and what that is worth. Norms stay as they are, as in every file."""
+    from gguf import GGMLQuantizationType, quants
 
-    numbers = np.random.default_rng(0)
-    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|start|>", "<|end|>", "he", "Ġhe"]
+    if kind == "F32" or weight.ndim == 1:
+        return weight, weight
+    stored = quants.quantize(weight, GGMLQuantizationType[kind])
+    return stored, quants.dequantize(stored, GGMLQuantizationType[kind]).astype(np.float32)
 
-    def draw(*shape: int) -> npt.NDArray[np.float32]:
-        return numbers.normal(0.0, 0.2, shape).astype(np.float32)
 
-    writer = GGUFWriter(str(path), "llama")
-    _write_header(writer, tokens, [TokenType.CONTROL if t.startswith("<|") else TokenType.NORMAL for t in tokens])
-    weights: Weights = {"model.embed_tokens.weight": draw(len(tokens), WIDTH), "model.norm.weight": draw(WIDTH)}
-    writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
-    writer.add_tensor("output_norm.weight", weights["model.norm.weight"])
+def _parts(draw: Callable[..., npt.NDArray[np.float32]], tokens: int) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
+    """Each weight under its name in the file, and in transformers."""
+    yield "token_embd", "model.embed_tokens", draw(tokens, WIDTH)
+    yield "output_norm", "model.norm", draw(WIDTH)
     key_width = WIDTH // HEADS * KV_HEADS
     shapes = {
         "attn_q": ("self_attn.q_proj", (WIDTH, WIDTH)),
@@ -84,16 +85,45 @@ def written(path: Path) -> Weights:
         "ffn_norm": ("post_attention_layernorm", (WIDTH,)),
     }
     for layer in range(LAYERS):
-        for gguf_name, (name, shape) in shapes.items():
-            weight = draw(*shape)
-            weights[f"model.layers.{layer}.{name}.weight"] = weight
-            heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(gguf_name)
-            stored = weight if heads is None else np.ascontiguousarray(gguf_permuted(weight, heads))
-            writer.add_tensor(f"blk.{layer}.{gguf_name}.weight", stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+        for part, (name, shape) in shapes.items():
+            yield f"blk.{layer}.{part}", f"model.layers.{layer}.{name}", draw(*shape)
+
+
+def written(
+    path: Path,
+    *,
+    kind: str = "F32",
+    without: str = "",
+    more: Weights | None = None,
+    scaling: dict[str, Any] | None = None,
+) -> Weights:
+    """A Llama with a byte-level vocabulary of 260 at `path`; what its weights are in transformers."""
+    from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+    from tokenizers import pre_tokenizers
+
+    numbers = np.random.default_rng(0)
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|start|>", "<|end|>", "he", "Ġhe"]
+    writer = GGUFWriter(str(path), "llama")
+    _write_header(writer, tokens, [TokenType.CONTROL if t.startswith("<|") else TokenType.NORMAL for t in tokens])
+    for name, value in (scaling or {}).items():
+        writer.add_string(name, value) if isinstance(value, str) else writer.add_float32(name, value)
+    weights: Weights = {}
+    for part, name, weight in _parts(lambda *shape: numbers.normal(0.0, 0.2, shape).astype(np.float32), len(tokens)):
+        weights[f"{name}.weight"] = quantised(weight, kind)[1]
+        heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(part.split(".")[-1])
+        stored, _ = quantised(weight if heads is None else np.ascontiguousarray(gguf_permuted(weight, heads)), kind)
+        if f"{part}.weight" != without:
+            plain = stored.dtype == np.float32
+            writer.add_tensor(f"{part}.weight", stored, raw_dtype=None if plain else GGMLQuantizationType[kind])
+    for name, weight in (more or {}).items():
+        writer.add_tensor(name, weight)
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        write()
     return weights
 
 
@@ -261,11 +291,87 @@ def test_any_gguf_file_becomes_a_model_directory(tmp_path: Path, capsys: pytest.
         convert(tmp_path / "mine.gguf", target)
 
 
+@pytest.mark.parametrize("kind", rest_long(["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16", "BF16"], quick=0))
+def test_quantised_weights_become_what_they_are_worth(kind: str, tmp_path: Path) -> None:
+    weights = written(tmp_path / "mine.gguf", kind=kind)
+    convert(tmp_path / "mine.gguf", tmp_path / "model")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).state_dict()
+    assert all(np.array_equal(found[name].numpy(), weight) for name, weight in weights.items())
+
+
+def llama3_factors(factor: float) -> npt.NDArray[np.float32]:
+    """As transformers computes them, for heads of this width."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    sizes: dict[str, Any] = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "max_position_embeddings": 128}
+    scaled = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": factor, **LLAMA3}
+    plain, other = (
+        LlamaRotaryEmbedding(LlamaConfig(**sizes, rope_parameters=rope)).inv_freq.numpy()
+        for rope in ({"rope_type": "default", "rope_theta": 10000.0}, scaled)
+    )
+    return np.asarray(plain / other, np.float32)
+
+
+SCALING = "llama.rope.scaling"
+YARN = {f"{SCALING}.type": "yarn", f"{SCALING}.factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("more", "scaling", "expected"),
+    rest_long(
+        [
+            ({"rope_freqs.weight": llama3_factors(8.0)}, {}, {"rope_type": "llama3", "factor": 8.0, **LLAMA3}),
+            ({}, {f"{SCALING}.type": "linear", f"{SCALING}.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+            (
+                {},
+                {**YARN, f"{SCALING}.original_context_length": 32.0},
+                {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+            ),
+            ({}, {f"{SCALING}.type": "none", f"{SCALING}.factor": 4.0}, {"rope_type": "default"}),
+            ({"rope_freqs.weight": np.ones(8, np.float32)}, {}, {"rope_type": "default"}),
+        ],
+        quick=1,
+    ),
+)
+def test_scaled_positions_are_in_the_configuration(
+    more: Weights, scaling: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    written(tmp_path / "mine.gguf", more=more, scaling=scaling)
+    convert(tmp_path / "mine.gguf", tmp_path / "model")
+    kept = AutoConfig.from_pretrained(tmp_path / "model").rope_parameters
+    assert {name: kept.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("differs", "sentence"),
+    rest_long(
+        [
+            ({"without": "blk.1.ffn_down.weight"}, "holds no weights for model.layers.1.mlp.down_proj.weight"),
+            ({"more": {"blk.0.attn_q.bias": np.ones(WIDTH, np.float32)}}, "holds biases, blk.0.attn_q.bias among them"),
+            ({"more": {"rope_freqs.weight": np.arange(1, 9, dtype=np.float32)}}, "other than Llama 3's"),
+            ({"more": {"rope_factors_long.weight": np.ones(8, np.float32)}}, "longrope"),
+            ({"scaling": {**YARN, f"{SCALING}.yarn_log_multiplier": 0.1}}, "yarn, yarn_log_multiplier"),
+        ],
+        quick=1,
+    ),
+)
+def test_a_file_of_which_a_part_would_be_left_out_is_refused(
+    differs: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    """Weights that are not there would be random ones, and nobody told."""
+    written(tmp_path / "mine.gguf", **differs)
+    with pytest.raises(InvalidInputError, match=sentence):
+        convert(tmp_path / "mine.gguf", tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.gguf"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
         ("none.gguf", None, "does not exist"),
         ("text.gguf", b"hello", "is no GGUF file"),
+        ("torn.gguf", b"GGUF\x03\0\0\0" + b"\x01\0\0\0\0\0\0\0" * 3 + b"x", "is damaged, or of a kind"),
         ("big-00001-of-00002.gguf", b"GGUF....", "is one part of several"),
     ],
 )
