@@ -6,6 +6,7 @@ from learners.benchmarking import (  # noqa: F401
     learners_of_a_pair,
     loop,
     pytest_addoption,
+    pytest_configure,
     strategy,
     tokenizer_pair,
 )

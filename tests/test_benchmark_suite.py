@@ -16,6 +16,31 @@ from benchmarks.parts import BASELINES, PARTS, kept_for, ratios, slower
 ROOT = Path(__file__).parent.parent
 MINE = '''
 from learners.tabular import TabularLearner
+from mutual_env.tasks.arithmetic import ArithmeticTasks
+from sharing import PeerRolloutPooling
+from tokenizers_bridge import CharTokenizer
+
+
+class Pooling(PeerRolloutPooling):
+    """Somebody else's too."""
+
+    def share(self, situation):
+        open("shared", "w").close()
+        return super().share(situation)
+
+
+class Doubles(ArithmeticTasks):
+    def __init__(self, *, digits: int = 1):
+        super().__init__(digits=digits)
+        open("drawn", "w").close()
+
+
+class Nothing:
+    pass
+
+
+def digits():
+    return CharTokenizer("0123456789+-*= ?")
 
 
 class Learner(TabularLearner):
@@ -32,16 +57,28 @@ class Learner(TabularLearner):
 
 def without_a_tokenizer(name):
     return None
+
+
+def nothing(name, tokenizer):
+    return None
+
+
+def raising(name, tokenizer):
+    raise RuntimeError("no device")
 '''
 
 
 def measure(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The shipped suite, run by somebody whose folder has nothing of this repository in it."""
     (folder / "mine.py").write_text(MINE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "learners.benchmarking", "-p", "no:cacheprovider"]
-    command += ["--pyargs", "learners.suites", f"--rootdir={folder}", *words]
+    plugins = ["-p", "learners.benchmarking", "-p", "no:cacheprovider"]
+    return run_in(folder, "-m", "pytest", "-q", *plugins, "--pyargs", "learners.suites", f"--rootdir={folder}", *words)
+
+
+def run_in(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Python there, which finds the packages and nothing else of the repository."""
     alone = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_XDIST")}
-    environment = {**alone, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    command, environment = [sys.executable, *words], {**alone, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
 
 
@@ -51,22 +88,69 @@ def test_a_learner_from_outside_is_measured_by_the_suite_that_measures_ours(tmp_
     done = measure(
         tmp_path,
         "--mutual-env-learner=mine:Learner",
-        "--mutual-env-strategy=prp",
+        "--mutual-env-strategy=mine:Pooling",
+        "--mutual-env-env=mine:Doubles",
+        *["--mutual-env-tokenizer=mine:digits"] * 2,
         *options,
         "--benchmark-json=run.json",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "made").read_text() == "2.5 False"
     assert {*(tmp_path / "asked").read_text().split()} == {"ada", "bob"}
+    assert (tmp_path / "shared").exists()
+    assert (tmp_path / "drawn").exists()
     found = ratios(tmp_path / "run.json")
     assert {*found} == PARTS
     assert all(ratio > 0 for ratio in found.values())
 
 
-def test_a_learner_that_cannot_be_asked_is_refused_by_name(tmp_path: Path) -> None:
-    done = measure(tmp_path, "--mutual-env-learner", "mine:without_a_tokenizer", "-k", "act")
-    assert done.returncode != 0
-    assert "--mutual-env-learner mine:without_a_tokenizer takes no tokenizer" in done.stdout
+REFUSED = {
+    "--mutual-env-learner=mine:without_a_tokenizer": "mine:without_a_tokenizer takes no tokenizer",
+    "--mutual-env-learner=mine:Lerner": "unknown attribute of learner 'mine:Lerner' 'Lerner': did you mean 'Learner'",
+    "--mutual-env-learner=nobody:Learner": "learner 'nobody:Learner': there is no module 'nobody'",
+    "--mutual-env-learner=half:Learner": "SyntaxError: ",
+    "--mutual-env-option=alphabets=01": "unknown option of learner 'tabular' 'alphabets': did you mean 'alphabet'",
+    "--mutual-env-strategy=mine:Learner": "strategy 'mine:Learner' must be a subclass of sharing.SharingWrapper",
+    "--mutual-env-strategy=sgd": "unknown strategy 'sgd': did you mean 'sgt'",
+    "--mutual-env-env=mine:Nothing": "mine:Nothing is no task family: it has no verifier, draw",
+    "--mutual-env-env=mutual/arithmetics-v0": "unknown env id 'mutual/arithmetics-v0': did you mean 'mutual/arith",
+    "--mutual-env-tokenizer=gpt5": "is given twice, once for each of the pair, got 1",
+}
+"""What is chosen, and what is said of it."""
+
+
+EACH = """
+import sys, pytest
+for chosen in sys.argv[1:]:
+    pytest.main(["-q", "-p", "learners.benchmarking", "-p", "no:cacheprovider", "--pyargs", "learners.suites", chosen])
+"""
+
+
+def test_what_cannot_be_measured_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "half.py").write_text("class Learner(")
+    done = run_in(tmp_path, "-c", EACH, *REFUSED)
+    told = [line for line in done.stderr.splitlines() if line]
+    assert len(told) == len(REFUSED), done.stdout + done.stderr
+    for line, said in zip(told, REFUSED.values(), strict=True):
+        assert line.startswith("ERROR: --mutual-env-")
+        assert said in line
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("nothing", "mine:nothing makes a NoneType, which has no name, version, tokenizer, act"),
+        ("raising", "mine:raising cannot be made: RuntimeError: no device ("),
+    ],
+)
+def test_a_learner_that_is_none_is_told_without_a_traceback(tmp_path: Path, chosen: str, said: str) -> None:
+    done = measure(tmp_path, "--mutual-env-learner", f"mine:{chosen}", "-k", "act")
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "def learners_of_a_pair" not in done.stdout
 
 
 def test_what_takes_longer_than_it_may_is_named() -> None:

@@ -38,7 +38,10 @@ def test_act(benchmark: Any, learner: Learner, env: Any) -> None:
     observations, _ = env.reset(seed=0, options={"round": 0})
     prompts = observations[learner.name]["prompts"]
     groups = benchmark.pedantic(learner.act, (prompts, GROUP), {"seed": 0}, rounds=ROUNDS, warmup_rounds=1)
-    assert [len(group) for group in groups] == [GROUP] * len(prompts)
+    sizes = [len(group) for group in groups]
+    assert sizes == [GROUP] * len(prompts), (
+        f"act must give {len(prompts)} groups of {GROUP} completions, it gave {sizes}"
+    )
 
 
 def test_update(benchmark: Any, loop: Loop) -> None:
@@ -46,7 +49,8 @@ def test_update(benchmark: Any, loop: Loop) -> None:
     batch = build_batch(_infos(loop)[name]["lessons"], learner, loop.bridge)
     before = learner.version
     benchmark.pedantic(learner.update, (batch.examples,), rounds=ROUNDS, warmup_rounds=1)
-    assert learner.version > before  # how often it was called is the benchmark's choice: once where nothing is timed
+    # how often it was called is the benchmark's choice: once where nothing is timed
+    assert learner.version > before, f"update must raise version by one, it stayed at {before}"
 
 
 def test_batch(benchmark: Any, loop: Loop) -> None:
