@@ -31,7 +31,7 @@ PLAUSIBLE_LOG_RATIO = 20.0
 """How much likelier a reader may find a peer's sample than its author claims to. Under the author's own distribution
 the ratio of any other to it has a mean of at most 1, so an honest author exceeds e^20 once in e^20 samples."""
 
-MEASURED, OF_SO_MANY = 8, 8
+MEASURED, OF_SO_MANY = 4, 8
 """Where log π_old enters no loss, it is computed for so many rows of an author, or for one of so many if that is more:
 it is a forward pass over what the update is about to compute anyway."""
 

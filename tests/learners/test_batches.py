@@ -330,14 +330,14 @@ def test_a_claim_that_no_honest_author_could_make_is_dropped_and_counted() -> No
 
 def test_what_only_the_figures_want_is_scored_for_a_few() -> None:
     # "5" and the stop token have -2.4 each for the reader: e^20 times as likely it can only be where less than -20 is
-    # claimed. Of 100 such claims one in eight is scored, and of 20 eight; all that are below are.
+    # claimed. Of 100 such claims one in eight is scored, and of 20 four; all that are below are.
     def batch(count: int, *claims: float) -> tuple[Counting, Batch]:
         policy = reader()
         said = [*[-9.0] * count, *claims]
         lessons = [Lesson(written("peer", "5", CHARS, [each] * 2), 1.0, correction=AuthorPolicy()) for each in said]
         return policy, batch_of(policy, *lessons)
 
-    for count, scored in ((100, 12), (20, 8), (3, 3)):
+    for count, scored in ((100, 12), (20, 4), (3, 3)):
         policy, found = batch(count, -11.0, -13.0)
         assert policy.asked == [scored + 2]
         assert len(found.examples) == count + 1
@@ -355,13 +355,13 @@ def test_figures_are_of_every_author_and_not_of_the_first() -> None:
 
 
 def test_figures_are_of_whole_prompts_from_all_of_the_batch() -> None:
-    # Four rows of each of eight prompts: 32, of which eight are scored. A prompt is computed once for all of its rows.
+    # Four rows of each of 16 prompts: 64, of which eight are scored. A prompt is computed once for all of its rows.
     policy = reader()
-    tasks = [Task(f"t{i}", f"{i}+2=", "3") for i in range(8) for _ in range(4)]
+    tasks = [Task(f"t{i}", f"{i}+2=", "3") for i in range(16) for _ in range(4)]
     told = [replace(written("peer", "5", CHARS, [-9.0] * 2), task=task) for task in tasks]
     batch = batch_of(policy, *(Lesson(each, 1.0, correction=AuthorPolicy()) for each in told))
     scored = [o.lesson.experience.task.id for o in batch.outcomes if o.scores is not None and o.scores.old is not None]
-    assert scored == ["t0"] * 4 + ["t4"] * 4
+    assert scored == ["t0"] * 4 + ["t8"] * 4
 
 
 def test_what_cannot_be_an_example_is_dropped_where_it_is_a_peers_and_raises_where_it_is_ones_own() -> None:
