@@ -45,6 +45,8 @@ class Area:
 
 COSTS = {"sgt": 1.05, "xgrpo": 1.05, "prp": 1.6, "graft": 1.6}
 """What a round may cost over two policies alone, on real models."""
+PUBLISHED_COSTS = {"sgt": 1.78, "graft": 1.45, "hacpo": 1.58}
+"""Over two independent runs, in GRAFT's table of hours."""
 
 AREAS = (
     Area(
@@ -153,6 +155,14 @@ AREAS = (
         "Whole rounds, end to end",
         note="Two runs of TRL's GRPOTrainer, one for each model, against one run of the two policies: the "
         "last of two steps. TRL runs with its defaults, gradient checkpointing among them.",
+    ),
+    Area(
+        "sequential",
+        "HACPO's sequential round",
+        note="The real pair under HACPO in the order of HACPO's own code, where one policy is on the device at a time, "
+        "over ours, in which both stay there: `moving` is what going and coming back takes (between two places of one "
+        "memory here: on a GPU it is over the bus), `scoring its own again` is a pass that ours does without. "
+        "`each on a device` is worked out of our seconds: the longer of the two policies between barriers.",
     ),
     Area("vllm_sampler", "vLLM as the sampler", (), "On a CPU: it proves the path, not speed."),
     Area(

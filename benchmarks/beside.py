@@ -6,12 +6,14 @@ arms is what they make of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from learners.protocol import Learner
+from learners.resources.executor import SerialExecutor
 from learners.run.build import make_learner
 from learners.run.config import PolicyConfig, RunConfig, SuiteConfig, arm_config
 from learners.run.envs import Envs
@@ -66,4 +68,5 @@ def _loop(
     stack.callback(env.close)
     everybody = {**learners, **teachers}
     bridge = TokenizerBridge([learner.tokenizer for learner in everybody.values()])
-    return Loop(env, learners, config.seed, config.env.group_size, bridge, everybody)
+    executor = SerialExecutor(clock=time.process_time)  # where others use the machine, what a policy takes is that
+    return Loop(env, learners, config.seed, config.env.group_size, bridge, everybody, executor)

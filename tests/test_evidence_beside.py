@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import costs, rounds
+from benchmarks import costs, figures, rounds, sequential
 from benchmarks.beside import arms_beside
-from benchmarks.evidence import plane, plane_section, survey
+from benchmarks.evidence import costs_section, plane, plane_section, survey
 from learners.run.build import make_learner
 from learners.run.config import PolicyConfig, SuiteConfig, load_suite
 from mutual_env.verifiers import VerifierPool
@@ -87,7 +89,9 @@ def test_the_plane_is_told_over_its_seeds() -> None:
 
 
 def a_round(updating: float, rows: int, tokens: int) -> costs.Spent:
-    return costs.Spent({"sampling": 1.0, "updating": updating}, rows, rows // 2, tokens)
+    own = dict.fromkeys(costs.LEASES.values(), 0.0)
+    policies = {"one": own | {"sampling": 1.0, "updating": updating - 0.5}, "two": own | {"updating": 0.5}}
+    return costs.Spent({"sampling": 1.0, "updating": updating}, rows, rows // 2, tokens, 3 * tokens, policies)
 
 
 def test_what_an_arm_costs_is_a_ratio_within_each_round() -> None:
@@ -97,15 +101,64 @@ def test_what_an_arm_costs_is_a_ratio_within_each_round() -> None:
     assert found["sgt"]["times_alone"] == pytest.approx(1.5)
     assert found["grpo"]["update_ms_per_token"] == pytest.approx(200.0)
     assert found["sgt"]["update_ms_per_token"] == pytest.approx(175.0)
-    assert (found["sgt"]["rows"], found["sgt"]["prompts"]) == (8, 4)
+    assert (found["sgt"]["rows"], found["sgt"]["prompts"], found["sgt"]["read"]) == (8, 4, 60)
+    # the one: 2.5 over 1.5 and 5.5 over 3.5; the other as before
+    assert found["sgt"]["policies"]["one"]["times_alone"] == pytest.approx((2.5 / 1.5 + 5.5 / 3.5) / 2)
+    assert found["sgt"]["policies"]["one"]["updating"] == pytest.approx(3.0)
+    assert found["sgt"]["policies"]["two"]["times_alone"] == pytest.approx(1.0)
 
 
 def test_a_round_of_a_real_loop_has_every_phase_and_counts_what_teaches(suite: SuiteConfig) -> None:
     found = costs.compared(suite, ["grpo", "sgt"], 1)
     assert {*found["grpo"]["phases"]} == {*costs.PHASES.values()}
+    assert {*costs.PHASES.values()} <= {*costs_section.ORDER}
     assert all(seconds > 0.0 for seconds in found["sgt"]["phases"].values())
+    assert [*found["sgt"]["policies"]] == ["one", "two"]
+    for phase in costs.LEASES.values():  # each policy's share of what both have for themselves
+        shares = sum(of[phase] for of in found["sgt"]["policies"].values())
+        assert 0.0 < shares <= found["sgt"]["phases"][phase]
     assert 0 < found["grpo"]["rows"] <= 2 * 4 * 16  # at most all samples of both
     assert 0 < found["grpo"]["prompts"] <= 2 * 4
+
+
+def test_what_an_arm_costs_is_told_by_phase_and_policy() -> None:
+    alone, sgt = [a_round(1.0, 4, 10)], [a_round(2.0, 8, 20)]
+    arms = costs.figures({"grpo": alone, "sgt": sgt, **dict.fromkeys(("xgrpo", "prp", "graft", "hacpo"), alone)})
+    said = " ".join(costs_section.costs({"real": arms, "processors": {"real": "an Intel"}}).split())
+    # 3 s over 2; the one 2.5 over 1.5; both sample 1000 and 0 ms, and update 1500 and 500
+    assert "| `sgt` | 1.50 | 1.67 | 1.00 | 1000 + 0 |" in said
+    assert "| 1500 + 500 | 8 | 20 | 60 | 100.00 |" in said
+    assert "sgt over GRPO: sampling +0 ms" in said
+    assert "updating +1000 ms; it trains 2.00 times the rows" in said
+    assert "2.00 times the tokens are read for it" in said
+
+
+def test_figures_of_two_processors_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "DATA", tmp_path)
+    monkeypatch.setattr(costs, "DATA", tmp_path)
+    elsewhere = {"sums": {"prp": {"rounds": 1}}, "processors": {"sums": "another"}, "tiny": {"prp": {"rounds": 1}}}
+    (tmp_path / "costs.json").write_text(json.dumps(elsewhere))
+    costs.keep("sums", {"grpo": {"rounds": 1}})
+    costs.keep("sums", {"sgt": {"rounds": 1}})
+    assert {*costs.kept()["sums"]} == {"grpo", "sgt"}
+    assert costs.kept()["tiny"] == elsewhere["tiny"]
+
+
+@pytest.mark.long
+def test_one_policy_at_a_time_has_the_numbers_of_both_at_once_and_pays_for_moving(suite: SuiteConfig) -> None:
+    suite = replace(suite, arms={arm: {"sharing.strategy": "hacpo"} for arm in ("ours", "theirs")})
+    with arms_beside(suite, ["ours", "theirs"], 0) as loops:
+        found = sequential.compared(loops["ours"], loops["theirs"], 1)  # which compares the numbers
+    assert found["sequential"][sequential.MOVING] > 0.0
+    assert found["sequential"][sequential.AGAIN] > 0.0
+    assert found["each_on_a_device"]["seconds"] < found["ours"]["seconds"]
+
+
+def test_where_each_has_a_device_the_longer_of_two_counts_between_barriers() -> None:
+    # 3.5 s in all; both sample, 1 and 0 s, and learn, 1.5 and 0.5 s: half a second less
+    spent = a_round(2.0, 8, 20)
+    spent.seconds["verifying"] = 0.5
+    assert sequential.on_devices(spent) == pytest.approx(3.0)
 
 
 def test_two_runs_of_trl_are_added_and_their_peaks_told_apart() -> None:

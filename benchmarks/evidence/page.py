@@ -22,12 +22,13 @@ from benchmarks.evidence.analysis import (
     differences,
     verdicts,
 )
+from benchmarks.evidence.costs_section import times_alone
 from benchmarks.evidence.forest import forest
 from benchmarks.evidence.hypotheses import HYPOTHESES, Hypothesis
 from benchmarks.evidence.markdown import wrapped
 from benchmarks.evidence.plane_section import plane_figure
 from benchmarks.evidence.results import RESCUED, Family, result_file, runs_of, setting_of
-from benchmarks.evidence.sections import sections, times_alone
+from benchmarks.evidence.sections import sections
 from benchmarks.figures import DATA
 from learners.evaluation.comparison import Difference, holm
 from learners.evaluation.measures import scipy_stats
@@ -256,7 +257,7 @@ def _last_mean(by_seed: Mapping[str, Sequence[float]]) -> float:
 def _budgets_table(family: Family) -> str:
     if not differences(family, at_equal_rollouts(family)):
         return ""
-    times = times_alone(family.suite)
+    times = times_alone(family.name, family.suite)
     timed = replace(family, arms={arm: of for arm, of in family.arms.items() if arm in times})
     columns = {
         "equal rollouts": differences(family, at_equal_rollouts(family)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.bars import COSTS
+from benchmarks.evidence.costs_section import costs
 from benchmarks.evidence.markdown import line, read, wrapped
 from benchmarks.evidence.plane_section import plane
 from benchmarks.evidence.survey import KNIGHTS
@@ -19,127 +19,6 @@ def sections() -> list[str]:
 
 CHANCE = 0.25
 """Of being right about two people."""
-_MEASURED_AS = {"letters": "tiny"}
-"""In the file of costs; other families by their own names."""
-
-
-def times_alone(family: str) -> dict[str, float]:
-    """What a round of each arm costs over one of GRPO, where that was measured."""
-    measured: Mapping[str, Any] = read("costs").get(_MEASURED_AS.get(family, family), {})
-    return {arm: float(found["times_alone"]) for arm, found in measured.items()}
-
-
-# -- costs ------------------------------------------------------------------------------------------------------------
-
-
-def costs(found: Mapping[str, Any]) -> str:
-    parts = ["## What it costs"]
-    settings = {
-        "tiny": "The letters pair, at the weights that training begins with",
-        "after": "The same pair at the weights that runs of seed 0 ended with",
-        "real": "SmolLM2-135M and Gemma-3-270M with LoRA, answers of at most six tokens",
-    }
-    for key, setting in settings.items():
-        if key in found:
-            where = found["processors"][key]
-            parts += [wrapped(f"{setting}, on {where}: {_costs_intro(found[key])}"), _costs_table(found[key])]
-            parts += [wrapped(_WHY[key](found[key]))]
-    return "\n\n".join(parts) + "\n"
-
-
-def _costs_intro(arms: Mapping[str, Any]) -> str:
-    counts = [of["rounds"] for of in arms.values()]
-    rounds = max(counts, key=counts.count)
-    others = "".join(f", of `{arm}` {of['rounds']}" for arm, of in arms.items() if of["rounds"] != rounds)
-    return (
-        "processor milliseconds of a round of both policies, by phase, and the whole over a round of GRPO (medians of "
-        f"{rounds} rounds{others}, all arms in turn within each, on the same tasks; `python -m benchmarks.costs`). "
-        "Trained rows are those that teach something: GRPO leaves out every group without spread."
-    )
-
-
-def _costs_table(arms: Mapping[str, Any]) -> str:
-    phases = list(next(iter(arms.values()))["phases"])
-    head = ["arm", "times GRPO", *phases, "trained rows", "trained tokens", "updating, ms a token"]
-    rows = [
-        line(
-            [
-                f"`{arm}`",
-                f"{of['times_alone']:.2f}",
-                *(f"{1000 * of['phases'][phase]:.0f}" for phase in phases),
-                f"{of['rows']:.0f}",
-                f"{of['tokens']:.0f}",
-                f"{of['update_ms_per_token']:.2f}",
-            ]
-        )
-        for arm, of in sorted(arms.items(), key=lambda item: float(item[1]["times_alone"]))
-    ]
-    return "\n".join([line(head), "|---|" + "---:|" * (len(head) - 1), *rows])
-
-
-def _why(arms: Mapping[str, Any]) -> str:
-    """Where SGT's seconds go."""
-    alone, sgt = arms["grpo"], arms["sgt"]
-    more = {phase: sgt["phases"][phase] - alone["phases"][phase] for phase in alone["phases"]}
-    told = ", ".join(f"{phase} {1000 * ms:+.0f} ms" for phase, ms in more.items())
-    return (
-        f"SGT against GRPO: {told}. It trains {_times(sgt['rows'], alone['rows'])} times the rows, at "
-        f"{_times(sgt['update_ms_per_token'], alone['update_ms_per_token'])} times the milliseconds a trained token: "
-        "what it costs more is training the rescues, on prompts whose groups GRPO leaves out, and reading, translating "
-        "and scoring what is borrowed."
-    )
-
-
-def _why_later(arms: Mapping[str, Any]) -> str:
-    """What training makes of that."""
-    alone, there, sgt = arms["grpo"], arms["grpo at the weights of sgt"], arms["sgt"]
-    return (
-        f"Later the difference is larger, {sgt['times_alone']:.2f}, and most of it is not SGT's: a policy that has "
-        "begun to learn the other skill has groups with spread, so that GRPO itself, at SGT's weights, trains "
-        f"{there['rows']:.0f} rows a round instead of {alone['rows']:.0f} and costs {there['times_alone']:.2f}. At the "
-        f"same weights SGT trains {_times(sgt['rows'], there['rows'])} times the rows and costs "
-        f"{_times(sgt['times_alone'], there['times_alone'])} times as much. GRPO is cheap here where it learns nothing."
-    )
-
-
-def _asked(arms: Mapping[str, Any]) -> str:
-    """Each bar, and where it is missed, of what the cost is made."""
-    told = [
-        f"{arm} {arms[arm]['times_alone']:.2f} ({'held' if arms[arm]['times_alone'] <= most else 'missed'})"
-        for arm, most in COSTS.items()
-    ]
-    return f"Asked: {_names(1.05)} at most 1.05, {_names(1.6)} at most 1.6. Measured: {', '.join(told)}. " + " ".join(
-        _made_of(arm, arms) for arm, most in COSTS.items() if arms[arm]["times_alone"] > most
-    )
-
-
-def _names(most: float) -> str:
-    return " and ".join(arm for arm, bar in COSTS.items() if bar == most)
-
-
-def _made_of(arm: str, arms: Mapping[str, Any]) -> str:
-    alone, of = arms["grpo"], arms[arm]
-    scored = sum(of["phases"].values()) and of["phases"]["translating and scoring"] / sum(of["phases"].values())
-    prompts = ""
-    if "prompts" in of and "prompts" in alone:
-        prompts = (
-            f", of {_times(of['prompts'], alone['prompts'])} times the prompts: rows of one prompt share its reading, "
-            "and a prompt is here longer than its answers"
-        )
-    return (
-        f"{arm} trains {_times(of['rows'], alone['rows'])} times the rows of GRPO, whose groups without spread teach "
-        f"nothing, at {_times(of['update_ms_per_token'], alone['update_ms_per_token'])} times the milliseconds a "
-        f"trained token{prompts}; {scored:.0%} of its round is translating and scoring."
-    )
-
-
-_WHY = {"tiny": _why, "after": _why_later, "real": _asked}
-
-
-def _times(one: float, other: float) -> str:
-    return f"{one / other:.2f}" if other else "–"
-
-
 # -- where real models differ -----------------------------------------------------------------------------------------
 
 
