@@ -192,7 +192,7 @@ def compared(theirs: dict[str, dict[str, float]], mine: dict[str, dict[str, floa
 @pytest.mark.parametrize("which", [*MODELS, *OURS])
 def test_round(benchmark: Any, which: str) -> None:
     if which in MODELS:
-        pytest.importorskip("trl")
+        pytest.importorskip("trl", reason="no TRL: pip install 'mutual-env[bench]'")
     found = benchmark.pedantic(in_a_process, (which, Path("models"), 1, True), rounds=1)
     assert found["tokens"] > 0.0
 
