@@ -323,6 +323,8 @@ def in_readme(families: Mapping[str, Family]) -> list[str]:
     """What the first screen says of the letters family: differences of SGT, its controls, and skill by skill."""
     family = families["letters"]
     at_end = {(row.arm, row.policy): row for row in differences(family, at_the_end(family))}
+    found = verdicts(families)
+    said, opened = {verdict.says for verdict in found}, _open(found)
     seeds = min(len(family.seeds(arm)) for arm in ("sgt", "grpo"))
     overall = ", ".join(f"{p} {_interval(at_end['sgt', p])}" for p in family.policies)
     placebo = ", ".join(f"{p} {_interval(at_end['placebo-prompt', p])}" for p in family.policies)
@@ -333,8 +335,22 @@ def in_readme(families: Mapping[str, Family]) -> list[str]:
         f"with a placebo, a peer's success on another prompt: {placebo}",
         f"with pooling and no correction: {pooled}",
         *_of_pretrained(families),
-        *headline(families),
+        *headline(families)[: sum(state in said for state in ("holds", "contradicted"))],
+        *([f"open, no difference that the seeds can tell from none: {opened}"] if opened else []),
     ]
+
+
+def _open(found: Sequence[Verdict]) -> str:
+    """How many of the comparisons say nothing, and which."""
+    asked: dict[str, list[Verdict]] = {}
+    for verdict in found:
+        asked.setdefault(verdict.hypothesis.name, []).append(verdict)
+    count, named = 0, []
+    for name, of in asked.items():
+        if policies := [verdict.policy for verdict in of if verdict.says == "open"]:
+            count += len(policies)
+            named.append(name if len(policies) == len(of) else f"{name} {', '.join(policies)}")
+    return f"{count} of {len(found)} comparisons ({', '.join(named)})" if named else ""
 
 
 def _once_more(families: Mapping[str, Family]) -> list[str]:
