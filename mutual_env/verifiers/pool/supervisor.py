@@ -226,7 +226,8 @@ class Supervisor:
         state = worker.state
         if isinstance(state, Ending):
             return  # what it says after its last answer counts for nothing
-        if not isinstance(state, Busy) or (entry.kind in (*ANSWERS, LAST)) != bool(state.assignment.batch):
+        # One that is to be paused may have answered before it was.
+        if not isinstance(state, (Busy, Paused)) or (entry.kind in (*ANSWERS, LAST)) != bool(state.assignment.batch):
             raise VerificationError("a worker answered what it was not asked")
         assignment, job = state.assignment, state.assignment.job
         if entry.kind == LAST:
@@ -245,7 +246,7 @@ class Supervisor:
         else:
             worker.state = Idle()
 
-    def _conclude(self, worker: Worker, state: Busy, answer: object) -> None:
+    def _conclude(self, worker: Worker, state: Busy | Paused, answer: object) -> None:
         now = time.monotonic()
         self._pace.finished(now - state.clock.since)
         state.assignment.job.conclude(state.assignment.batch.popleft(), answer)

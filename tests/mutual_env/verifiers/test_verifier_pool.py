@@ -16,6 +16,7 @@ import pytest
 from mutual_env.errors import InvalidInputError, UnknownNameError, VerificationError
 from mutual_env.types import Task, Verdict
 from mutual_env.verifiers import VerifierPool, VerifierSpec
+from mutual_env.verifiers.pool.server_session import ServerSession
 
 MakePool = Callable[..., VerifierPool]
 Processes = Callable[[float], list[int]]
@@ -147,6 +148,22 @@ def test_a_slow_item_that_was_paused_gets_its_verdict(pool: MakePool, task: Task
     assert verdicts[20].detail == "worked"
     assert verifiers.counters.paused == 1
     assert verifiers.counters.timeouts == 0
+
+
+def test_what_is_answered_before_the_pause_arrives_counts(
+    pool: MakePool, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(session: ServerSession, pid: int) -> None:
+        time.sleep(0.5)  # on a busy machine the fork server hears of it later still
+        in_time(session, pid)
+
+    in_time = ServerSession.pause
+    monkeypatch.setattr(ServerSession, "pause", late)
+    verifiers = pool(1, deadline=3.0)
+    items = numbers(task, 60)
+    items[20] = (task, "work:0.1")
+    assert verifiers.verify(HOSTILE, items)[20].detail == "worked"
+    assert (verifiers.counters.paused, verifiers.counters.retries, verifiers.counters.crashes) == (1, 0, 0)
 
 
 def test_a_round_of_slow_items_loses_none(pool: MakePool, task: Task) -> None:
