@@ -8,7 +8,7 @@ from typing import Any
 
 from mutual_env.errors import InvalidInputError
 from mutual_env.types import Task, Verdict
-from mutual_env.verifiers.answers import final_answer
+from mutual_env.verifiers.answers import final_answer, last_boxed
 from mutual_env.verifiers.spec import MAX_CHARS, require, spec_id
 
 _WARM_UP = (
@@ -42,7 +42,8 @@ class MathVerify:
     """1 where math-verify finds the text's answer equal to the task's, which may be plain or LaTeX; else 0.
 
     The answer is read with the strict settings that math-verify advises for rewards: every box counts, a malformed
-    operator is not mended, an equation is not split. Where there is an `<answer>` tag, only what it holds is read. Not
+    operator is not mended, an equation is not split; a single box with the task's answer, letter for letter, is right
+    however that is written. Where there is an `<answer>` tag, only what it holds is read. Not
     symmetric, and generous in places: "x=5" answers "5", and a set answers a tuple. Degenerate: nothing to read is
     `wrong_format`; a task whose own answer cannot be parsed is refused. math-verify's own time limits are off, because
     they need the main thread and SIGALRM: this verifier belongs in a pool, whose deadline ends what hangs.
@@ -67,7 +68,10 @@ class MathVerify:
         gold = _gold(task.answer)
         if not gold:
             raise InvalidInputError(f"task {task.id!r}: math-verify cannot parse its answer {task.answer[:80]!r}")
-        parsed = _parse(_region(text[-MAX_CHARS:]), strict=True)
+        region = _region(text[-MAX_CHARS:])
+        if region.count("\\boxed") == 1 and (last_boxed(region) or "").strip() == task.answer.strip():
+            return Verdict.scored(1.0, correct=True)
+        parsed = _parse(region, strict=True)
         if not parsed:
             return Verdict.wrong_format(detail="no mathematical expression found")
         correct = bool(verify(list(gold), parsed, timeout_seconds=None))
@@ -78,7 +82,12 @@ def _region(text: str) -> str:
     tagged = final_answer(text, "tag")
     if tagged is None:
         return text
-    return tagged if "\\boxed" in tagged or "$" in tagged else _boxed(tagged)
+    return tagged if _is_marked(tagged) else _boxed(tagged)
+
+
+def _is_marked(text: str) -> bool:
+    """Does it say where its LaTeX is? `\\$` is money."""
+    return "\\boxed" in text or "$" in text.replace("\\$", "")
 
 
 def _boxed(text: str) -> str:
@@ -87,7 +96,7 @@ def _boxed(text: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _gold(answer: str) -> tuple[Any, ...]:
-    return tuple(_parse(answer if "\\boxed" in answer or "$" in answer else _boxed(answer), strict=False))
+    return tuple(_parse(answer if _is_marked(answer) else _boxed(answer), strict=False))
 
 
 def _parse(text: str, *, strict: bool) -> list[Any]:

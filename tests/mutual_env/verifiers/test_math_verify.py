@@ -34,6 +34,12 @@ def correct(answer: str, text: str) -> bool:
         ("$\\frac{1}{2}$", "\\boxed{1/2}"),
         ("(x+1)^2", "\\boxed{x^2+2x+1}"),
         ("1,234", "\\boxed{1234}"),
+        ("\\frac65", "so it is \\boxed{\\frac65}."),  # as the task itself writes it
+        ("11\\sqrt2", "\\boxed{ 11\\sqrt2 }"),
+        ("\\frac65", "\\boxed{\\frac{6}{5}}"),
+        ("\\$18.90", "\\boxed{18.90}"),
+        ("\\$18.90", "\\boxed{\\$18.90}"),
+        ("\\$32,\\!348", "<answer>\\$32,348</answer>"),
     ],
 )
 def test_what_math_verify_takes_for_equal(answer: str, text: str) -> None:
@@ -49,6 +55,8 @@ def test_what_math_verify_takes_for_equal(answer: str, text: str) -> None:
         ("5", "\\boxed{6} \\boxed{5}"),  # every box counts: naming both does not pay
         ("\\frac{1}{2}", "\\boxed{\\frac12}"),  # a malformed operator is not mended
         ("5", "<answer>6</answer> 5"),
+        ("\\frac65", "\\boxed{1} \\boxed{\\frac65}"),
+        ("\\$18.90", "\\boxed{\\$19}"),
     ],
 )
 def test_what_it_does_not(answer: str, text: str) -> None:
