@@ -204,7 +204,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> SuiteConfig:
         missing = "arms" if not config.arms else "seeds"
         raise ConfigError(f"{path}: `{missing}` is empty: a suite compares at least one arm over at least one seed")
     check_path("name", config.name)
-    check_value("seeds", config.seeds, Sequence[int])  # what stands in a list is not checked where lists are merged
+    check_value("seeds", config.seeds, Sequence[int])
     check_value("totals", config.totals, Sequence[str])
     if config.processes < 0 or not 0 <= (config.gpus or 0) <= 64:
         raise ConfigError(
@@ -283,6 +283,7 @@ def check_run(config: RunConfig) -> None:
     if not config.policies:
         raise ConfigError("policies is empty: name at least one, e.g. policies.policy_0.learner=tabular")
     check_path("name", config.name)
+    check_value("trackers", config.trackers, Sequence[str])  # what stands in a list is not checked where it is merged
     for kind, names in (("the policy", config.policies), ("the teacher", config.teachers), ("the seat", config.seats)):
         for name in names:
             check_name(kind, str(name))

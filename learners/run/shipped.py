@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ def shipped() -> dict[str, Path]:
 def config_file(text: str) -> Path:
     """A path that is there as it is; else one of ours by its name, with or without `configs/` and `.yaml`."""
     path = Path(text)
-    return path if path.exists() else shipped().get(_plain(path), path)
+    return path if os.path.exists(path) else shipped().get(_plain(path), path)  # False for one that cannot be
 
 
 def nearest(path: Path) -> str:

@@ -118,6 +118,8 @@ def test_a_dry_run_prints_what_it_would_run_and_writes_nothing(
         (["train", "{suite}"], "is a suite: run all of it with `mutual-env suite`, or --arm alone|sgt"),
         (["train", "--resume", "nowhere"], "is not a run directory"),
         (["train", "{suite}", "--arm", "sgt", "base.rounds={"], "is not YAML"),
+        (["suite", "y" * 300], "File name too long"),
+        (["train", "arithmetic", "trackers=[[tensorboard]]", "--dry-run"], "trackers"),
         (["report", "nowhere"], "is not a run directory"),
         (["view", "nowhere"], "is not a run directory"),
         (["eval", "nowhere"], "nowhere does not exist"),
