@@ -191,6 +191,14 @@ def test_every_area_has_a_benchmark_that_pytest_runs(area: Area) -> None:
     assert "(benchmark: Any" in written, "give it a test that takes pytest-benchmark's fixture"
 
 
+@pytest.mark.long
+def test_a_benchmark_may_take_longer_than_a_test() -> None:
+    # a step of TRL's on a real model takes over five minutes where others use the machine
+    words = ("-q", "-p", "no:cacheprovider", "--collect-only", "benchmarks/env.py", "-m", "timeout")
+    done = run_in(ROOT, "-m", "pytest", *words)
+    assert "benchmarks/env.py::test_step" in done.stdout, done.stdout + done.stderr
+
+
 def test_every_part_has_a_baseline() -> None:
     kept = json.loads(BASELINES.read_text())["yardsticks"]
     assert all({*of} == PARTS for of in kept.values())
