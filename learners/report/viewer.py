@@ -28,9 +28,9 @@ class Viewer(App[None]):
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-wide")]  # noqa: RUF012  (its own is no ClassVar)
     BINDINGS: ClassVar[list[BindingType]] = [
-        ("left", "step(-1)", "round before"),
-        ("right", "step(1)", "after"),
-        Binding("home", "edge(0)", "first", priority=True),  # else the list's own
+        Binding("left", "step(-1)", "round before", priority=True),  # else the list's own
+        Binding("right", "step(1)", "after", priority=True),
+        Binding("home", "edge(0)", "first", priority=True),
         Binding("end", "edge(-1)", "last", priority=True),
         ("p", "policy", "policy"),
         ("v", "verdict", "verdict"),
@@ -74,6 +74,10 @@ class Viewer(App[None]):
         self.query_one("#words").remove_class("shown")
         self.query_one("#prompts").focus()
         self._show_round()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:
+        """While words are written, those keys move in them."""
+        return action not in ("step", "edge") or not isinstance(self.focused, Input)
 
     def action_step(self, by: int) -> None:
         self._at = min(max(self._at + by, 0), len(self._recorded.numbers) - 1)

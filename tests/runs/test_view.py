@@ -66,6 +66,8 @@ def test_rounds_are_gone_through_by_keys(run: Path) -> None:
         assert where(app).startswith("round 0, 1 of 12")
         await press("end")
         assert where(app).startswith("round 11")
+        said = [key.binding.description for key in app.active_bindings.values() if key.binding.show]
+        assert said[:2] == ["round before", "after"]  # the footer
 
     driven(run, drive)
 
@@ -81,7 +83,9 @@ def test_filters_and_words_leave_what_was_asked_for(run: Path) -> None:
         assert f"some right · all lessons · {some} of 5 prompts" in where(app)
         await press("v", "v", "v", "v", "p")
         assert "ada · all verdicts" in where(app)
-        await press("slash", *"zzz", "enter")
+        await press("slash", *"zz", "home", "x", "left", "z", "delete", "enter")
+        assert "/zzz" in where(app)
+        await press("slash", "enter")
         assert "/zzz · 0 of 5 prompts" in where(app)
         assert "No prompt of this round is left" in str(app.query_one("#prompt", Static).content)
 
