@@ -12,7 +12,8 @@ from learners.report.ticks import Axis, axis
 
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 30
-COLOURS = 8  # classes c0..c7 of the page's style sheet
+COLOURS = 8  # classes c0..c7 of the page's style sheet; what comes after them is dotted, in the same colours
+MOST_BANDS = 6  # of more lines they would be one grey block, with the lines in it
 MAX_POINTS = 240  # beyond what a chart of this width can show
 NOISY, WINDOW = 40, 20  # a line of more points is also shown as a mean over a 20th of them
 
@@ -50,7 +51,8 @@ def line_chart(title: str, lines: Sequence[Line], *, bounds: tuple[float, float]
     across = _Scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT, WIDTH - RIGHT)
     up = _Scale(low, high, HEIGHT - BOTTOM, TOP)
     body = [*_grid(across, up)]
-    body += [_band(line, index, across, up) for index, line in enumerate(drawn) if line.deviation]
+    banded = len(drawn) <= MOST_BANDS
+    body += [_band(line, index, across, up) for index, line in enumerate(drawn) if line.deviation and banded]
     for index, (line, whole) in enumerate(zip(drawn, full, strict=True)):
         smooth = bounds is None and len(whole.points) > NOISY
         body.append(_stroke(line.points, index, across, up, "raw" if smooth else ""))
@@ -64,7 +66,11 @@ def line_chart(title: str, lines: Sequence[Line], *, bounds: tuple[float, float]
 
 
 def legend(labels: Sequence[str]) -> str:
-    return "".join(f'<span class="key c{i % COLOURS}">{html.escape(label)}</span>' for i, label in enumerate(labels))
+    return "".join(f'<span class="key {_class(i)}">{html.escape(label)}</span>' for i, label in enumerate(labels))
+
+
+def _class(index: int) -> str:
+    return f"c{index % COLOURS}{' again' if index >= COLOURS else ''}"
 
 
 def _data(lines: Sequence[Line], across: _Scale) -> str:
@@ -138,4 +144,4 @@ def _stroke(points: Sequence[tuple[float, float]], index: int, across: _Scale, u
     if len(spots) == 1:
         spots = [(spots[0][0] - 3, spots[0][1]), (spots[0][0] + 3, spots[0][1])]
     path = " ".join(f"{x},{y}" for x, y in spots)
-    return f'<polyline class="line c{index % COLOURS}{f" {kind}" if kind else ""}" points="{path}"/>'
+    return f'<polyline class="line {_class(index)}{f" {kind}" if kind else ""}" points="{path}"/>'

@@ -24,8 +24,8 @@ def comparison(results: SuiteResults) -> Table:
 
 
 def _by_arm(table: Table, results: SuiteResults) -> None:
-    table.add_column("policy")
-    table.add_column("arm")
+    for heading in ("policy", "arm"):
+        table.add_column(heading, overflow="fold")
     for measure in results.measures():
         table.add_column(_label(measure), justify="right")
     for heading in (*(f"{metric} (total)" for metric in results.config.totals), "seconds a run"):
@@ -60,12 +60,15 @@ def _by_measure(table: Table, results: SuiteResults) -> None:
 def curves(results: SuiteResults) -> Text:
     """One line for each policy, measure and arm: accuracy over the rounds, from 0 (lowest block) to 1 (highest)."""
     lines = []
+    longest = max(12, *(len(arm) for arm in results.runs))
     for policy in results.policies:
         for measure in results.measures():
             for arm in results.runs:
                 values = [spread.mean for _, spread in results.mean_curve(arm, policy, measure)]
                 if values:
-                    lines.append(f"{policy:>12} {_label(measure):<12} {arm:<12} {sparkline(values)} {values[-1]:.2f}")
+                    lines.append(
+                        f"{policy:>12} {_label(measure):<12} {arm:<{longest}} {sparkline(values)} {values[-1]:.2f}"
+                    )
     return Text("\n".join(lines))
 
 

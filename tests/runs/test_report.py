@@ -111,6 +111,14 @@ def test_a_chart_of_one_point_of_equal_values_and_of_thousands_of_points_is_draw
     assert line_chart("none", [Line("a", [])]) == ""
 
 
+def test_ten_lines_are_told_apart() -> None:
+    chart = line_chart("ten", [Line(f"arm {i}", [(0, 0.1), (1, 0.2)], [0.1, 0.1]) for i in range(10)])
+    for what in ('class="line ', 'class="key '):
+        classes = [part.split('"')[0] for part in chart.split(what)[1:]]
+        assert len(set(classes)) == 10
+    assert "band" not in chart
+
+
 @pytest.mark.long
 def test_a_report_of_a_thousand_rounds_is_made_in_seconds_and_stays_small(tmp_path: Path, write_run) -> None:
     run = write_run(tmp_path / "r", [0.5])

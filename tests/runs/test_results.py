@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from learners.report.tables import comparison, curves
 from learners.run.config import PolicyConfig, RunConfig, SuiteConfig
 from learners.run.directory import RunDirectory
 from learners.run.lines import JsonLines, read_lines
@@ -47,6 +50,22 @@ def test_a_suite_compares_arms_over_seeds(tmp_path: Path, write_run) -> None:
     data = json.loads(results.as_json())
     assert data["rows"][1]["after"]["sgt"] == [0.8, 0.6]
     assert data["totals"]["share/rescued"]["sgt"]["ada"] == [4.0, 4.0]
+
+
+def test_long_names_of_arms_are_whole_in_80_columns(tmp_path: Path, write_run) -> None:
+    config = suite(tmp_path)
+    config.arms = {"alone": {}, "a-name-of-some-length": {}}
+    config.totals = ["share/rescued", "reward"]
+    for arm in config.arms:
+        for seed in config.seeds:
+            write_run(tmp_path / "pair" / arm / f"seed_{seed}", [0.1, 0.2], part="sort")
+    console = Console(width=80, file=io.StringIO())
+    console.print(comparison(read_suite(config)))
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    first, other = curves(read_suite(config)).plain.splitlines()[:2]
+    assert first.rindex(" ") == other.rindex(" ")
 
 
 def test_a_spread_of_nothing_is_not_a_number() -> None:
