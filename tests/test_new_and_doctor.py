@@ -59,6 +59,14 @@ def test_the_command_of_its_readme_trains_with_it(kind: str, tmp_path: Path, mon
     assert main([*line.split(), "rounds=1", f"output={tmp_path}", "--quiet"]) == 0
 
 
+def test_a_loss_says_what_its_tests_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "loss", "odd", "--directory", str(tmp_path)]) == 0
+    assert "pip install -e '.[test]' && python -m pytest" in capsys.readouterr().out
+    project = tomllib.loads((tmp_path / "odd" / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"] == {"test": ["mutual-env[torch]"]}
+    assert "pip install -e '.[test]'" in (tmp_path / "odd" / "README.md").read_text()
+
+
 def install(folder: Path, site: Path) -> None:
     """What pip leaves of its entry points, which is what is found of an installed package."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]

@@ -22,6 +22,11 @@ from mutual_env.errors import InvalidInputError, WrongPathError
 _GROUPS = {"task": "tasks", "strategy": "strategies", "learner": "learners", "loss": "losses"}
 _LISTED = {"task": "envs", "strategy": "strategies", "learner": "learners", "loss": "losses"}
 _NAMES = {"strategy": sharing.names, "learner": registry.names, "loss": losses.names}  # a task's has its version
+_INSTALLED = {"loss": "'.[test]'"}  # its tests hold it to autograd, which needs torch
+_MORE = {
+    "task": '\n[project.entry-points."mutual_env.verifiers"]\n$name_plain-verifier = "$module:${cls}Verifier"\n',
+    "loss": '\n[project.optional-dependencies]\ntest = ["mutual-env[torch]"]\n',
+}
 _TRY = {
     "task": "mutual-env train arithmetic env.id=$name env.options={}  # options are the family's own",
     "strategy": "mutual-env train arithmetic sharing.strategy=$name",
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"directory": str(root), "files": written}, indent=1))
         return 0
     print("\n".join(written))
-    print(f"next: cd {root} && pip install -e . && python -m pytest")
+    print(f"next: cd {root} && pip install -e {_INSTALLED.get(args.kind, '.')} && python -m pytest")
     return 0
 
 
@@ -82,11 +87,9 @@ def _files(kind: str, name: str) -> dict[str, str]:
         "cls": cls,
         "name": registered,
         "name_plain": name,
-        "more": f'\n[project.entry-points."mutual_env.verifiers"]\n{name}-verifier = "{module}:{cls}Verifier"\n'
-        if kind == "task"
-        else "",
+        "where": _INSTALLED.get(kind, "."),
     }
-    names["try"] = Template(_TRY[kind]).substitute(names)
+    names |= {"try": Template(_TRY[kind]).substitute(names), "more": Template(_MORE.get(kind, "")).substitute(names)}
     templates = {
         "pyproject.toml": "pyproject.toml.txt",
         "README.md": "README.md.txt",
