@@ -108,8 +108,7 @@ class VllmSampled:
     def act_and_tell(
         self, prompts: Sequence[Prompt | Context], n: int, finished: Finished, *, seed: int
     ) -> list[tuple[Completion, ...]]:
-        """The same; groups are told of as they end where the engine is in this program, and at the end by servers and
-        of conversations that go on."""
+        """The same; groups are told of as they end, and at the end those of conversations that go on."""
         told: set[int] = set()
 
         def tell(place: int, group: tuple[Completion, ...]) -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ import numpy as np
 
 from learners.sampling import Sample, Sampling
 from learners.vllm.adapter import Write, written
-from learners.vllm.engine import EngineDiedError, Transport, Weights, request
+from learners.vllm.engine import Ended, EngineDiedError, Transport, Weights, request
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
 from mutual_env.types import Ids
 
@@ -70,15 +70,26 @@ class ServerEngine:
 
     def sample(self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling) -> list[Sample]:
         """One sample for each prompt and its seed."""
+        return self.sample_and_tell(prompts, seeds, sampling, None)
+
+    def sample_and_tell(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling, ended: Ended | None
+    ) -> list[Sample]:
+        """The same; `ended` is told of each when it ends."""
         self._check_versions()
-        futures = []
+        places: dict[Future[Sample], int] = {}
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
             server = index % len(self._servers)
-            futures.append(self._threads[server].submit(self._complete, server, prompt, request(sampling, seed)))
+            asked = self._threads[server].submit(self._complete, server, prompt, request(sampling, seed))
+            places[asked] = index
         try:
-            return [future.result() for future in futures]
+            for future in as_completed(places):
+                sample = future.result()
+                if ended is not None:
+                    ended(places[future], sample)
+            return [future.result() for future in places]
         finally:
-            for future in futures:
+            for future in places:
                 future.cancel()
 
     def load_weights(self, weights: Weights, version: int) -> None:

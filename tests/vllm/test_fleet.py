@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from learners.sampling import Sample
 from learners.vllm import Sampling, VllmSampled, make_transport
 from learners.vllm.server import ServerEngine
 from tests.vllm.test_sampled_composition import TOKENIZER, Policy, lesson
@@ -97,6 +98,27 @@ def test_no_more_requests_are_under_way_at_a_server_than_are_allowed_there(fleet
     assert len(samples) == 24
     assert [server.served for server in fleet] == [12, 12]
     assert 2 <= fleet[0].most <= 3
+
+
+def test_samples_are_told_of_while_a_slow_server_writes_others(fleet: list[Counted]) -> None:
+    """All of the quick one's before the last of the slow one's; and what is returned is what was told."""
+    engine = ServerEngine([server.url for server in fleet], make_transport("file"), concurrency=2)
+    told: dict[int, Sample] = {}
+    served: list[int] = []
+
+    def ended(place: int, sample: Sample) -> None:
+        assert place not in told
+        told[place] = sample
+        served.append(fleet[0].served)
+
+    try:
+        prompts = [np.array([1], np.int32)] * 16
+        samples = engine.sample_and_tell(prompts, list(range(16)), Sampling(1, max_new_tokens=4), ended)
+    finally:
+        engine.close()
+    assert [told[place] for place in range(16)] == samples
+    assert served[0] < 8
+    assert list(told)[-1] % 2 == 0
 
 
 def test_a_server_that_was_started_again_is_given_the_weights_of_now(fleet: list[Counted]) -> None:

@@ -170,10 +170,18 @@ def test_the_vllm_sampled_learner_conforms(model_path: Path, local: KeptOpen) ->
     check_learner(make())
 
 
-def test_groups_are_handed_on_while_others_are_written(model_path: Path, local: KeptOpen) -> None:
-    """More samples than vLLM writes at once (64): the first groups have ended when the last ones are still waiting."""
-    learner = sampled(model_path, local)
-    core = local.engine._llm.llm_engine  # type: ignore[attr-defined]
+@pytest.mark.parametrize("where", ["local", "server"])
+def test_groups_are_handed_on_while_others_are_written(
+    model_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    """More samples than vLLM writes, or is asked for, at once: the first groups have ended when the last ones wait."""
+    engine: Any = request.getfixturevalue(where)
+    if where == "server":
+        engine = ServerEngine(engine.url, make_transport("file"), api_key=engine.api_key, concurrency=8)
+        waiting = lambda: engine._threads[0]._work_queue.qsize()  # noqa: E731
+    else:
+        waiting = engine.engine._llm.llm_engine.has_unfinished_requests
+    learner = sampled(model_path, engine)
     prompts = [f"{i}+{i}=" for i in range(20)]
     told: dict[int, tuple[Completion, ...]] = {}
     at_work = []
@@ -181,7 +189,7 @@ def test_groups_are_handed_on_while_others_are_written(model_path: Path, local: 
     def finished(place: int, group: tuple[Completion, ...]) -> None:
         assert place not in told
         told[place] = group
-        at_work.append(core.has_unfinished_requests())
+        at_work.append(waiting())
 
     learner.act(prompts[:3], 4, seed=1)  # vLLM numbers requests over all calls
     groups = learner.act_and_tell(prompts, 4, finished, seed=5)
@@ -189,6 +197,7 @@ def test_groups_are_handed_on_while_others_are_written(model_path: Path, local: 
     assert at_work[0]
     for before, after in zip(groups, learner.act(prompts, 4, seed=5), strict=True):
         assert [list(c.token_ids) for c in before] == [list(c.token_ids) for c in after]
+    learner.close()
 
 
 def test_the_file_that_carried_the_weights_is_gone_afterwards(
