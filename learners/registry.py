@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 from learners.protocol import Learner
 from mutual_env import options as typed
 from mutual_env.catalogue import Catalogue
-from mutual_env.errors import InvalidInputError, MissingExtraError
+from mutual_env.errors import InvalidInputError, MissingExtraError, UnknownNameError
 
 LearnerFactory = Callable[..., Learner]
 F = TypeVar("F", bound=Callable[..., object])
@@ -101,7 +101,14 @@ def inner(name: str, given: Mapping[str, Any]) -> str | None:
     """The learner inside that of this name, as its options choose it; None where it holds no other."""
     factory = _load(name)
     key: str | None = getattr(factory, _INNER, None)
-    return None if key is None else str(given.get(key) or inspect.signature(factory).parameters[key].default)
+    if key is None:
+        return None
+    chosen = given.get(key) or inspect.signature(factory).parameters[key].default
+    typed.check_value(f"option {key!r} of learner {name!r}", chosen, str)
+    others = [other for other in names() if other != name]
+    if chosen not in others:
+        raise UnknownNameError.of(f"{key} of learner {name!r}", chosen, others)
+    return str(chosen)
 
 
 def spreads(name: str, given: Mapping[str, Any]) -> bool:

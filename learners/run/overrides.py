@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from mutual_env.errors import ConfigError, UnknownNameError
+from mutual_env.options import problem
 
 _NAMED = ("policies", "teachers", "seats")  # whose keys are names that the configuration gives
 
@@ -71,7 +73,22 @@ def update(config: DictConfig, key: str, value: Any, where: str) -> None:
         said, at = str(error).splitlines()[0], error.full_key or key
         if "is not a subclass of" in said:
             said = f"it is a section: write {at}.KEY=VALUE"
+        elif wrong := _wrong({head: value}, OmegaConf.get_type(config), ""):
+            raise ConfigError(f"{where}: {wrong}") from error
         raise ConfigError(f"{where}: {at}: {said}") from error
+
+
+def _wrong(value: Any, hint: Any, at: str) -> str:
+    """Which key holds what it cannot hold, and what that must be; "" where nothing is found."""
+    inside = get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+    if isinstance(value, Mapping) and get_origin(hint) is dict:
+        inside = dict.fromkeys(value, get_args(hint)[1])
+    if not (inside and isinstance(value, Mapping)):
+        said = problem(value, hint)
+        return f"{at} must be {said}" if said else ""
+    held = {key: item for key, item in value.items() if key in inside}
+    found = (_wrong(item, inside[key], f"{at}.{key}".lstrip(".")) for key, item in held.items())
+    return next(filter(None, found), "")
 
 
 def _unknown_key(error: OmegaConfBaseException, key: str) -> str:

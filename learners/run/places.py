@@ -42,6 +42,7 @@ _EXECUTORS: dict[str, Callable[..., Executor]] = {
 }
 _ASIDE = ("threads", "processes")  # executors under which a policy may have a twin
 _MOST = 4096
+_SETTLED = frozenset({"policy", "spreads"})  # of a demand, what its place and its policy's learner say
 _GIVEN = ("demands", "supply", "patience", "clock")  # what an executor takes that is no option of the configuration
 
 
@@ -167,8 +168,9 @@ def _check_executor(resources: ResourcesConfig) -> None:
             )
     check_options(what, factory, resources.options)
     for option in ("threads", "keep"):
-        if not 1 <= resources.options.get(option, 1) <= _MOST:
-            raise ConfigError(f"resources.options.{option} must lie between 1 and {_MOST}")
+        value = resources.options.get(option, 1)
+        if not 1 <= value <= _MOST:
+            raise ConfigError(f"resources.options.{option} must lie between 1 and {_MOST}, got {value}")
 
 
 def evaluates_aside(config: RunConfig) -> bool:
@@ -307,6 +309,9 @@ def _demand(policy: str, spec: Mapping[str, Any], found: Estimate | None) -> Dem
     """As described; what the description leaves out of a phase on GPUs is as estimated."""
     where = f"demands.{policy}"
     settings = dict(spec)
+    for key in _SETTLED & settings.keys():
+        known = {f.name for f in dataclasses.fields(Demand)} - _SETTLED
+        raise UnknownNameError.of(f"option of resources.{where}", key, known)
     phases = {
         phase: _make(Needs, {**_guess(found, phase, needs), **needs}, f"{where}.phases.{phase}")
         for phase, needs in settings.pop("phases", {}).items()

@@ -11,9 +11,6 @@ from learners.aside import Aside
 from learners.vllm.transport import roomy
 from mutual_env.errors import InvalidInputError
 
-ADAPTER = "adapter"
-"""The transport's name in a configuration."""
-
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM makes room for."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from learners.placement import gpus_here, shown
 from learners.sampling import Sample, Sampling
 from learners.vllm.adapter import Write, written
 from learners.vllm.engine import Ended, EngineDiedError, Transport, Weights, request
-from mutual_env.errors import DeadlineExceededError, MissingExtraError, TrainingError
+from mutual_env.errors import ConfigError, DeadlineExceededError, MissingExtraError, TrainingError, UnknownNameError
 from mutual_env.types import Ids
 
 T = TypeVar("T")
@@ -40,6 +42,9 @@ class LocalEngine:
 
     def __init__(self, path: str | Path, transport: Transport, *, timeout: float = 3600.0, **arguments: Any) -> None:
         vllm = import_vllm()
+        known = {*inspect.signature(vllm.LLM).parameters, *(field.name for field in fields(vllm.EngineArgs))}
+        for name in arguments.keys() - known:
+            raise UnknownNameError.of("argument of vLLM's engine", name, known)
         if transport.backend == "ipc":  # handles of CUDA memory are classes, which vLLM's messages refuse by themselves
             os.environ.setdefault("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
         from vllm.config import WeightTransferConfig
@@ -62,7 +67,7 @@ class LocalEngine:
         self._start()
 
     def _start(self) -> None:
-        with shown(self._gpus):
+        with shown(self._gpus), _refused():
             self._llm = self._make(**self._settings)
         self._client = _LocalClient(self._llm)
         self._adapter: Any = None  # of the samples to come
@@ -204,6 +209,15 @@ def _telling(llm: Any, say: Callable[[tuple[int, Any]], None] | None) -> Iterato
         yield
     finally:
         del engine.step
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What vLLM, or pydantic for it, says of an argument that it does not take, without a traceback."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"vLLM refused what its engine was to be started with: {error}. Correct `engine`") from error
 
 
 def _died() -> EngineDiedError:

@@ -10,13 +10,14 @@ from typing import Any, TypedDict
 from learners import registry
 from learners.registry import replaces, shares, takes, tried_by, wraps
 from learners.torch.options import TorchOptions
-from learners.vllm.adapter import ADAPTER, check_rank, exporter_of, settings
+from learners.vllm.adapter import check_rank, exporter_of, settings
 from learners.vllm.engine import SamplingEngine
 from learners.vllm.local import LocalEngine
 from learners.vllm.sampled import VllmSampled
 from learners.vllm.server import ServerEngine
-from learners.vllm.transport import check_transport, make_transport
+from learners.vllm.transport import ADAPTER, check_transport, make_transport
 from mutual_env.errors import InvalidInputError, MissingExtraError
+from mutual_env.options import check_value
 from tokenizers_bridge import Tokenizer
 from tokenizers_bridge.kinds.loading import load as load_tokenizer
 
@@ -36,6 +37,13 @@ REPLACED = {
     "conversation_mb": "vLLM samples, and its prefix cache does that (engine.enable_prefix_caching)",
 }
 """Options of the trainer's own sampler, in whose place vLLM stands."""
+
+SETTLED = {
+    "model": "the engine samples for the policy at `path`",
+    "logprobs_mode": "recorded log-probabilities are those of what was sampled from",
+    "weight_transfer_config": "say transport",
+}
+"""Arguments of vLLM's engine that are not for a configuration to say, each with why."""
 
 
 def try_vllm(
@@ -58,7 +66,7 @@ def try_vllm(
         if not url.startswith(("http://", "https://")):
             raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {url!r}")
     _check_use(server, server_options, engine)
-    _check_transport(transport, options)
+    _check_transport(transport, transport_options, options)
     registry.check(trainer, {"path": path, **options})
 
 
@@ -89,13 +97,13 @@ def make_vllm(
     """
     adapters = transport == ADAPTER
     _check_use(server, server_options, engine)
-    _check_transport(transport, options)
+    _check_transport(transport, transport_options, options)
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
     sampling = TorchOptions(**{key: options[key] for key in SAMPLING if key in options}).sampling(tokenizer)
     if adapters:
         exporter_of(learner)
-    carrier = make_transport("file" if adapters else transport, **(transport_options or {}))
+    carrier = make_transport(transport, **(transport_options or {}))
     chosen: SamplingEngine
     if server:
         key = os.environ.get("VLLM_API_KEY", "")
@@ -114,13 +122,17 @@ def _check_use(server: str, server_options: Mapping[str, Any] | None, engine: Ma
         raise InvalidInputError("engine holds vLLM's arguments of an engine in this program: a server is given its own")
     if server_options and not server:
         raise InvalidInputError("server_options are of a client of servers: give server, or leave them out")
+    for name, why in SETTLED.items():
+        if engine and name in engine:
+            raise InvalidInputError(f"engine.{name} is settled here, got {engine[name]!r}: {why}. Leave it out")
+    if engine and "timeout" in engine:  # our own; the rest is vLLM's, which says what it takes when it is started
+        check_value("option 'timeout' of engine", engine["timeout"], float)
 
 
-def _check_transport(transport: str, options: Mapping[str, Any]) -> None:
+def _check_transport(transport: str, given: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
+    check_transport(transport, given)
     if transport == ADAPTER:
         check_rank(options)
-    else:
-        check_transport(transport)
 
 
 def _urls(server: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,13 @@ from learners.aside import Aside
 from learners.vllm.engine import Transport, Weights, WeightSyncClient
 from learners.vllm.plugin import BACKEND
 from mutual_env.errors import InvalidInputError, StorageError
+from mutual_env.options import check_options
 
 if TYPE_CHECKING:
     import torch
+
+ADAPTER = "adapter"
+"""The name in a configuration of what sends a LoRA adapter alone (learners/vllm/adapter.py)."""
 
 MEMORY = Path("/dev/shm")
 MARGIN = 1 << 24
@@ -26,23 +30,29 @@ MARGIN = 1 << 24
 TRANSPORTS = ("file", "ipc", "nccl")
 
 
-def check_transport(name: str) -> None:
-    if name not in TRANSPORTS:
-        raise InvalidInputError(f"transport must be one of {', '.join(TRANSPORTS)} or adapter, got {name!r}")
+def check_transport(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Raise where there is none of this name, or it does not take these options."""
+    if name not in (*TRANSPORTS, ADAPTER):
+        raise InvalidInputError(f"transport must be one of {', '.join(TRANSPORTS)} or {ADAPTER}, got {name!r}")
+    if options and name not in _TAKING:
+        raise InvalidInputError(
+            f"transport {name!r} has no transport_options, got {', '.join(options)}: leave them out"
+        )
+    if options:
+        check_options(f"transport {name!r}", _TAKING[name], options)
+        _TAKING[name](**options)
 
 
 def make_transport(name: str, **options: Any) -> Transport:
     """`file` works wherever both processes see one directory; `ipc` and `nccl` need CUDA devices."""
-    check_transport(name)
+    check_transport(name, options)
     match name:
-        case "file":
-            return FileTransport(**options)
         case "ipc":
-            if options:
-                raise InvalidInputError(f"transport 'ipc' has no transport_options, got {', '.join(options)}")
             return NativeTransport(name)
-        case _:
+        case "nccl":
             return NativeTransport(name, rendezvous=Rendezvous(**options))
+        case _:  # adapters travel by themselves, and the engine is started as for files
+            return FileTransport(**options)
 
 
 class FileTransport:
@@ -94,6 +104,13 @@ class Rendezvous:
     address: str = "127.0.0.1"
     port: int = 29600
     engine_workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("port", 1, 65535), ("engine_workers", 1, 1 << 16)):
+            if not least <= getattr(self, name) <= most:
+                raise InvalidInputError(
+                    f"{name} of transport_options must lie between {least} and {most}, got {getattr(self, name)}"
+                )
 
 
 class NativeTransport:
@@ -159,3 +176,7 @@ def untied(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
         if place not in seen:
             seen.add(place)
             yield name, tensor.detach()
+
+
+_TAKING: Mapping[str, Callable[..., Any]] = {"file": FileTransport, "nccl": Rendezvous}
+"""What a transport's options are of."""

@@ -348,9 +348,23 @@ def test_a_vllm_learner_takes_the_options_of_the_trainer_inside_it() -> None:
         ({"conversation_mb": 4}, "conversation_mb is no option .*enable_prefix_caching"),
         ({"server_options": {"timeout": 9.0}}, "server_options are of a client of servers"),
         ({"server": "http://a:8000", "engine": {"max_model_len": 9}}, "a server is given its own"),
+        ({"engine": {"logprobs_mode": "raw_logprobs"}}, "engine.logprobs_mode is settled here, got 'raw_logprobs'"),
+        ({"engine": {"timeout": "long"}}, "'timeout' of engine must be a finite number, got 'long'"),
+        ({"transport": "ipc", "transport_options": {"port": 1}}, "transport 'ipc' has no transport_options, got port"),
+        (
+            {"transport": "adapter", "lora_rank": 4, "transport_options": {"directory": "/tmp"}},
+            "transport 'adapter' has no transport_options, got directory: leave them out",
+        ),
+        (
+            {"transport": "nccl", "transport_options": {"port": "next"}},
+            "option 'port' of transport 'nccl' must be a whole number, got 'next'",
+        ),
+        ({"transport": "nccl", "transport_options": {"port": 70000}}, "port of transport_options must lie between"),
+        ({"transport": "nccl", "transport_options": {"engine_workers": 0}}, "engine_workers of .*, got 0"),
+        ({"transport_options": {"directory": 5}}, "option 'directory' of transport 'file' must be .*, got 5"),
     ],
 )
-def test_what_would_change_nothing_is_refused(
+def test_what_would_change_nothing_or_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())

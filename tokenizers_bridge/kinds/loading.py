@@ -225,4 +225,5 @@ def _from_object(source: Any, stop: Stop) -> AdaptedTokenizer:
         return from_huggingface(source, stop=stop)
     if hasattr(source, "backend_tokenizer") or hasattr(source, "chat_template"):
         return from_transformers(source, stop=stop)
-    raise InvalidInputError(f"cannot read a tokenizer from {type(source).__name__}: give {_ACCEPTED}")
+    got = f" {source!r}"[:120] if isinstance(source, (bool, int, float, list, tuple)) else ""
+    raise InvalidInputError(f"cannot read a tokenizer from {type(source).__name__}{got}: give {_ACCEPTED}")
