@@ -1,5 +1,5 @@
-"""Every option of the learners of language models can be written in a configuration, and a value of another type is
-refused by the option's name, whether or not the learner's packages are installed."""
+"""Every option of the learners of language models can be written in a configuration, whether or not the learner's
+packages are installed."""
 
 from __future__ import annotations
 
@@ -49,13 +49,12 @@ def test_the_table_has_every_option() -> None:
     assert {f.name for f in dataclasses.fields(ClusterOptions)} <= {o for name, o in EVERY if name == "openrlhf_ray"}
 
 
-@pytest.mark.parametrize(("learner", "option"), EVERY)
-def test_an_option_can_be_written_and_is_typed(learner: str, option: str) -> None:
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_option_can_be_written(learner: str) -> None:
+    """What is no such value is refused: tests/test_options_are_tested.py."""
     name, given = learner.partition(" ")[0], {"path": "models/one", **LEARNERS[learner]}
-    if option != "trainer":
+    for option in (option for owner, option in EVERY if owner == learner and option != "trainer"):
         registry.check_options(name, {**given, option: WRITTEN[option]})
-    with pytest.raises(ConfigError, match=f"'{option}'"):
-        registry.check_options(name, {**given, option: [["x"]]})
 
 
 def test_a_field_of_the_servers_options_is_named() -> None:

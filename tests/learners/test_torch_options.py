@@ -72,6 +72,19 @@ COSTS: Mapping[str, tuple[Any, Callable[[TorchLearner], object]]] = {
     "share_prompts": (False, lambda policy: policy._trainer._cost is None),  # type: ignore[attr-defined]
 }
 
+TOGETHER: Mapping[str, Any] = {
+    **{"device": "cpu", "dtype": "bfloat16", "max_new_tokens": 7, "temperature": 0.8, "top_p": 0.95, "top_k": 12},
+    **{"max_rows": 4, "refill": True, "conversation_mb": 3, "stop": ("1",), "prompt": {"template": "a {prompt}"}},
+    **{"learning_rate": 1e-2, "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.9, "schedule": "cosine"},
+    **{"warmup_steps": 2, "total_steps": 40, "max_gradient_norm": 0.5, "optimizer_reset": True},
+    **{"micro_batch_tokens": 48, "logits_chunk_mib": 1, "gradient_checkpointing": True, "share_prompts": False},
+    **{"lora_rank": 2, "lora_alpha": 8.0, "lora_targets": "q_proj,v_proj", "seed": 3},
+    **{"minibatches": 2, "minibatches_by": "samples", "epochs": 2, "shuffle": True},
+    **{"aggregation": "constant", "constant_length": 5, "kl_coefficient": 0.1, "reference_reset": 1},
+    **{"entropy_coefficient": 0.05, "behaviour": "icepop", "behaviour_cap": 1.5, "behaviour_floor": 0.7},
+}
+"""Another value of every option than its default, all at once."""
+
 
 def checkpointed(policy: TorchLearner) -> bool:
     return any(getattr(module, "gradient_checkpointing", False) for module in policy.model.modules())

@@ -16,6 +16,7 @@ from learners.torch.options import TorchOptions
 from learners.vllm import LocalEngine, VllmSampled, make_transport
 from learners.vllm.make import REPLACED, SAMPLING
 from learners.vllm.server import Server
+from tests.learners.test_torch_options import TOGETHER
 from tests.vllm.conftest import ENGINE, KeptOpen
 from tests.vllm.test_vllm_sampler import PROMPTS, flat, lesson
 
@@ -68,7 +69,7 @@ def test_an_option_of_sampling_moves_what_vllm_samples(
 
 def test_the_options_of_the_trainer_reach_it(model_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which of them moves what is tested beside the trainers; here it is the trainer's own object that has them."""
-    options = {"beta1": 0.5, "kl_coefficient": 0.1, "epochs": 2, "prompt": {"template": "a {prompt}"}, "lora_rank": 2}
+    options = {name: value for name, value in TOGETHER.items() if name not in REPLACED}
     learner = made(model_path, server, monkeypatch, **options)
     held = learner._learner._options  # type: ignore[attr-defined]
     assert {name: getattr(held, name) for name in options} == options
@@ -80,7 +81,7 @@ def test_the_options_of_the_trainer_reach_it(model_path: Path, server: Server, m
 def test_options_of_the_client_and_of_the_transport_reach_them(
     model_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    beside = {"transport_options": {"directory": str(tmp_path)}}
+    beside = {"transport": "file", "transport_options": {"directory": str(tmp_path)}}
     options = {"server_options": {"concurrency": 3, "timeout": 99.0, "can_sleep": False}, **beside}
     learner = made(model_path, server, monkeypatch, **options)
     engine: Any = learner._engine
