@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(as_mapping(config), indent=1) if args.json else to_yaml(config).rstrip())
         return 0
     path = Path(config.output) / config.name
-    if args.go_on and RunDirectory(path).info.exists():
+    directory = RunDirectory(path)
+    if args.go_on and directory.info.exists() and directory.did_something():  # else it begins anew, maybe corrected
         return _finish(_resume(path, args, config), args)
     with RunProgress(config, quiet=args.quiet or args.json) as progress:
         result = train(config, replace=args.replace, listeners=[progress, _Begun(args)])

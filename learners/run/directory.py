@@ -118,7 +118,7 @@ class RunDirectory:
         """Under the lock: make place for a new run. What a run left here that did not come to a single round is
         removed; one that did, only by `replace`."""
         if self.info.exists() or self.info.is_symlink():
-            if not replace and self._did_something():
+            if not replace and self.did_something():
                 raise ConfigError(
                     f"{self.path} already holds a run: go on with it (--resume {self.path}), replace it (--replace), "
                     "or give this one another `name`"
@@ -136,8 +136,8 @@ class RunDirectory:
             if path.name != lock.NAME:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
-    def _did_something(self) -> bool:
-        """Whether there is a round, or an end, that nobody may lose unasked."""
+    def did_something(self) -> bool:
+        """Of a directory that holds a run: whether there is a round, or an end, that nobody may lose unasked."""
         try:
             status = self.read_info().get("status")
         except StorageError:

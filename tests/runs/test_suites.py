@@ -85,6 +85,20 @@ def test_a_suite_whose_runs_would_be_others_is_refused_with_what_is_different(
     assert (tmp_path / "s" / "suite.yaml").read_bytes() == kept
 
 
+def test_an_arm_that_failed_before_its_first_round_can_be_corrected_and_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(suite_file(tmp_path))
+    wrong, right = ["arms.bad={policies.ada.options.tokenizer.alphabet: xy}"], ["arms.bad={sharing.strategy: sgt}"]
+    assert main(["suite", file, *wrong, "--quiet"]) == 1
+    assert "characters outside the alphabet" in capsys.readouterr().err
+    before = metrics(tmp_path / "s" / "alone")
+    assert main(["suite", file, *right, "arms.alone={sharing.strategy: sgt}", "--quiet"]) == 2
+    assert main(["suite", file, *right, "--quiet"]) == 0
+    assert metrics(tmp_path / "s" / "alone") == before
+    assert len(metrics(tmp_path / "s")) == 2
+
+
 def test_a_run_that_was_seen_to_be_finished_is_not_read_again(tmp_path: Path) -> None:
     file = suite_file(tmp_path)
     assert main(["suite", str(file), "--quiet"]) == 0
