@@ -150,6 +150,10 @@ def shown(hint: Any) -> str:
 
 
 def _wrong(value: Any, hint: Any) -> bool:
+    if hint is float:  # most of what a run has written, of which a suite's comparison reads millions
+        return _wrong_number(value, hint)
+    if hint is type(value) and hint in _EXACT:
+        return False
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in (Any, object) or isinstance(hint, (str, ForwardRef)):
         return False
@@ -157,7 +161,7 @@ def _wrong(value: Any, hint: Any) -> bool:
         infinite = MAY_BE_INFINITE in arguments and isinstance(value, float) and math.isinf(value)
         return not infinite and _wrong(value, arguments[0])
     if origin is Literal:
-        return not any(value == each and type(value) is type(each) for each in arguments)
+        return not any(type(value) is type(each) and value == each for each in arguments)
     if origin in (Union, types.UnionType):
         return all(_wrong(value, each) for each in arguments)
     if hint in (None, type(None)):
@@ -182,7 +186,13 @@ def _wrong(value: Any, hint: Any) -> bool:
     return _wrong_object(value, kind)
 
 
+_EXACT = (str, int, bool, type(None))
+"""Types of which every value of just this type is right."""
+
+
 def _wrong_number(value: Any, hint: type) -> bool:
+    if type(value) is float and hint is float:
+        return not math.isfinite(value)
     if isinstance(value, bool):
         return True
     if hint is int:
