@@ -1,6 +1,7 @@
 import argparse
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -183,11 +184,13 @@ def test_directories_and_files_are_read_and_wrong_paths_are_explained(tmp_path: 
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "other.json").write_text("{}")
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
     for path, error, message in (
         (tmp_path / "broken.json", InvalidInputError, "is not JSON"),
         (tmp_path / "other.json", InvalidInputError, "neither a 'model' nor a 'vocab'"),
         (tmp_path / "empty", InvalidInputError, "has no tokenizer.json"),
         (tmp_path / "absent.model", InvalidInputError, "does not exist"),
+        (tmp_path / "pipe.json", InvalidInputError, "neither a file nor a directory"),
         ("nosuchname", UnknownNameError, "unknown tokenizer 'nosuchname'"),
         (42, InvalidInputError, "cannot read a tokenizer from int"),
     ):

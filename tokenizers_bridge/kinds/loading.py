@@ -132,6 +132,8 @@ def _from_path(source: str | Path, stop: Stop) -> Tokenizer:
         raise InvalidInputError(f"{path} does not exist: give {_ACCEPTED}")
     if path.is_dir():
         return _from_directory(path, stop)
+    if not path.is_file():  # a pipe, from which nothing may ever come
+        raise InvalidInputError(f"{path} is neither a file nor a directory: give {_ACCEPTED}")
     if path.suffix == ".json":
         return _from_json(path, stop)
     _refuse_other_vocabularies(path)
