@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from learners.torch.options import TorchOptions
 from mutual_env.errors import StorageError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+UNDECAYED = ("bias", "layer_norm.weight", "layernorm.weight", "norm.weight", "ln_f.weight")
+"""What a parameter's name holds that `weight_decay` leaves alone: scales and offsets, by the rule of OpenRLHF, so that
+the same options are the same updates there."""
 
 
 def schedule_factor(options: TorchOptions, step: int) -> float:
@@ -25,6 +29,14 @@ def schedule_factor(options: TorchOptions, step: int) -> float:
         return 1.0
     progress = (step - options.warmup_steps) / (options.total_steps - options.warmup_steps)
     return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _groups(masters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    decayed = {name: not any(part in name for part in UNDECAYED) for name in masters}
+    return [
+        {"params": [p for name, p in masters.items() if decayed[name] is which], "weight_decay": weight_decay * which}
+        for which in (True, False)
+    ]
 
 
 class Optimizer:
@@ -39,10 +51,9 @@ class Optimizer:
             for name, p in self._parameters.items()
         }
         self._adam = torch.optim.AdamW(
-            list(self._masters.values()),
+            _groups(self._masters, options.weight_decay),
             lr=options.learning_rate,
             betas=(options.beta1, options.beta2),
-            weight_decay=options.weight_decay,
             fused=True,
         )
         self.steps = 0

@@ -26,9 +26,9 @@ class TorchOptions(UpdateOptions):
     `stop` (texts: a completion ends with the first that it holds), `prompt` (the fields of a `PromptShape`: how this
     policy is asked), `conversation_mb` (what is kept of conversations from turn to turn, at most; 0: each turn computes
     all of them again).
-    Optimizer: AdamW with `learning_rate`, `weight_decay`, `beta1`, `beta2`; `schedule` over `total_steps` optimizer
-    steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping). `optimizer_reset`: at each reset of
-    the reference its moments begin anew, and the schedule goes on.
+    Optimizer: AdamW with `learning_rate`, `weight_decay` (not of biases and norms), `beta1`, `beta2`; `schedule` over
+    `total_steps` optimizer steps, the first `warmup_steps` rising; `max_gradient_norm` (0: no clipping).
+    `optimizer_reset`: at each reset of the reference its moments begin anew, and the schedule goes on.
     Update: those of `UpdateOptions`.
     Memory: `micro_batch_tokens` (padded tokens of one forward), `logits_chunk_mib`, `gradient_checkpointing`,
     `share_prompts` (examples of one prompt are trained with the prompt computed once, where that saves work).

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from learners.example import Example
 from learners.torch import sampler
 from learners.torch.learner import TorchLearner
+from learners.torch.optimizer import Optimizer
 from learners.torch.options import TorchOptions
 from learners.torch.packing import Item, micro_batches
 from mutual_env.errors import InvalidInputError, UnknownNameError
@@ -217,3 +219,13 @@ def test_what_makes_no_sense_is_refused(name: str, value: Any) -> None:
 def test_what_is_no_option_is_refused_with_the_nearest_that_is() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'temperature'"):
         TorchOptions.of({"temprature": 1.0})
+
+
+def test_weight_decay_leaves_biases_and_norms_alone() -> None:
+    names = ("layers.0.q_proj.weight", "layers.0.q_proj.bias", "layers.0.input_layernorm.weight", "q_norm.weight")
+    parameters = {name: torch.nn.Parameter(torch.ones(3)) for name in names}
+    optimizer = Optimizer(parameters, TorchOptions.of({"learning_rate": 0.1, "weight_decay": 0.5}), "toy")
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros(3)
+    optimizer.step(0.0)
+    assert [round(float(p.detach()[0]), 6) for p in parameters.values()] == [0.95, 1.0, 1.0, 1.0]

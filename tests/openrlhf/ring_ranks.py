@@ -20,16 +20,20 @@ from learners.openrlhf.options import ActorOptions, ClusterOptions  # noqa: E402
 from learners.torch.options import TorchOptions  # noqa: E402
 
 
-def lives(rank: int, plan: dict[str, Any], answer: Path) -> None:
-    """One actor's scores before and after three updates, and what the updates said."""
+def actor_of(*arguments: Any) -> of_cluster.SharingPolicyActor:
+    """OpenRLHF's actor, in a process without a GPU. Both of these ask for one."""
     torch.set_num_threads(1)
-    # Both ask for a GPU.
     PreTrainedModel._check_and_adjust_attn_implementation = lambda _, name, *_rest, **_kwargs: name or "eager"
     of_cluster.require_devices = lambda _cluster: None
+    return of_cluster.SharingPolicyActor(*arguments)
+
+
+def lives(rank: int, plan: dict[str, Any], answer: Path) -> None:
+    """One actor's scores before and after three updates, and what the updates said."""
     options, cluster = TorchOptions.of(plan["options"]), ClusterOptions(**plan["cluster"])
     computed = ActorOptions(attention="flash_attention_2", packing=True)
     spec = of_cluster.PolicySpec("toy", plan["path"], plan["vocabulary"], "toy", options, cluster, computed)
-    actor = of_cluster.SharingPolicyActor(cluster.actors, rank, "127.0.0.1", plan["port"])
+    actor = actor_of(cluster.actors, rank, "127.0.0.1", plan["port"])
     actor.init_model_from_pretrained(ClusterStrategy(options, cluster), spec)
     before = actor.score(plan["pairs"])
     said = [actor.update(plan["examples"]) for _ in range(3)]

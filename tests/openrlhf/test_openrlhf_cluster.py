@@ -7,6 +7,7 @@ on the CPU, with gloo between them. What only CUDA can show is not shown here: N
 from __future__ import annotations
 
 import inspect
+import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,10 @@ from learners.torch.options import TorchOptions
 from learners.torch.tiny import make_model
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
 from mutual_env.types import CrossEntropy, LossSpec, PolicyGradient
+from tests.learners.test_torch_options import TOGETHER
 from tokenizers_bridge import CharTokenizer
 
-pytestmark = [pytest.mark.openrlhf, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.openrlhf, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore:own samples were")]
 
 TOKENIZER = CharTokenizer("0123456789+= abcdefgh")
 PROMPTS = ("1+2=", "3+4=", "12+34=")
@@ -36,6 +38,10 @@ KINDS: tuple[LossSpec, ...] = (
     ShapedProbability(),
     CappedSequence(floor=0.1, cap=5.0),
 )
+ELSEWHERE = {
+    *("device", "dtype", "lora_rank", "lora_alpha", "lora_targets", "seed"),  # in the tests below
+    *("conversation_mb", "logits_chunk_mib", "share_prompts", "micro_batch_tokens"),  # refused, and given by each test
+}
 OPTIONS = {"device": "cpu", "max_new_tokens": 10, "learning_rate": 1e-2}
 
 
@@ -87,6 +93,7 @@ def examples_of(learner: TorchLearner) -> list[Example]:
                     anchor=completion.logprobs - 0.1 if index % 2 else None,
                     reference=completion.logprobs - 0.2 if index == 0 else None,
                     kl_weight=0.05 if index == 0 else 0.0,
+                    behaviour=completion.logprobs + (0.3 if index == 1 else 0.0),
                 )
             )
     return examples
@@ -110,13 +117,19 @@ def assert_dealt(directory: Path, ranks: int) -> None:
         assert len({name for file in files for name in load_file(file)}) == sum(len(load_file(file)) for file in files)
 
 
+def with_every_option(actors: int, stage: int) -> dict[str, Any]:
+    """Two actors add up in another order. What that rounds grows with every step: they go over the samples once."""
+    options = {name: value for name, value in TOGETHER.items() if name not in ELSEWHERE}
+    return {**options, "optimizer_reset": stage > 1, "epochs": 3 - actors}
+
+
 @pytest.mark.parametrize(("actors", "stage"), [(1, 1), (2, 2), (2, 3)])
 def test_any_number_of_actors_learns_what_the_torch_learner_learns(
     build: Callable[..., Any], tmp_path: Path, actors: int, stage: int
 ) -> None:
+    """With another value of every option of the torch learner than its default, in training as in sampling."""
+    options = with_every_option(actors, stage)
     # 40 tokens: the 15 toy sequences (at most 17 tokens each) make an odd number of micro-batches of two or three.
-    options = {"minibatches": 2, "kl_coefficient": 0.02, "entropy_coefficient": 0.02, "temperature": 0.8}
-    options |= {"reference_reset": 2, "optimizer_reset": stage > 1}  # in checkpoints too
     ours = torch_learner(**options)
     theirs = build(gpus_per_node=actors, zero_stage=stage, micro_batch_tokens=40, **options)
     try:
@@ -218,7 +231,8 @@ def test_a_loss_that_is_not_finite_is_refused_by_all_actors_alike(build: Callabl
 
 
 def test_adapters_train_on_the_cluster_too(build: Callable[..., Any]) -> None:
-    options = {"lora_rank": 4, "kl_coefficient": 0.02, "reference_reset": 2}
+    options: dict[str, Any] = {"lora_rank": 4, "lora_alpha": 8.0, "lora_targets": "q_proj,v_proj", "seed": 3}
+    options |= {"kl_coefficient": 0.02, "reference_reset": 2}
     ours, theirs = torch_learner(**options), build(**options)
     try:
         examples = examples_of(ours)
@@ -233,6 +247,55 @@ def test_adapters_train_on_the_cluster_too(build: Callable[..., Any]) -> None:
         assert all(np.allclose(merged[n].numpy(), expected[n].numpy(), atol=1e-4) for n in expected)
     finally:
         theirs.close()
+
+
+def in_a_ring() -> type:
+    """OpenRLHF's actor in a process of Ray that has flash-attn's kernels in plain torch. Made here, so that Ray hands
+    it on as it stands: what it holds must be imported after those kernels are there."""
+    script = str(Path(__file__).with_name("ring_ranks.py"))
+
+    class InARing:
+        def __init__(self, *arguments: Any) -> None:
+            self.actor = runpy.run_path(script)["actor_of"](*arguments)
+
+        def get_master_addr_port(self) -> Any:
+            return self.actor.get_master_addr_port()
+
+        def init_model_from_pretrained(self, *arguments: Any) -> Any:
+            return self.actor.init_model_from_pretrained(*arguments)
+
+        def score(self, *arguments: Any) -> Any:
+            return self.actor.score(*arguments)
+
+        def update(self, *arguments: Any) -> Any:
+            return self.actor.update(*arguments)
+
+    return InARing
+
+
+def test_a_ring_through_rays_actors_learns_what_one_rank_learns(
+    build: Callable[..., Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels are those of flash_on_cpu.py; Ray, OpenRLHF's group and actors, ring_flash_attn and gloo are real."""
+    from learners.openrlhf.cluster import learner as on_ray
+    from learners.openrlhf.options import ActorOptions, ClusterOptions
+
+    monkeypatch.setattr(on_ray, "SharingPolicyActor", in_a_ring())
+    options, ours = TorchOptions.of({**OPTIONS, "kl_coefficient": 0.02}), torch_learner(kl_coefficient=0.02)
+    cluster = ClusterOptions(gpus_per_node=2, ring_attn_size=2, ring_attn_head_stride=2, timeout=300.0)
+    computed = ActorOptions(attention="flash_attention_2", packing=True)
+    ring = on_ray.RayOpenRlhfLearner(
+        str(path), TOKENIZER, name="toy", options=options, cluster=cluster, computed=computed
+    )
+    try:
+        examples = examples_of(ours)
+        assert worst(ours, ring, examples) < 1e-5
+        first, second = ours.update(examples), ring.update(examples)
+        for key in ("loss", "gradient_norm"):
+            assert second[key] == pytest.approx(first[key], rel=1e-4)
+        assert worst(ours, ring, examples) < 1e-4
+    finally:
+        ring.close()
 
 
 def test_a_cluster_without_room_is_named_in_time(build: Callable[..., Any]) -> None:

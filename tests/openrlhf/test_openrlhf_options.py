@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,3 +109,10 @@ def test_options_of_the_cluster_reach_what_deepspeed_is_configured_with(stage: i
     plain = ClusterStrategy(TorchOptions(), ClusterOptions()).get_ds_train_config()
     assert plain["zero_optimization"]["offload_optimizer"]["device"] == "none"
     assert (plain["bf16"]["enabled"], plain["train_batch_size"]) == (False, 1)
+
+
+def test_a_model_directory_is_the_model_that_was_saved_there(tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path)
+    read = registry.make("openrlhf", name="toy", path=str(tmp_path), tokenizer=TOKENIZER, device="cpu")
+    rows = [np.array([1, 2, 3], np.int32)], [np.array([4, 5], np.int32)]
+    assert np.array_equal(read.score(*rows)[0], build().score(*rows)[0])
