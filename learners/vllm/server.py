@@ -60,6 +60,7 @@ class ServerEngine:
         if not urls:
             raise InvalidInputError("server is empty: give the URL of at least one")
         self._servers = [_Http(one.rstrip("/"), api_key, timeout) for one in urls]
+        self._concurrency, self._timeout = concurrency, timeout
         self._transport = transport
         self.can_sleep = can_sleep
         self._client = _ServerClient(self._servers)
@@ -83,7 +84,7 @@ class ServerEngine:
             asked = self._threads[server].submit(self._complete, server, prompt, request(sampling, seed))
             places[asked] = index
         try:
-            for future in as_completed(places):
+            for future in as_completed(places, timeout=self._longest(len(places))):
                 sample = future.result()
                 if ended is not None:
                     ended(places[future], sample)
@@ -91,6 +92,11 @@ class ServerEngine:
         finally:
             for future in places:
                 future.cancel()
+
+    def _longest(self, requests: int) -> float:
+        """How long so many may take at most: each has a limit of its own, and is tried once more where its connection
+        was an old one."""
+        return 2 * self._timeout * (1 + requests // self._concurrency)
 
     def load_weights(self, weights: Weights, version: int) -> None:
         """Wait for what the server is writing, replace every weight, and forget what was cached under the old ones."""
