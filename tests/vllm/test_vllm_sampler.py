@@ -215,10 +215,12 @@ def test_a_server_that_is_not_there_is_named() -> None:
         ServerEngine("http://127.0.0.1:9", make_transport("file"), timeout=5.0)
 
 
-def test_what_the_server_refuses_is_said_in_its_words(served: KeptOpen) -> None:
+def test_what_the_server_refuses_is_said_in_its_words(server: Server) -> None:
+    engine = ServerEngine(server.url, make_transport("file"), api_key=server.api_key)
     too_long = np.full(300, 5, dtype=np.int32)
     with pytest.raises(InvalidInputError, match="256"):
-        served.sample([too_long], [1], Sampling(258, 4))
+        engine.sample([too_long], [1], Sampling(258, 4))
+    engine.close()
 
 
 def test_handles_that_would_be_unpickled_are_never_sent_to_a_server() -> None:
