@@ -70,9 +70,12 @@ def test_the_smoothing_can_be_taken_away(suite, open_page) -> None:
     page = open_page(suite / "sgt" / "seed_0" / "report.html")
     smooth = "[...document.querySelectorAll('.line.smooth')]"
     shown = f"return {smooth}.filter(line => getComputedStyle(line).display !== 'none').length"
+    faint = "return getComputedStyle(document.querySelector('.line.raw')).opacity"  # what lies behind the smooth one
     assert page.execute_script(shown) > 5
+    assert page.execute_script(faint) == "0.35"
     page.execute_script("document.querySelector('#smooth').click()")
     assert page.execute_script(shown) == 0
+    assert page.execute_script(faint) == "1"
 
 
 def test_every_round_is_there_with_its_groups_side_by_side_and_its_lessons(suite, open_page) -> None:
