@@ -277,6 +277,7 @@ def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[s
             encoding.append(timed.seconds - before)
 
         spent = in_turns({**plain, "translate": work, "bare": bare_passes(author, reader, completions)})
+        beyond = spent["translate"] - np.array(encoding)
         quickest = spent[min(plain, key=lambda way: float(np.median(spent[way])))]
         tokens = sum(c.token_ids.size for c in completions) + sum(ids.size for ids in reader.encode_batch(texts))
         figures[name] = {
@@ -286,9 +287,7 @@ def translations(author: Tokenizer, readers: dict[str, Tokenizer], texts: list[s
             "over_encode_batch": float(np.median(spent["translate"] / spent["batch"])),
             "over_encode_quickest": float(np.median(spent["translate"] / quickest)),
             "tokens_per_row": tokens / len(texts),
-            "beyond_encoding_ns_per_token_and_side": float(np.median(spent["translate"] - np.array(encoding)))
-            / tokens
-            * 1e9,
+            "beyond_encoding_ns_per_token_and_side": float(np.median(beyond)) / tokens * 1e9,
             "bare_numpy_passes_ns_per_token_and_side": float(np.median(spent["bare"])) / tokens * 1e9,
         }
     return figures

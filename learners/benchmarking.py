@@ -147,9 +147,12 @@ def _made(name: str, options: dict[str, Any]) -> Learner:
     else:
         if isinstance(learner, Learner):
             return learner
-        missing = ", ".join(n for n in vars(Learner) if not n.startswith("_") and not hasattr(learner, n))
-        wrong = f"makes a {type(learner).__name__}, which has no {missing}"
+        wrong = f"makes a {type(learner).__name__}, which has no {_lacking(learner, Learner)}"
     pytest.fail(f"{LEARNER} {name} {wrong}", pytrace=False)
+
+
+def _lacking(part: object, protocol: type) -> str:
+    return ", ".join(n for n in vars(protocol) if not n.startswith("_") and not hasattr(part, n))
 
 
 def _strategy(config: pytest.Config) -> str:
@@ -169,8 +172,7 @@ def _env(config: pytest.Config) -> str:
     mutual_env.register(known, load_attribute(f"task family {name!r}", name))
     source: object = families.source_of(known)
     if not isinstance(source, TaskSource):
-        missing = ", ".join(n for n in vars(TaskSource) if not n.startswith("_") and not hasattr(source, n))
-        raise InvalidInputError(f"{name} is no task family: it has no {missing}")
+        raise InvalidInputError(f"{name} is no task family: it has no {_lacking(source, TaskSource)}")
     return known
 
 

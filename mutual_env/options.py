@@ -168,7 +168,7 @@ def _wrong(value: Any, hint: Any) -> bool:
         return value is not None
     if hint is bool:
         return not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool")
-    if hint in (int, float):
+    if hint is int:
         return _wrong_number(value, hint)
     if hint is Path:
         return not isinstance(value, (str, Path)) or "\0" in str(value)

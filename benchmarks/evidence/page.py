@@ -115,12 +115,12 @@ def read_families() -> dict[str, Family]:
 
 
 def _headline(families: Mapping[str, Family]) -> str:
-    said = headline(families)
+    said = headline(families).values()
     return "## In short\n\n" + "\n".join(wrapped(f"- {line}", "  ") for line in said) + "\n"
 
 
-def headline(families: Mapping[str, Family]) -> list[str]:
-    """The sentences that the README may say too."""
+def headline(families: Mapping[str, Family]) -> dict[str, str]:
+    """By verdict, the sentence that says of what."""
     asked: dict[str, dict[str, list[str]]] = {}
     for verdict in verdicts(families):
         asked.setdefault(verdict.says, {}).setdefault(verdict.hypothesis.question, []).append(verdict.policy)
@@ -135,7 +135,7 @@ def headline(families: Mapping[str, Family]) -> list[str]:
         "unfinished": "Unfinished, and so without a verdict",
         "not run": "Not run (yet)",
     }
-    return [f"{word}: {'; '.join(by_state[key])}." for key, word in words.items() if key in by_state]
+    return {key: f"{word}: {'; '.join(by_state[key])}." for key, word in words.items() if key in by_state}
 
 
 def _expected_and_found(found: list[Verdict]) -> str:
@@ -323,8 +323,7 @@ def in_readme(families: Mapping[str, Family]) -> list[str]:
     """What the first screen says of the letters family: differences of SGT, its controls, and skill by skill."""
     family = families["letters"]
     at_end = {(row.arm, row.policy): row for row in differences(family, at_the_end(family))}
-    found = verdicts(families)
-    said, opened = {verdict.says for verdict in found}, _open(found)
+    said, opened = headline(families), _open(verdicts(families))
     seeds = min(len(family.seeds(arm)) for arm in ("sgt", "grpo"))
     overall = ", ".join(f"{p} {_interval(at_end['sgt', p])}" for p in family.policies)
     placebo = ", ".join(f"{p} {_interval(at_end['placebo-prompt', p])}" for p in family.policies)
@@ -335,7 +334,7 @@ def in_readme(families: Mapping[str, Family]) -> list[str]:
         f"with a placebo, a peer's success on another prompt: {placebo}",
         f"with pooling and no correction: {pooled}",
         *_of_pretrained(families),
-        *headline(families)[: sum(state in said for state in ("holds", "contradicted"))],
+        *(said[state] for state in ("holds", "contradicted") if state in said),
         *([f"open, no difference that the seeds can tell from none: {opened}"] if opened else []),
     ]
 

@@ -32,10 +32,10 @@ def schedule_factor(options: TorchOptions, step: int) -> float:
 
 
 def _groups(masters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    decayed = {name: not any(part in name for part in UNDECAYED) for name in masters}
+    kept = {name for name in masters if any(part in name for part in UNDECAYED)}
     return [
-        {"params": [p for name, p in masters.items() if decayed[name] is which], "weight_decay": weight_decay * which}
-        for which in (True, False)
+        {"params": [p for name, p in masters.items() if name not in kept], "weight_decay": weight_decay},
+        {"params": [masters[name] for name in masters if name in kept], "weight_decay": 0.0},
     ]
 
 
