@@ -26,7 +26,7 @@ from learners.resources.machines import Machines
 from learners.resources.record import UsageRecord
 from learners.resources.remote import Hear, RemoteLearner, WorkerDiedError, WorkerHungError
 from learners.resources.worker import Call, LearnerWorker, Reply
-from mutual_env.errors import ConfigError, MissingExtraError, WorkerLostError
+from mutual_env.errors import ConfigError, MissingExtraError, StorageError, WorkerLostError
 
 T = TypeVar("T")
 
@@ -160,6 +160,7 @@ class ActorHost:
         self._ray, self._make, self._needs, self._everybody = ray, make, needs, everybody
         self._spreads = spreads
         self.name = name
+        self._full = (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError)
         self._asked_on: list[str] = []
         self._told: list[Any] = []
         self._place()
@@ -258,9 +259,20 @@ class ActorHost:
                         self._ray.kill(self._actor, no_restart=False)
                     raise WorkerHungError(f"no answer to {what} within {limit:.0f} s") from None
             except errors.RayTaskError as error:
-                raise error.as_instanceof_cause() from error
+                cause = error.as_instanceof_cause()
+                raise (self._no_room(what) if isinstance(cause, self._full) else cause) from error
+            except self._full as error:
+                raise self._no_room(what) from error
             except errors.RayError as error:
                 raise WorkerDiedError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+    def _no_room(self, what: str) -> StorageError:
+        """Ray puts on a node's disk what its store does not hold, until the disk is nearly full."""
+        return StorageError(
+            f"policy {self.name!r}: Ray's object store is full, and so is the disk behind it, so there is no room for "
+            f"what {what!r} hands over: start the nodes with a larger store (`ray start --object-store-memory BYTES`), "
+            "or free the disk of Ray's temporary directory (`--temp-dir`)"
+        )
 
     def _placed(self) -> bool:
         state: str = self._ray.util.placement_group_table(self._group).get("state", "")

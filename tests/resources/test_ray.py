@@ -29,6 +29,7 @@ from tests.sharing.toys import success
 
 KILLS = int(os.environ.get("RAY_KILLS", "6"))  # `make test-ray-kills` tries 30
 LONGEST = 600.0 + 60.0 * KILLS
+STORE = 1 << 30  # bytes of a node's object store: what these tests put into it, so that nothing goes to the disk
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(LONGEST)]
 
@@ -44,14 +45,15 @@ class Ours:
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         self._ray = ray
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
         self.grow()
         self.grow()
         ray.init(address=self.cluster.address, namespace="mutual-env", log_to_driver=False)
 
     def grow(self) -> None:
-        self.nodes.append(self.cluster.add_node(num_cpus=2))
+        self.nodes.append(self.cluster.add_node(num_cpus=2, object_store_memory=STORE))
 
     def lose_node(self) -> None:
         self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
