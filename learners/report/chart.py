@@ -66,7 +66,12 @@ def line_chart(title: str, lines: Sequence[Line], *, bounds: tuple[float, float]
 
 
 def legend(labels: Sequence[str]) -> str:
-    return "".join(f'<span class="key {_class(i)}">{html.escape(label)}</span>' for i, label in enumerate(labels))
+    """Beside each label a piece of its line, dashed as the line is."""
+    return "".join(
+        f'<span class="key {_class(i)}"><svg viewBox="0 0 26 4"><line class="line {_class(i)}" x2="26" y1="2" y2="2"/>'
+        f'</svg><span class="name">{html.escape(label)}</span></span>'
+        for i, label in enumerate(labels)
+    )
 
 
 def _class(index: int) -> str:

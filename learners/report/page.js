@@ -6,7 +6,7 @@ const brief = v => v === null || v === undefined ? "–" : Number.isInteger(v) ?
 function charts() {
   for (const svg of document.querySelectorAll("svg[data-chart]")) {
     const data = JSON.parse(svg.dataset.chart), [low, high, start, end] = data.from;
-    const legend = svg.parentElement.querySelector(".legend"), keys = [...legend.children], labels = keys.map(k => k.textContent);
+    const legend = svg.parentElement.querySelector(".legend"), keys = [...legend.querySelectorAll(".name")], labels = keys.map(k => k.textContent);
     const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
     cursor.setAttribute("class", "cursor"); cursor.setAttribute("y1", 12); cursor.setAttribute("y2", 190);
     const show = event => {

@@ -15,7 +15,7 @@ from mutual_env.metrics import ACCURACY
 def write_suite_report(results: SuiteResults) -> Path:
     config = results.config
     root = Path(config.output) / config.name
-    size = f"{len(results.runs)} arms, {len(config.seeds)} seeds, {config.base.rounds} rounds"
+    size = f"{len(results.runs)} arms, {results.seeds}, {config.base.rounds} rounds"
     lead = f"{size}; mean ± standard deviation over seeds"
     sections = [
         section("Held-out accuracy", _accuracies(results)),

@@ -15,8 +15,7 @@ _MOST_COLUMNS = 5  # of figures: more do not fit into 80 columns
 
 def comparison(results: SuiteResults) -> Table:
     """A row an arm, however many there are; a column a measure or, where those are many, a row for each of them."""
-    seeds = len(results.config.seeds)
-    title = f"{results.config.name}: held-out accuracy, mean ± standard deviation over {seeds} seeds"
+    title = f"{results.config.name}: held-out accuracy, mean ± standard deviation over {results.seeds}"
     table = Table(title=title)
     wide = len(results.measures()) + len(results.config.totals) <= _MOST_COLUMNS
     (_by_arm if wide else _by_measure)(table, results)

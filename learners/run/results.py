@@ -129,6 +129,15 @@ class SuiteResults:
     def policies(self) -> tuple[str, ...]:
         return tuple(self.config.base.policies)
 
+    @property
+    def seeds(self) -> str:
+        """How many of the suite's seeds its values are of: "5 seeds", "2 of 5 seeds", "2 to 4 of 5 seeds"."""
+        all_of_them = len(self.config.seeds)
+        counts = {len(runs) for runs in self.runs.values()} or {0}
+        begun = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(min(counts))
+        of = f"{all_of_them} seed{'' if all_of_them == 1 else 's'}"
+        return of if counts == {all_of_them} else f"{begun} of {of}"
+
     def measures(self) -> list[str]:
         """The evaluation metrics that the runs hold: the overall accuracy first, then its parts."""
         keys = {key for runs in self.runs.values() for run in runs for of in run.evaluations.values() for key in of}

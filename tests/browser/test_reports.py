@@ -64,6 +64,12 @@ def test_a_chart_is_read_where_the_pointer_is_and_lines_that_coincide_are_seen(s
         "k => getComputedStyle(c.querySelector('.line.' + k)).strokeDasharray)"
     )
     assert (first, second) == ("none", "7px, 3px")
+    pieces = page.execute_script(
+        "const l = document.querySelector('.legend'); return ['c0', 'c1'].map("
+        "k => { const p = l.querySelector('.line.' + k);"
+        " return [getComputedStyle(p).strokeDasharray, p.getBoundingClientRect().width]; })"
+    )
+    assert pieces == [["none", 26], ["7px, 3px", 26]]  # under the pointer too
 
 
 def test_the_smoothing_can_be_taken_away(suite, open_page) -> None:

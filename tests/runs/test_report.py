@@ -15,6 +15,7 @@ import pytest
 
 from learners.report import write_run_report, write_suite_report
 from learners.report.chart import Line, line_chart
+from learners.report.tables import comparison
 from learners.run.config import PolicyConfig, RunConfig, SuiteConfig
 from learners.run.results import read_suite
 
@@ -66,7 +67,7 @@ def test_a_run_report_shows_curves_times_samples_and_configuration(tmp_path: Pat
     ):
         assert heading in page.text
     # accuracy and accuracy/<part> held out, reward in training; share/rescued is 2 throughout, so it is no chart
-    assert page.tags["svg"] == 3
+    assert page.tags["figure"] == 3
     assert "1 metrics that never changed" in page.text
     assert "timeout" in page.text
 
@@ -99,8 +100,22 @@ def test_a_suite_report_compares_the_arms(tmp_path: Path, write_run) -> None:
     page = parsed(write_suite_report(read_suite(config)))
     # 0.25 and 0.75 over two seeds: 0.50 ± 0.35
     assert "0.50 ± 0.35" in page.text
-    assert page.tags["svg"] == 4
+    assert page.tags["figure"] == 4
     assert page.tags["polygon"] == 8
+    assert "2 arms, 2 seeds, 2 rounds" in page.text
+
+
+def test_a_suite_that_has_begun_says_of_how_many_seeds_its_values_are(tmp_path: Path, write_run) -> None:
+    base = RunConfig(rounds=2, policies={"ada": PolicyConfig(), "bob": PolicyConfig()})
+    config = SuiteConfig("pair", str(tmp_path), [0, 1, 2, 3, 4], base=base, arms={"alone": {}, "sgt": {}})
+    for arm, seeds in (("alone", 2), ("sgt", 2)):
+        for seed in range(seeds):
+            write_run(tmp_path / "pair" / arm / f"seed_{seed}", [0.1, 0.25])
+    assert read_suite(config).seeds == "2 of 5 seeds"
+    write_run(tmp_path / "pair" / "sgt" / "seed_2", [0.1, 0.25])
+    results = read_suite(config)
+    assert "2 arms, 2 to 3 of 5 seeds" in parsed(write_suite_report(results)).text
+    assert "over 2 to 3 of 5 seeds" in str(comparison(results).title)
 
 
 def test_a_chart_of_one_point_of_equal_values_and_of_thousands_of_points_is_drawn() -> None:
@@ -113,9 +128,9 @@ def test_a_chart_of_one_point_of_equal_values_and_of_thousands_of_points_is_draw
 
 def test_ten_lines_are_told_apart() -> None:
     chart = line_chart("ten", [Line(f"arm {i}", [(0, 0.1), (1, 0.2)], [0.1, 0.1]) for i in range(10)])
-    for what in ('class="line ', 'class="key '):
+    for what in ('<polyline class="line ', 'class="key ', '<line class="line '):  # the line, its label, a piece of it
         classes = [part.split('"')[0] for part in chart.split(what)[1:]]
-        assert len(set(classes)) == 10
+        assert len(classes) == len(set(classes)) == 10
     assert "band" not in chart
 
 
