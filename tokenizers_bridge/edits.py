@@ -9,7 +9,6 @@ equal suffix.
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -266,9 +265,9 @@ def _segments() -> re.Pattern[str]:
         parts = unicodedata.decomposition(chr(point)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
             seconds.add(int(parts[1], 16))
-    joins = [
-        p for p in range(0x300, min(0xE2000, sys.maxunicode)) if not 0xD800 <= p < 0xE000 and _joins(chr(p), seconds)
-    ]
+    # Planes 4 to 13 are not assigned, and asking for each of their characters takes two thirds of the time.
+    points = (p for p in (*range(0x300, 0x40000), *range(0xE0000, 0xE2000)) if not 0xD800 <= p < 0xE000)
+    joins = [point for point in points if _joins(chr(point), seconds)]
     runs = "".join(f"{re.escape(chr(lo))}-{re.escape(chr(hi))}" for lo, hi in _runs(joins))
     return re.compile(f"\\s+|[\\s\\S][{runs}]*")
 
