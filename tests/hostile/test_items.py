@@ -82,7 +82,8 @@ def test_hostile_answers_leave_the_others_alone(pool: MakePool, verifier: str) -
     task = Task("t", "", "7")
     honest = [(task, "\\boxed{7}" if i % 2 else f"\\boxed{{{i + 100}}}") for i in range(len(ANSWERS))]
     items = [item for pair in zip(honest, [(task, text) for text in ANSWERS], strict=True) for item in pair]
-    verdicts = pool(workers=2, deadline=3.0, remember=0, memory_mb=1024).verify(verifier, items)
+    # Towers of powers are ended at their deadline, three of them, and spend it whole.
+    verdicts = pool(workers=2, deadline=1.0, remember=0, memory_mb=1024).verify(verifier, items)
     assert [v.correct for v in verdicts[::2]] == [i % 2 == 1 for i in range(len(ANSWERS))]
     code = set(CODE)
     paid = [text for (_, text), v in zip(items[1::2], verdicts[1::2], strict=True) if v.correct and text in code]
