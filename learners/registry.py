@@ -37,6 +37,7 @@ _CATALOGUE: Catalogue[LearnerFactory] = Catalogue(
     },
 )
 _SPREADS = "__spreads__"  # whether a factory's learner starts actors of its own
+_BESIDE = "__beside__"  # and when they would not be in each other's way there
 _SHARED = "__shared__"  # the option that names what every learner of a factory would share
 _INNER = "__inner__"  # the option that names the learner inside
 _BUILDER = "__builder__"  # where a factory's heavy part is found
@@ -129,11 +130,21 @@ def shared(name: str, given: Mapping[str, Any]) -> str | None:
     return option if option is not None and given.get(option) else None
 
 
-def shares(option: str) -> Callable[[F], F]:
-    """A factory whose learner writes its weights where its option of this name says."""
+def overwritten(name: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The places, by what the option that names them says, where the learner's weights replace those of any other."""
+    option, beside = shared(name, given), getattr(_load(name), _BESIDE, None)
+    if option is None or (beside is not None and given.get(beside[0]) == beside[1]):
+        return ()
+    return tuple(place.strip().rstrip("/") for place in str(given[option]).split(","))
+
+
+def shares(option: str, *, beside: tuple[str, str] | None = None) -> Callable[[F], F]:
+    """A factory whose learner writes its weights where its option of this name says, over those that are there; beside
+    them where another option has this value."""
 
     def decorate(factory: F) -> F:
         setattr(factory, _SHARED, option)
+        setattr(factory, _BESIDE, beside)
         return factory
 
     return decorate

@@ -18,11 +18,11 @@ test-vllm: install-vllm ## install vLLM, then run the tests of its sampler on th
 test-vllm-beside: install-vllm ## a run in which vLLM samples beside the training, with an engine for the policy and one for its copy
 	@$(VLLM_VENV)/bin/python -m pytest tests/vllm/test_vllm_beside.py -m vllm -p no:cacheprovider
 
-test-vllm-oldest: ## the same on the oldest that is supported: sampling, new weights and adapters
+test-vllm-oldest: ## the same on the oldest that is supported: sampling, new weights, adapters and what is refused
 	@$(MAKE) --no-print-directory test-vllm-interface $(VLLM_OLDEST)
 
 test-vllm-interface: install-vllm
-	@$(VLLM_VENV)/bin/python -m pytest tests/vllm/test_vllm_sampler.py tests/vllm/test_adapters.py -m vllm -k 'not serve and not killed' -p no:cacheprovider
+	@$(VLLM_VENV)/bin/python -m pytest tests/vllm/test_vllm_sampler.py tests/vllm/test_adapters.py tests/vllm/test_vllm_mistakes.py -m vllm -k 'not serve and not killed' -p no:cacheprovider
 
 # torchvision, torchaudio and torchcodec come as vLLM's dependencies in builds that do not match the CPU torch, and
 # transformers fails to import beside them. Text needs none of them.

@@ -35,6 +35,7 @@ def check(config: RunConfig, *, here: bool = True, supply: Supply | None = None)
         for name, policy in policies.items():
             with _said_of(f"{kind}.{name}"):
                 _check_learner(name, policy, config.seed, here=here)
+    _check_apart(config.policies)
     places = read_places(config, supply)
     _check_names(config)
     with _said_of("sharing.exchange_options"):
@@ -69,6 +70,19 @@ def _check_learner(name: str, policy: PolicyConfig, seed: int, *, here: bool) ->
 def _check_isolation(level: str | None, *, here: bool) -> None:
     if level is not None:
         choose(level) if here else level_named(level)
+
+
+def _check_apart(policies: Mapping[str, PolicyConfig]) -> None:
+    """Policies that would write their weights over one another's."""
+    owners: dict[str, str] = {}
+    for name, policy in policies.items():
+        for place in registry.overwritten(policy.learner, policy.options):
+            owner = owners.setdefault(place, name)
+            if owner != name:
+                raise InvalidInputError(
+                    f"policies.{owner} and policies.{name} both put their weights into {place}, and each would sample "
+                    "with the other's: give each one of its own"
+                )
 
 
 def _check_names(config: RunConfig) -> None:

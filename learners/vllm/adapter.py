@@ -35,7 +35,7 @@ class SwapsAdapters(Protocol):
         """`write` puts it into a folder that is gone afterwards. The one before is removed."""
 
 
-def check_rank(options: Mapping[str, Any]) -> None:
+def check_rank(options: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
     """Raise where there is no adapter to send, or vLLM has no room for it."""
     rank = options.get("lora_rank", 0)
     if not rank:
@@ -46,6 +46,11 @@ def check_rank(options: Mapping[str, Any]) -> None:
         raise InvalidInputError(
             f"lora_rank {rank} is above {RANKS[-1]}, the largest adapter that vLLM takes: use transport 'file'"
         )
+    room = engine.get("max_lora_rank", rank)
+    if isinstance(rank, int) and isinstance(room, int) and room < rank:
+        raise InvalidInputError(f"engine.max_lora_rank {room} is below lora_rank {rank}: leave it out")
+    if not engine.get("enable_lora", True):
+        raise InvalidInputError("engine.enable_lora is false, and transport 'adapter' sends an adapter: leave it out")
 
 
 def settings(rank: int) -> dict[str, object]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import inspect
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +17,9 @@ import numpy as np
 from learners.placement import gpus_here, shown
 from learners.sampling import Sample, Sampling
 from learners.vllm.adapter import Write, written
+from learners.vllm.arguments import check_arguments, import_vllm, refused
 from learners.vllm.engine import Ended, EngineDiedError, Transport, Weights, request
-from mutual_env.errors import ConfigError, DeadlineExceededError, MissingExtraError, TrainingError, UnknownNameError
+from mutual_env.errors import DeadlineExceededError, TrainingError
 from mutual_env.types import Ids
 
 T = TypeVar("T")
@@ -42,9 +40,7 @@ class LocalEngine:
 
     def __init__(self, path: str | Path, transport: Transport, *, timeout: float = 3600.0, **arguments: Any) -> None:
         vllm = import_vllm()
-        known = {*inspect.signature(vllm.LLM).parameters, *(field.name for field in fields(vllm.EngineArgs))}
-        for name in arguments.keys() - known:
-            raise UnknownNameError.of("argument of vLLM's engine", name, known)
+        check_arguments(arguments)
         if transport.backend == "ipc":  # handles of CUDA memory are classes, which vLLM's messages refuse by themselves
             os.environ.setdefault("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
         from vllm.config import WeightTransferConfig
@@ -67,9 +63,10 @@ class LocalEngine:
         self._start()
 
     def _start(self) -> None:
-        with shown(self._gpus), _refused():
+        with shown(self._gpus), refused():
             self._llm = self._make(**self._settings)
         self._client = _LocalClient(self._llm)
+        self.longest: int | None = self._llm.llm_engine.vllm_config.model_config.max_model_len
         self._adapter: Any = None  # of the samples to come
         self._calls = Caller("vllm-engine")
 
@@ -167,6 +164,8 @@ class LocalEngine:
         except Exception as error:
             if self._dead:
                 raise _died() from error
+            if type(error) is Exception or type(error).__module__.startswith("vllm."):  # its own, of any base
+                raise TrainingError(f"vLLM: {what} failed: {error}") from error
             raise
 
     @property
@@ -209,15 +208,6 @@ def _telling(llm: Any, say: Callable[[tuple[int, Any]], None] | None) -> Iterato
         yield
     finally:
         del engine.step
-
-
-@contextlib.contextmanager
-def _refused() -> Iterator[None]:
-    """What vLLM, or pydantic for it, says of an argument that it does not take, without a traceback."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"vLLM refused what its engine was to be started with: {error}. Correct `engine`") from error
 
 
 def _died() -> EngineDiedError:
@@ -268,17 +258,6 @@ class _LocalClient:
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._llm.finish_weight_update(weight_version)
-
-
-def import_vllm() -> Any:
-    """vLLM, with its usage reports to the internet off unless the environment says otherwise."""
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    try:
-        return importlib.import_module("vllm")
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
-            raise
-        raise MissingExtraError.of("the vLLM sampler", "vllm") from error
 
 
 def _sample(result: Any) -> Sample:

@@ -11,7 +11,8 @@ from learners import registry
 from learners.registry import replaces, shares, takes, tried_by, wraps
 from learners.torch.options import TorchOptions
 from learners.vllm.adapter import check_rank, exporter_of, settings
-from learners.vllm.engine import SamplingEngine
+from learners.vllm.arguments import check_arguments
+from learners.vllm.client import parts_of
 from learners.vllm.local import LocalEngine
 from learners.vllm.sampled import VllmSampled
 from learners.vllm.server import ServerEngine
@@ -62,17 +63,14 @@ def try_vllm(
     """What can be said of the arguments without an engine."""
     if not server and importlib.util.find_spec("vllm") is None:
         raise MissingExtraError.of("learner 'vllm' (without `server`)", "vllm")
-    for url in _urls(server):
-        if not url.startswith(("http://", "https://")):
-            raise InvalidInputError(f"server must be a URL such as http://127.0.0.1:8000, got {url!r}")
     _check_use(server, server_options, engine)
-    _check_transport(transport, transport_options, options)
+    _check_transport(transport, transport_options, options, engine)
     registry.check(trainer, {"path": path, **options})
 
 
 @tried_by(try_vllm)
 @replaces(REPLACED)
-@shares("server")
+@shares("server", beside=("transport", ADAPTER))
 @wraps("trainer")
 @takes(TorchOptions)
 def make_vllm(
@@ -97,27 +95,31 @@ def make_vllm(
     """
     adapters = transport == ADAPTER
     _check_use(server, server_options, engine)
-    _check_transport(transport, transport_options, options)
+    _check_transport(transport, transport_options, options, engine)
     tokenizer = tokenizer or load_tokenizer(path)
     learner = registry.make(trainer, path=path, name=name, tokenizer=tokenizer, **options)
     sampling = TorchOptions(**{key: options[key] for key in SAMPLING if key in options}).sampling(tokenizer)
     if adapters:
         exporter_of(learner)
     carrier = make_transport(transport, **(transport_options or {}))
-    chosen: SamplingEngine
+    chosen: ServerEngine | LocalEngine
     if server:
         key = os.environ.get("VLLM_API_KEY", "")
         chosen = ServerEngine(_urls(server), carrier, api_key=key, **(server_options or {}))
     else:
         room = settings(options["lora_rank"]) if adapters else {}
         chosen = LocalEngine(path, carrier, **{**room, **(engine or {})})
-    longest = (engine or {}).get("max_model_len")
-    longest = longest if isinstance(longest, int) else None
-    return VllmSampled(learner, chosen, sampling, longest=longest, adapters=adapters)
+    try:
+        return VllmSampled(learner, chosen, sampling, longest=chosen.longest, adapters=adapters)
+    except BaseException:
+        chosen.close()
+        raise
 
 
 def _check_use(server: str, server_options: Mapping[str, Any] | None, engine: Mapping[str, Any] | None) -> None:
-    """Raise where something would be read and change nothing."""
+    """Raise where something would be read and change nothing, or cannot be used."""
+    for url in _urls(server):
+        parts_of(url)
     if server and engine:
         raise InvalidInputError("engine holds vLLM's arguments of an engine in this program: a server is given its own")
     if server_options and not server:
@@ -125,14 +127,17 @@ def _check_use(server: str, server_options: Mapping[str, Any] | None, engine: Ma
     for name, why in SETTLED.items():
         if engine and name in engine:
             raise InvalidInputError(f"engine.{name} is settled here, got {engine[name]!r}: {why}. Leave it out")
-    if engine and "timeout" in engine:  # our own; the rest is vLLM's, which says what it takes when it is started
+    if engine and "timeout" in engine:  # our own; the rest is vLLM's
         check_value("option 'timeout' of engine", engine["timeout"], float)
+    check_arguments({name: value for name, value in (engine or {}).items() if name != "timeout"})
 
 
-def _check_transport(transport: str, given: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
+def _check_transport(
+    transport: str, given: Mapping[str, Any] | None, options: Mapping[str, Any], engine: Mapping[str, Any] | None
+) -> None:
     check_transport(transport, given)
     if transport == ADAPTER:
-        check_rank(options)
+        check_rank(options, engine or {})
 
 
 def _urls(server: str) -> list[str]:

@@ -77,6 +77,11 @@ class VllmSampled:
         self._learner = learner
         self._conversing = Conversing(learner.tokenizer)
         self._exporter: ExportsWeights = learner
+        if longest is not None and sampling.max_new_tokens >= longest:
+            raise InvalidInputError(
+                f"max_new_tokens {sampling.max_new_tokens} leaves no room for a prompt: vLLM's engine takes {longest} "
+                "tokens (max_model_len). Raise that, or lower max_new_tokens"
+            )
         self._engine = engine
         self._swapped = exporter_of(learner) if adapters else None
         self._sampling = sampling
@@ -137,9 +142,22 @@ class VllmSampled:
             completions = [self._completion(one) for one in samples]
             return [tuple(completions[i * n : (i + 1) * n]) for i in range(len(prompt_ids))]
 
+        self._check_prompts(prompts, asked[0])
         longest = min((b for b in (self.max_sequence, self._longest) if b is not None), default=None)
         room = room_for(longest, self._sampling.max_new_tokens)
         return where_room_is(prompts, asked, room, Completion.no_room(self.version, self.tokenizer.fingerprint), sample)
+
+    def _check_prompts(self, prompts: Sequence[Prompt | Context], prompt_ids: Sequence[Ids]) -> None:
+        """vLLM cuts off answers that do not fit behind a prompt, and a conversation that has grown just ends."""
+        room = room_for(self._longest, self._sampling.max_new_tokens)
+        begun = [
+            ids.size for p, ids in zip(prompts, prompt_ids, strict=True) if not (isinstance(p, Context) and p.turns)
+        ]
+        if room is not None and max(begun, default=0) > room:
+            raise InvalidInputError(
+                f"a prompt of {max(begun)} tokens and max_new_tokens {self._sampling.max_new_tokens} are more than the "
+                f"{self._longest} tokens that vLLM's engine takes: raise its max_model_len, or lower max_new_tokens"
+            )
 
     def _completion(self, sample: Sample) -> Completion:
         return sample.up_to_end(self._sampling.endings).completion(self.tokenizer, self.version)

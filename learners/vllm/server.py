@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
@@ -10,12 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.parse
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,9 +19,13 @@ import numpy as np
 
 from learners.sampling import Sample, Sampling
 from learners.vllm.adapter import Write, written
+from learners.vllm.client import Http, ServerClient
 from learners.vllm.engine import Ended, EngineDiedError, Transport, Weights, request
 from mutual_env.errors import ConfigError, DeadlineExceededError, InvalidInputError, TrainingError
 from mutual_env.types import Ids
+
+LOGPROB_ERROR = 1e-3
+"""What a log-probability of 0 may be in a server's half precision."""
 
 
 class ServerEngine:
@@ -59,13 +59,17 @@ class ServerEngine:
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
             raise InvalidInputError("server is empty: give the URL of at least one")
-        self._servers = [_Http(one.rstrip("/"), api_key, timeout) for one in urls]
+        self._servers = [Http(one.rstrip("/"), api_key, timeout) for one in urls]
         self._concurrency, self._timeout = concurrency, timeout
         self._transport = transport
         self.can_sleep = can_sleep
-        self._client = _ServerClient(self._servers)
+        self._client = ServerClient(self._servers)
         self._threads = [ThreadPoolExecutor(concurrency, thread_name_prefix=f"vllm-request-{one}") for one in urls]
-        self._models = [str(one.get("/v1/models")["data"][0]["id"]) for one in self._servers]
+        found = [_model(one) for one in self._servers]
+        self._models = [name for name, _ in found]
+        self.longest = min((longest for _, longest in found if longest), default=None)
+        self._check_logprobs()
+        self._sender = secrets.token_hex(4)  # another client's weights of this version have another name
         self._adapter = ""  # by which name the servers know it
         self._version: str | None = None  # of the weights that the servers were given
 
@@ -78,6 +82,16 @@ class ServerEngine:
     ) -> list[Sample]:
         """The same; `ended` is told of each when it ends."""
         self._check_versions()
+        samples = self._dealt(prompts, seeds, sampling, ended)
+        try:
+            self._check_versions()
+        except EngineDiedError as error:  # samples of other weights may have been told of
+            raise TrainingError(f"{error}, while samples were written: give each policy a server of its own") from error
+        return samples
+
+    def _dealt(
+        self, prompts: Sequence[Ids], seeds: Sequence[int], sampling: Sampling, ended: Ended | None
+    ) -> list[Sample]:
         places: dict[Future[Sample], int] = {}
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
             server = index % len(self._servers)
@@ -101,6 +115,7 @@ class ServerEngine:
     def load_weights(self, weights: Weights, version: int) -> None:
         """Wait for what the server is writing, replace every weight, and forget what was cached under the old ones."""
         self._version = None
+        self._client.label = f"{self._sender}-{version}"
         self._client.post("/pause?mode=wait")
         try:
             self._transport.send(self._client, weights, version)
@@ -108,7 +123,18 @@ class ServerEngine:
                 raise TrainingError("the vLLM server could not empty its prefix cache after a weight update")
         finally:
             self._client.post("/resume")
-        self._version = str(version)
+        self._version = self._client.label
+
+    def _check_logprobs(self) -> None:
+        """Of one token out of one it is 0 after top-k, and lower before."""
+        one = {**request(Sampling(0, 1, top_k=1), 0), "temperature": 1.0}
+        for index, server in enumerate(self._servers):
+            sample = self._complete(index, np.zeros(1, np.int32), one, self._models[index])
+            if abs(float(sample.logprobs[0])) > LOGPROB_ERROR:
+                raise ConfigError(
+                    f"the vLLM server at {server.url} gives log-probabilities before temperature, top-p and top-k: "
+                    "start it with --logprobs-mode processed_logprobs"
+                )
 
     def _check_versions(self) -> None:
         for server in self._servers if self._version is not None else ():
@@ -149,18 +175,20 @@ class ServerEngine:
             threads.shutdown(cancel_futures=True)
         self._transport.close()
 
-    def _complete(self, server: int, prompt: Ids, parameters: Mapping[str, object]) -> Sample:
+    def _complete(self, server: int, prompt: Ids, parameters: Mapping[str, object], model: str = "") -> Sample:
         body = {
-            "model": self._adapter or self._models[server],
+            "model": model or self._adapter or self._models[server],
             "prompt": prompt.tolist(),
             "return_token_ids": True,
             **parameters,
         }
-        choice = self._servers[server].post("/v1/completions", body)["choices"][0]
-        return Sample(
-            np.array(choice["token_ids"], dtype=np.int32),
-            np.array(choice["logprobs"]["token_logprobs"], dtype=np.float64),
-        )
+        answer = self._servers[server].post("/v1/completions", body)
+        try:
+            choice = answer["choices"][0]
+            ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+        except (TypeError, KeyError, IndexError) as error:
+            raise _not_vllm(self._servers[server]) from error
+        return Sample(np.array(ids, dtype=np.int32), np.array(logprobs, dtype=np.float64))
 
 
 class Server:
@@ -213,7 +241,7 @@ class Server:
         self._log.close()
 
     def _wait(self, deadline: float, log: Path) -> None:
-        health = _Http(self.url, "", 5.0)
+        health = Http(self.url, "", 5.0)
         while not health.answers("/health"):
             if self._process.poll() is not None:
                 raise ConfigError(f"the vLLM server ended with status {self._process.returncode}: see {log}")
@@ -222,95 +250,19 @@ class Server:
             time.sleep(0.25)
 
 
-class _ServerClient:
-    """The weight-sync routes of all servers, one after the other: the weights are written once."""
-
-    def __init__(self, servers: Sequence[_Http]) -> None:
-        self._servers = servers
-
-    def post(self, route: str, body: Mapping[str, object] | None = None) -> list[Any]:
-        return [server.post(route, body) for server in self._servers]
-
-    def init_weight_transfer_engine(self, init_info: dict[str, object]) -> None:
-        self.post("/init_weight_transfer_engine", {"init_info": init_info})
-
-    def start_weight_update(self) -> None:
-        self.post("/start_weight_update")
-
-    def update_weights(self, update_info: dict[str, object]) -> None:
-        self.post("/update_weights", {"update_info": update_info})
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self.post("/finish_weight_update", {"weight_version": weight_version})
+def _model(server: Http) -> tuple[str, int | None]:
+    """What the server calls its model, and how many tokens it takes at most, if it says so."""
+    answer = server.get("/v1/models")
+    try:
+        model = answer["data"][0]
+        longest = model.get("max_model_len")
+        return str(model["id"]), None if longest is None else int(longest)
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
+        raise _not_vllm(server) from error
 
 
-class _Http:
-    """JSON over HTTP to one server, on a connection for each thread that is kept open."""
-
-    def __init__(self, url: str, api_key: str, timeout: float) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self.url, self._base = url, parts.path.rstrip("/")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connect = partial(kind, parts.hostname or "", parts.port, timeout=timeout)
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._timeout = timeout
-        self._own = threading.local()
-
-    def get(self, route: str) -> Any:
-        return self._send(route, None, "GET")
-
-    def post(self, route: str, body: Mapping[str, object] | None = None) -> Any:
-        return self._send(route, body or {}, "POST")
-
-    def answers(self, route: str) -> bool:
-        try:
-            self._send(route, None, "GET")
-        except (TrainingError, InvalidInputError, DeadlineExceededError):
-            return False
-        return True
-
-    def _send(self, route: str, body: Mapping[str, object] | None, method: str) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            status, content = self._exchange(route, data, method)
-        except TimeoutError as error:
-            self._forget()
-            raise DeadlineExceededError(f"{method} {route} took over {self._timeout:.0f} s: raise `timeout`") from error
-        except (OSError, http.client.HTTPException) as error:
-            self._forget()
-            raise TrainingError(f"the vLLM server at {self.url} does not answer {route}: {error}") from error
-        if status >= 400:
-            said = content[:2000].decode("utf-8", "replace")
-            raise InvalidInputError(f"the vLLM server refused {method} {route} ({status}): {said}")
-        try:
-            return json.loads(content) if content else None
-        except ValueError:  # some routes answer with a sentence
-            return content.decode("utf-8", "replace")
-
-    def _exchange(self, route: str, data: bytes | None, method: str) -> tuple[int, bytes]:
-        """Once more on a new connection, where the server has closed the one that was kept open meanwhile."""
-        kept = getattr(self._own, "connection", None)
-        if kept is None:
-            kept = self._own.connection = self._connect()
-        used = kept.sock is not None
-        try:
-            kept.request(method, self._base + route, data, self._headers)
-            answer = kept.getresponse()
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-            kept.close()
-            if not used:
-                raise
-            kept.request(method, self._base + route, data, self._headers)
-            answer = kept.getresponse()
-        return answer.status, answer.read()
-
-    def _forget(self) -> None:
-        connection = getattr(self._own, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._own.connection = None
+def _not_vllm(server: Http) -> InvalidInputError:
+    return InvalidInputError(f"what answers at {server.url} is no vLLM server: correct `server`")
 
 
 def _flags(settings: Mapping[str, object]) -> list[str]:

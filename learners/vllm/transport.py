@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from learners.aside import Aside
 from learners.vllm.engine import Transport, Weights, WeightSyncClient
 from learners.vllm.plugin import BACKEND
-from mutual_env.errors import InvalidInputError, StorageError
+from mutual_env.errors import InvalidInputError, StorageError, WrongPathError
 from mutual_env.options import check_options
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class FileTransport:
 
     def __init__(self, directory: str | Path | None = None) -> None:
         self._directory = Path(directory) if directory else None
+        if self._directory is not None and not self._directory.is_dir():
+            raise WrongPathError(f"transport_options.directory: {directory} is no directory: make it, or name another")
         self._ready = False
 
     def send(self, client: WeightSyncClient, weights: Weights, version: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from safetensors import safe_open
 from vllm.distributed.weight_transfer.base import (
@@ -14,7 +17,12 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from mutual_env.errors import StorageError
+from mutual_env.errors import IdentityMismatchError, StorageError
+
+Shapes: TypeAlias = Mapping[str, list[int]]
+
+TIED = "lm_head.weight"
+"""Which a directory leaves out where it is the embedding."""
 
 
 @dataclass
@@ -44,7 +52,8 @@ class FileWeightTransferEngine(WeightTransferEngine[FileInitInfo, FileUpdateInfo
         """Nothing to set up."""
 
     def start_weight_update(self) -> None:
-        initialize_layerwise_reload(self.model)
+        """Layers are taken apart when it is known that what comes fits them."""
+        self._loading = False
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # not the inherited one: it synchronises an accelerator, and there need not be one
@@ -55,9 +64,14 @@ class FileWeightTransferEngine(WeightTransferEngine[FileInitInfo, FileUpdateInfo
             names = list(file.keys())
             if len(names) != update_info.tensors:
                 raise StorageError(f"{update_info.path} holds {len(names)} tensors, {update_info.tensors} were sent")
+            check_fits(shapes_in(file), shapes_of(Path(self.model_config.model)), str(self.model_config.model))
+            initialize_layerwise_reload(self.model)
+            self._loading = True
             self.model.load_weights((name, file.get_tensor(name)) for name in names)
 
     def finish_weight_update(self) -> None:
+        if not self._loading:
+            return
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             self._repack_output_layers()
@@ -71,3 +85,35 @@ class FileWeightTransferEngine(WeightTransferEngine[FileInitInfo, FileUpdateInfo
         for module in self.model.modules():
             if isinstance(module, ParallelLMHead):
                 module.quant_method.process_weights_after_loading(module)
+
+
+def shapes_in(file: Any) -> Shapes:
+    return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no mapping)
+
+
+def shapes_of(model: Path) -> Shapes:
+    """Of all tensors in a model's directory; empty where there are none of this format."""
+    found: dict[str, list[int]] = {}
+    for path in model.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            found |= shapes_in(file)
+    return found
+
+
+def check_fits(sent: Shapes, there: Shapes, model: str) -> None:
+    """Raise where weights are of another model than the engine's: one that has begun to load them is of no more use."""
+    for name, shape in sent.items() if there else ():
+        if name in there and there[name] != shape:
+            raise IdentityMismatchError(_other(model, f"{name} is {shape}, and {there[name]} in the engine's"))
+        if name not in there and name != TIED:
+            raise IdentityMismatchError(_other(model, f"the engine's has no {name}"))
+    if there and _layers(sent) != _layers(there):
+        raise IdentityMismatchError(_other(model, f"{_layers(sent)} layers were sent, the engine has {_layers(there)}"))
+
+
+def _other(model: str, why: str) -> str:
+    return f"the policy's model is not the engine's, {model}: {why}. Start the engine on the policy's own model"
+
+
+def _layers(names: Iterable[str]) -> int:
+    return len({match[0] for name in names if (match := re.search(r"\.(layers|h)\.\d+\.", name))})

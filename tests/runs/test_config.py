@@ -159,6 +159,21 @@ def test_a_dry_run_finds_what_only_the_parts_know(tmp_path: Path, override: str,
     assert sentence in str(caught.value)
 
 
+def test_two_policies_that_put_their_weights_into_one_server_are_refused(tmp_path: Path) -> None:
+    """Adapters lie beside one another there; and a server in another's list is the same server."""
+    options = {"ada": "server: http://a:8000/", "bob": "server: 'http://b:8000, http://a:8000'"}
+    policies = "".join(
+        f"  {name}: {{learner: vllm, options: {{path: m, {server}}}}}\n" for name, server in options.items()
+    )
+    run = load_run(written(tmp_path, f"rounds: 3\npolicies:\n{policies}"))
+    with pytest.raises(
+        InvalidInputError, match=r"policies.ada and policies.bob both put their weights into http://a:8000,"
+    ):
+        check(run, here=False)
+    adapter = [f"policies.{name}.options.{o}" for name in options for o in ("transport=adapter", "lora_rank=8")]
+    check(load_run(tmp_path / "x.yaml", adapter), here=False)
+
+
 def test_the_bounds_of_a_conversation_reach_the_envs_of_training_and_of_evaluation(tmp_path: Path) -> None:
     bounds = ["env.id=mutual/guess-v0", "env.max_turns=2", "env.max_tokens=9", "evaluation.every=1"]
     config = load_run(written(tmp_path, RUN), bounds)

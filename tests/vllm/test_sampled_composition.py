@@ -17,8 +17,9 @@ from learners.example import Example
 from learners.seeds import sample_seeds
 from learners.tabular import TabularLearner
 from learners.vllm import Sample, Sampling, VllmSampled, make_transport, transport
+from learners.vllm.client import ServerClient
 from learners.vllm.engine import Ended, EngineDiedError, Weights
-from learners.vllm.server import _flags, _ServerClient
+from learners.vllm.server import _flags
 from learners.vllm.transport import untied
 from mutual_env.errors import InvalidInputError, TrainingError, UnknownNameError
 from mutual_env.types import Completion, Context, Ids, Metrics, Reply, Turn
@@ -316,7 +317,7 @@ class Posted:
 def test_every_server_of_several_is_given_the_weights() -> None:
     servers: Any = [Posted(), Posted()]
     carrier = make_transport("file")
-    carrier.send(_ServerClient(servers), [("w", torch.zeros(2))], 3)
+    carrier.send(ServerClient(servers), [("w", torch.zeros(2))], 3)
     steps = ["/init_weight_transfer_engine", "/start_weight_update", "/update_weights", "/finish_weight_update"]
     assert [server.routes for server in servers] == [steps, steps]
 

@@ -109,7 +109,7 @@ def test_arguments_of_the_engine_are_read_back_from_it(local: KeptOpen) -> None:
 
 
 def test_arguments_of_a_server_are_what_it_says_of_itself(server: Server) -> None:
-    from learners.vllm.server import _Http
+    from learners.vllm.client import Http
 
-    [model] = _Http(server.url, server.api_key, 60.0).get("/v1/models")["data"]
+    [model] = Http(server.url, server.api_key, 60.0).get("/v1/models")["data"]
     assert model["max_model_len"] == ENGINE["max_model_len"]
