@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.errors import DeadlineExceededError, InvalidInputError, MissingExtraError, UnknownNameError
+from mutual_env.lean import LEAN
 from mutual_env.seeding import derive_seed
 from mutual_env.spec import EnvSpec
 from mutual_env.tasks import reasoning_gym_items
@@ -165,7 +166,7 @@ class _Running:
     def __init__(self) -> None:
         directory = tempfile.mkdtemp(prefix="mutual-env-items-")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-m", reasoning_gym_items.__name__],
+            [sys.executable, "-P", "-W", "ignore", *LEAN, "-m", reasoning_gym_items.__name__],
             start_new_session=True,  # an interrupt at the terminal is the caller's to handle
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

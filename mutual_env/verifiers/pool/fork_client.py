@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mutual_env.errors import VerificationError
+from mutual_env.lean import LEAN
 from mutual_env.types import JSON
 from mutual_env.verifiers.pool import kernel, readable
 from mutual_env.verifiers.pool.confinement import Limits
@@ -60,7 +61,7 @@ class ForkClient:
             handles = (theirs.fileno(), *([pool] if pool >= 0 else []))
             place = Place(self.root, readable.visible(limits.readable), limits.network, handles)
             given = [theirs.fileno(), pool, str(self.root), limits.network, level.name, path]
-            python = [sys.executable, "-s", "-P", "-c", _BOOT, json.dumps(given)]
+            python = [sys.executable, "-s", "-P", *LEAN, "-c", _BOOT, json.dumps(given)]
             self._process = self._started(
                 level.command(python, place),
                 stdout=log,

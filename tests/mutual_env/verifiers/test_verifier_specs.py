@@ -9,7 +9,7 @@ import pytest
 
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from mutual_env.types import Task
-from mutual_env.verifiers import Verifier, VerifierSpec, make, register
+from mutual_env.verifiers import Verifier, VerifierPool, VerifierSpec, make, register
 
 
 def test_a_spec_is_known_by_name_and_options_in_any_order() -> None:
@@ -116,3 +116,23 @@ def test_importing_the_verifiers_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+ASKS = """
+import sys
+from mutual_env.types import Verdict
+
+def loaded(_):
+    return sorted({"gymnasium", "pettingzoo"} & set(sys.modules))
+"""
+
+
+def test_what_only_envs_need_is_loaded_in_workers_for_a_verifier_that_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "asks_nothing.py").write_text(ASKS)
+    (tmp_path / "asks_for_envs.py").write_text("from mutual_env import ids, make\n" + ASKS)
+    with VerifierPool(1, deadline=30.0) as pool:
+        assert pool.call("asks_nothing:loaded", [0])[0].value == []
+        assert pool.call("asks_for_envs:loaded", [0])[0].value == ["gymnasium", "pettingzoo"]
