@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -82,24 +82,26 @@ def run(args: argparse.Namespace) -> int:
     if not chosen and args.filter:
         raise UnknownNameError.of(f"name among {args.kind}", args.filter, names())
     console = Console()
-    if args.json:
-        print(json.dumps([_with_options(args.kind, name, target) for name in chosen], indent=1))
-    elif args.options:
-        for name in chosen:
-            _print_options(console, _with_options(args.kind, name, target), target(name))
-    elif args.long or console.is_terminal:
-        console.print(_table([_listed(args.kind, name, target) for name in chosen]))
-    else:
+    if not (args.json or args.options or args.long or console.is_terminal):
         print("\n".join(chosen))
+        return 0
+    here = {extra.name for extra in extras() if extra.installed}  # the metadata of sixty packages, read once
+    listed = [_listed(args.kind, name, target, here) for name in chosen]
+    if args.json:
+        print(json.dumps([_with_options(args.kind, row, target) for row in listed], indent=1))
+    elif args.options:
+        for row in listed:
+            _print_options(console, _with_options(args.kind, row, target), target(row.name))
+    else:
+        console.print(_table(listed))
     return 0
 
 
-def _listed(kind: str, name: str, target: Target) -> Listed:
+def _listed(kind: str, name: str, target: Target, here: Collection[str]) -> Listed:
     alias = strategies.canonical(name) if kind == "strategies" else name
     extra = _extra(kind, name)
-    installed = not extra or any(found.name == extra and found.installed for found in extras())
     says = f"reasoning-gym's {name.split('/')[1]}" if name.startswith("reasoning_gym/") else summary(target(name))
-    return Listed(name, says, alias if alias != name else "", extra, installed)
+    return Listed(name, says, alias if alias != name else "", extra, not extra or extra in here)
 
 
 def _extra(kind: str, name: str) -> str:
@@ -122,8 +124,8 @@ def _table(rows: list[Listed]) -> Table:
     return table
 
 
-def _with_options(kind: str, name: str, target: Target) -> dict[str, Any]:
-    return {**asdict(_listed(kind, name, target)), "options": _options(f"{kind} {name}", target(name))}
+def _with_options(kind: str, row: Listed, target: Target) -> dict[str, Any]:
+    return {**asdict(row), "options": _options(f"{kind} {row.name}", target(row.name))}
 
 
 def _options(what: str, target: Any) -> dict[str, str] | None:
