@@ -8,9 +8,11 @@ import pytest
 
 from learners.benchmarking import (  # noqa: F401
     env,
+    group_size,
     learner,
     learners_of_a_pair,
     loop,
+    measured_rounds,
     pytest_addoption,
     pytest_configure,
     strategy,

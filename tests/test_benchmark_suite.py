@@ -56,6 +56,10 @@ class Learner(TabularLearner):
 
 
 def without_a_tokenizer(name):
+    return TabularLearner(digits(), name=name, alphabet="0123456789", max_new_tokens=4)
+
+
+def without_a_name(tokenizer):
     return None
 
 
@@ -84,7 +88,7 @@ def run_in(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.long
 def test_a_learner_from_outside_is_measured_by_the_suite_that_measures_ours(tmp_path: Path) -> None:
-    options = [f"--mutual-env-option={option}" for option in ("learning_rate=2.5", "greedy=false")]
+    options = [f"--mutual-env-learner-option={option}" for option in ("learning_rate=2.5", "greedy=false")]
     done = measure(
         tmp_path,
         "--mutual-env-learner=mine:Learner",
@@ -104,12 +108,48 @@ def test_a_learner_from_outside_is_measured_by_the_suite_that_measures_ours(tmp_
     assert all(ratio > 0 for ratio in found.values())
 
 
+@pytest.mark.long
+@pytest.mark.torch
+def test_models_with_tokenizers_of_their_own_are_measured_in_the_sizes_that_are_asked_for(tmp_path: Path) -> None:
+    from tests.learners.tiny_policies import write_model
+
+    for name in ("one", "two"):
+        write_model(tmp_path / name)
+    done = measure(
+        tmp_path,
+        "--mutual-env-learner=torch",
+        *[f"--mutual-env-learner-option={option}" for option in ("path=one", "bob.path=two", "max_new_tokens=3")],
+        *[f"--mutual-env-env-option={option}" for option in ("group_size=2", "prompts_per_round=3", "digits=2")],
+        "--mutual-env-strategy-option=weight=0.5",
+        "--mutual-env-rounds=2",
+        "--benchmark-json=run.json",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    timed = {b["name"]: b["stats"]["rounds"] for b in json.loads((tmp_path / "run.json").read_text())["benchmarks"]}
+    assert {timed[part] for part in PARTS} == {2}
+
+
+@pytest.mark.long
+def test_a_learner_that_takes_no_tokenizer_brings_its_own(tmp_path: Path) -> None:
+    done = measure(tmp_path, "--mutual-env-learner=mine:without_a_tokenizer", "-k", "test_act or test_translate")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 REFUSED = {
-    "--mutual-env-learner=mine:without_a_tokenizer": "mine:without_a_tokenizer takes no tokenizer",
+    "--mutual-env-learner=mine:without_a_name": "mine:without_a_name takes no name",
+    "--mutual-env-learner=torch": "--mutual-env-learner: give either path, a local model directory, or a model",
+    "--mutual-env-strategy-option=weigth=2": "unknown option of strategy 'sgt' 'weigth': did you mean 'weight'",
+    "--mutual-env-strategy-option=weight=much": "option 'weight' of strategy 'sgt' must be a finite number",
+    "--mutual-env-strategy=trrd": "strategy 'trrd' needs the option 'teacher'",
+    "--mutual-env-env-option=digit=2": "unknown option of mutual/arithmetic-v0 'digit': did you mean 'digits'",
+    "--mutual-env-env-option=group_size=two": "group_size must be a whole number of at least 1, got 'two'",
+    "--mutual-env-env-option=agents=2": "option agents: they are ada and bob",
+    "--mutual-env-learner-option=bob.name=x": "option bob.name: each learner of the pair is given its own",
+    "--mutual-env-rounds=0": "--mutual-env-rounds: must be at least 1, got 0",
     "--mutual-env-learner=mine:Lerner": "unknown attribute of learner 'mine:Lerner' 'Lerner': did you mean 'Learner'",
     "--mutual-env-learner=nobody:Learner": "learner 'nobody:Learner': there is no module 'nobody'",
     "--mutual-env-learner=half:Learner": "SyntaxError: ",
-    "--mutual-env-option=alphabets=01": "unknown option of learner 'tabular' 'alphabets': did you mean 'alphabet'",
+    "--mutual-env-learner-option=alphabets=01": "option of learner 'tabular' 'alphabets': did you mean 'alphabet'",
     "--mutual-env-strategy=mine:Learner": "strategy 'mine:Learner' must be a subclass of sharing.SharingWrapper",
     "--mutual-env-strategy=sgd": "unknown strategy 'sgd': did you mean 'sgt'",
     "--mutual-env-env=mine:Nothing": "mine:Nothing is no task family: it has no verifier, draw",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from transformers import (
 
 from learners.torch.learner import TorchLearner
 from learners.torch.options import TorchOptions
-from tokenizers_bridge import CharTokenizer
+from learners.torch.tiny import make_model
+from tokenizers_bridge import CharTokenizer, load
 
 TOKENIZER = CharTokenizer("0123456789+= abcdefgh")
 
@@ -60,3 +62,16 @@ def gemma() -> PreTrainedModel:
 def learner(model: PreTrainedModel, **options: Any) -> TorchLearner:
     settings = {"device": "cpu", "max_new_tokens": 10, "learning_rate": 1e-2, **options}
     return TorchLearner(model, TOKENIZER, name="toy", options=TorchOptions.of(settings))
+
+
+def write_model(path: Path) -> None:
+    """A model directory as people have one: safetensors and a tokenizer, here of bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(["<s>", "</s>", *letters])}, []))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(path)
+    make_model("llama", load(path), width=32, layers=2, heads=4, seed=1).save_pretrained(path)

@@ -33,19 +33,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory as people have one: safetensors, tokenizer, and a licence."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    from learners.torch.tiny import make_model
-    from tokenizers_bridge import load
+    from tests.learners.tiny_policies import write_model
 
     path = tmp_path_factory.mktemp("models") / "mine"
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(["<s>", "</s>", *letters])}, []))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(path)
-    make_model("llama", load(path), width=32, layers=2, heads=4, seed=1).save_pretrained(path)
+    write_model(path)
     (path / "LICENSE").write_text("Apache-2.0")
     return path
 
