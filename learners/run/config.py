@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -213,17 +214,22 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> SuiteConfig:
     twice = [seed for seed in config.seeds if config.seeds.count(seed) > 1]
     if twice:
         raise ConfigError(f"{path}: seed {twice[0]} stands twice in `seeds`: its runs would be one and the same")
+    base = OmegaConf.structured(config.base)  # its copies take a sixth of the time
     for arm in config.arms:
         check_name("the arm", str(arm))
-        check_run(arm_config(config, arm, config.seeds[0]))
+        check_run(_arm_config(config, arm, config.seeds[0], deepcopy(base)))
     return config
 
 
 def arm_config(suite: SuiteConfig, arm: str, seed: int) -> RunConfig:
     """The run of one arm under one seed."""
+    return _arm_config(suite, arm, seed, OmegaConf.structured(suite.base))
+
+
+def _arm_config(suite: SuiteConfig, arm: str, seed: int, config: DictConfig) -> RunConfig:
+    """`config`: the suite's base, which becomes the arm's."""
     name = f"{suite.name}/{arm}/seed_{seed}"
     overrides = {**suite.arms[arm], "name": name, "seed": seed, "output": suite.output}
-    config = OmegaConf.structured(suite.base)
     for key, value in overrides.items():
         update(config, key, value, where=f"arms.{arm}")
     run = _to_object(config)
@@ -242,14 +248,13 @@ def changed(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def to_yaml(config: RunConfig | SuiteConfig) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(OmegaConf.create(as_mapping(config)))
 
 
 def as_mapping(config: RunConfig | SuiteConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values."""
-    content = OmegaConf.to_container(OmegaConf.structured(config))
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    """The resolved configuration as plain values. A configuration that was read has the types that it declares, and
+    OmegaConf takes a hundred times as long to find that out again."""
+    return asdict(config)
 
 
 def is_suite(path: Path) -> bool:
