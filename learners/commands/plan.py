@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from learners.run.check import check
 from learners.run.config import arm_config, is_suite, load_run, load_suite
 from learners.run.results import read_spans
 from learners.run.shipped import config_file
-from mutual_env.errors import InvalidInputError
+from mutual_env.errors import InvalidInputError, UnknownNameError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     places = check(config, here=False, supply=args.devices)
     places = places.as_measured(read_spans(args.like) if args.like is not None else [])
     plan = make_plan(places.demands, places.supply, Rounds(args.rounds, places.staleness))
+    plan = dataclasses.replace(plan, misfits=(*plan.misfits, *places.misfits()))
     if args.json:
         print(json.dumps(as_json(plan, places.untimed()), indent=1))
         return 0 if plan.fits else 1
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 def _devices(text: str) -> Supply:
     try:
         return parse_devices(text)
-    except InvalidInputError as error:
+    except (InvalidInputError, UnknownNameError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
@@ -64,12 +66,14 @@ def show(
     if assumed:
         print(
             f"assumed    {Needs().seconds:g} s for each of {some(assumed)}: times below are in proportion only. Say "
-            "`seconds` in resources.demands, or take them from a run: --like RUN"
+            "`seconds` in resources.demands, or take them from a run: --like RUN (what a model takes on a GPU is "
+            "estimated where its directory has a config.json, or its name is known)"
         )
     if estimates:
         print(
-            f"estimated  seconds and memory of {some(estimates)} from model and GPU (see learners/resources/estimate.py"
-            "), unless the configuration says otherwise: never measured"
+            f"estimated  seconds and memory of {some(estimates)} from model and GPU, taken for "
+            f"{next(iter(estimates.values())).gpu.name} (see learners/resources/estimate.py), unless the configuration "
+            "says otherwise: never measured"
         )
     print(as_report(plan))
     if estimates and plan.simulation is not None:

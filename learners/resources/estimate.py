@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from learners.resources.demand import COMPUTING, Demand, Needs
+from learners.resources.demand import COMPUTING, GIB, Demand, Needs
 from learners.resources.hardware import Gpu
 from learners.resources.shapes import ModelShape
 
@@ -96,6 +96,7 @@ class Setup:
 
     gpus: int = 1
     engine: bool = False  # vLLM samples, else the torch learner
+    split: int = 1  # the GPUs that one engine's weights are cut among
     width: int = 2  # bytes of a number
     lora: bool = False
     checkpointing: bool = False
@@ -107,13 +108,37 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`bound`: in which share of a phase the GPU itself is the bottleneck; in the rest it waits for its host."""
+    """`peaks`: bytes of each phase on one GPU, of the `gpu` that it was reckoned for. `bound`: in which share of a
+    phase the GPU itself is the bottleneck; in the rest it waits for its host."""
 
     seconds: Mapping[str, float]
-    memory: Mapping[str, int]
-    weights: int
+    peaks: Mapping[str, int]
+    resident: int
+    gpu: Gpu
     offload_seconds: float
     bound: Mapping[str, float]
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """What a phase asks for: a whole GPU where it would take more, since an estimate alone keeps no run from
+        starting."""
+        return {phase: min(peak, self.gpu.memory) for phase, peak in self.peaks.items()}
+
+    @property
+    def weights(self) -> int:
+        """What stays on a GPU between phases."""
+        return min(self.resident, self.gpu.memory)
+
+    def misfit(self, policy: str, phases: Iterable[str]) -> str:
+        """Which of these phases a GPU has no room for, and what would help; "" where all fit."""
+        phase = max(phases, key=lambda each: self.peaks[each], default=None)
+        if phase is None or self.peaks[phase] <= self.gpu.memory:
+            return ""
+        return (
+            f"policy {policy!r}, phase {phase!r} is estimated to take {self.peaks[phase] / GIB:.3g} GiB on each GPU, "
+            f"and {self.gpu.name} has {self.gpu.memory / GIB:.3g}: set lora_rank, gradient_checkpointing or a smaller "
+            "micro_batch_tokens, spread the policy over more GPUs, or take larger ones"
+        )
 
     def demand(self, policy: str, gpus: int) -> Demand:
         """Of a policy that nobody described. Its verification runs beside its GPUs."""
@@ -142,25 +167,25 @@ def estimate(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup) -> Estimate:
             "score": forward * work.trained,
             "update": training + sync,
         },
-        memory=_memory(shape, gpu, work, setup, rows),
-        weights=resident,
+        peaks=_peaks(shape, gpu, work, setup, rows),
+        resident=resident,
+        gpu=gpu,
         offload_seconds=2 * resident / gpu.host,
         bound={"act": (bound * decoding + reading) / act, "score": 1.0, "update": training / (training + sync)},
     )
 
 
-def _memory(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup, rows: int) -> dict[str, int]:
-    """The peak of each phase on one GPU."""
+def _peaks(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup, rows: int) -> dict[str, int]:
+    """Of each phase on one GPU. A cache takes what there is, if it has room for one row."""
     resident = _resident(shape, setup)
-    length = work.prompt + (work.typical if setup.engine else work.room)
-    sampling = rows * (length * shape.kv_bytes(setup.width) + shape.vocabulary * 12)
-    sampling += shape.parameters * setup.width if setup.engine else 0
+    held, row = resident + _engine(shape, setup), _row(shape, work, setup)
     # Activations kept for the backward: 17 numbers of the width a layer, or one a layer and those of one layer.
     kept = shape.layers + 17 if setup.checkpointing else 17 * shape.layers
     scratch = 3 * setup.logits + setup.micro_batch * shape.hidden * setup.width * kept
     gradients = 0 if setup.lora else GRADIENT_BYTES * shape.parameters // setup.gpus
-    peaks = {"act": sampling, "score": scratch, "update": scratch + gradients}
-    return {phase: min(int(SPARE * (resident + peak)), gpu.memory) for phase, peak in peaks.items()}
+    act = max(SPARE * (held + row), min(SPARE * (held + rows * row), gpu.memory))
+    peaks = {"act": act, "score": SPARE * (resident + scratch), "update": SPARE * (resident + scratch + gradients)}
+    return {phase: int(peak) for phase, peak in peaks.items()}
 
 
 def mfu(parameters: float) -> float:
@@ -181,15 +206,23 @@ def _resident(shape: ModelShape, setup: Setup) -> int:
     return shape.parameters * setup.width + trained
 
 
-def _rows(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup, resident: int) -> int:
-    """Samples side by side on one GPU. An engine pages its cache, ours doubles the room of the rows that are left; a
-    trainer's state makes room for an engine's cache while it samples."""
-    each = -(-work.samples // setup.gpus)
+def _engine(shape: ModelShape, setup: Setup) -> int:
+    """Bytes of an engine's own weights on each GPU, beside the trainer's state."""
+    return shape.parameters * setup.width // setup.split if setup.engine else 0
+
+
+def _row(shape: ModelShape, work: Work, setup: Setup) -> float:
+    """Bytes of a sample while it is written, on average. An engine pages its cache, ours doubles the room of the rows
+    that are left."""
     length = work.prompt + (work.typical if setup.engine else work.room)
-    held = 2 * shape.parameters * setup.width if setup.engine else resident
-    room = gpu.memory / SPARE - held
-    fitting = int(room // (length * shape.kv_bytes(setup.width) + shape.vocabulary * 12))
-    return max(1, min(each, setup.rows, fitting))
+    return length * shape.kv_bytes(setup.width) + shape.vocabulary * 12
+
+
+def _rows(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup, resident: int) -> int:
+    """Samples side by side on one GPU."""
+    each = -(-work.samples // setup.gpus)
+    room = gpu.memory / SPARE - resident - _engine(shape, setup)
+    return max(1, min(each, setup.rows, int(room // _row(shape, work, setup))))
 
 
 def _decode(shape: ModelShape, gpu: Gpu, work: Work, setup: Setup, rows: int) -> tuple[float, float]:

@@ -38,7 +38,20 @@ def estimated(policy: PolicyConfig, env: EnvConfig, supply: Supply, assumptions:
     shape = shape_of(path) if path and isinstance(path, str) else None
     if shape is None or not supply.gpus or not can_use_gpus(policy):
         return None
-    return estimate(shape, gpu_of(supply), _work(policy.options, env, assumptions), _setup(policy))
+    work = _work(policy.options, env, assumptions)
+    _check_length(policy, work, assumptions)
+    return estimate(shape, gpu_of(supply), work, _setup(policy))
+
+
+def _check_length(policy: PolicyConfig, work: Work, assumptions: Mapping[str, Any]) -> None:
+    """How long prompts are is a guess, unless the configuration says it."""
+    longest = policy.options.get("engine", {}).get("max_model_len") if policy.learner == "vllm" else None
+    prompt = work.prompt if "prompt_tokens" in assumptions else 1
+    if isinstance(longest, int) and prompt + work.longest > longest:
+        raise ConfigError(
+            f"prompts of {prompt} tokens or more and max_new_tokens {work.longest} of {policy.options.get('path')} are "
+            f"more than its engine.max_model_len {longest}: raise that, or lower max_new_tokens"
+        )
 
 
 def gpu_of(supply: Supply) -> Gpu:
@@ -72,6 +85,7 @@ def _setup(policy: PolicyConfig) -> Setup:
     return Setup(
         gpus=gpus_of(policy),
         engine=engine,
+        split=min(gpus_of(policy), int(options.get("engine", {}).get("tensor_parallel_size", 1))) if engine else 1,
         width=2 if options.get("dtype") == "bfloat16" else 4,
         lora=int(options.get("lora_rank", 0)) > 0,
         checkpointing=bool(options.get("gradient_checkpointing", False)),

@@ -116,6 +116,15 @@ class Places:
             estimates={} if measured else self.estimates,
         )
 
+    def misfits(self) -> list[str]:
+        """What is estimated to need more than a GPU has, where the configuration does not say what it needs."""
+        told = [
+            found.misfit(d.policy, [p for p in found.peaks if p in d.phases and d.phases[p].memory == found.memory[p]])
+            for d in self.demands
+            if (found := self.estimates.get(d.policy)) is not None
+        ]
+        return [sentence for sentence in told if sentence]
+
     def untimed(self) -> list[str]:
         """The phases of which neither the configuration nor a run says how long they take, as "policy/phase"."""
         return [

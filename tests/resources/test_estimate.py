@@ -22,16 +22,30 @@ from mutual_env.errors import MutualEnvError
 CONFIGS = Path(__file__).parents[2] / "configs"
 H100 = GPUS["H100"]
 LONG = [
-    f"policies.{p}.options.{o}" for p in ("qwen", "llama") for o in ("max_new_tokens=8192", "micro_batch_tokens=16384")
+    f"policies.{p}.options.{o}"
+    for p in ("qwen", "llama")
+    for o in ("max_new_tokens=8192", "micro_batch_tokens=16384", "engine.max_model_len=9216")
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "billions"),
-    [("Qwen2.5-1.5B", 1.54), ("Qwen2.5-7B", 7.61), ("Qwen3-8B", 8.19), ("Llama-3.2-1B", 1.23), ("Llama-3.1-8B", 8.03)],
+    [
+        ("Qwen2.5-1.5B", 1.54),
+        ("Qwen2.5-7B", 7.61),
+        ("Qwen3-8B", 8.19),
+        ("Llama-3.2-1B", 1.23),
+        ("Llama-3.1-8B", 8.03),
+        ("Qwen2.5-14B", 14.7),
+        ("Qwen2.5-32B", 32.5),
+        ("Qwen2.5-72B", 72.7),
+        ("Qwen3-14B", 14.8),
+        ("Qwen3-32B", 32.8),
+        ("Llama-3.1-70B", 70.6),
+    ],
 )
 def test_a_model_has_as_many_parameters_as_its_card_says(name: str, billions: float) -> None:
-    assert KNOWN[name].parameters / 1e9 == pytest.approx(billions, rel=0.006)
+    assert KNOWN[name].parameters / 1e9 == pytest.approx(billions, rel=0.009)
 
 
 def test_a_model_is_known_by_its_directory_or_by_its_name(tmp_path: Path) -> None:
@@ -51,7 +65,7 @@ def test_a_token_of_qwen_1_5b_takes_28_kib_of_cache() -> None:
 def test_decoding_comes_to_what_vllm_publishes_of_llama_8b_on_an_h100() -> None:
     # 256 rows that all go on to 1,000 tokens from a prompt of 500: 1,000 tokens of context in the middle
     work = Work(prompts=256, group=1, prompt=500, mean=10**9, longest=1000)
-    found = estimate(KNOWN["Llama-3.1-8B"], H100, work, Setup(engine=True))
+    found = estimate(KNOWN["Llama-3.1-8B"], H100, work, Setup(engine=True, lora=True))  # all rows have room
     reading = 2 * 8.03e9 * 256 * 500 / (989e12 * 0.33)
     assert 256 * 1000 / (found.seconds["act"] - reading) == pytest.approx(12_500, rel=0.15)
 
@@ -143,6 +157,51 @@ def test_two_of_1_5b_on_one_card_use_more_than_55_percent_of_it(capsys: pytest.C
     more = ["resources.assumptions.response_tokens=2048", "policies.llama.options.path=models/Qwen2.5-1.5B-Instruct"]
     shares = planned(capsys, str(CONFIGS / "qwen-llama-1b.yaml"), "--devices", "1x1:H100", *LONG, *more)
     assert min(shares.values()) >= 0.55
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "sentence"),
+    [
+        (
+            "qwen-llama-1b",
+            ["--devices", "1x1:RTX4090"],
+            "'qwen', phase 'update' .* 28.7 GiB on each GPU, and RTX4090 has 22.4",
+        ),
+        (
+            "qwen-llama-8b-eight",
+            ["--devices", "1x8:A100-40"],
+            "'qwen', phase 'update' .* A100-40 has 37.3: set lora_rank",
+        ),
+        (
+            "qwen-llama-1b",
+            ["--devices", "1x1:H100", "policies.qwen.options.path=Qwen2.5-72B"],
+            "'qwen', phase 'update'",
+        ),
+    ],
+)
+def test_what_a_card_has_no_room_for_is_a_misfit_with_the_remedy(
+    config: str, more: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(CONFIGS / f"{config}.yaml"), *more]) == 1
+    assert re.search(f"misfit +policy {sentence}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("lora", ["RTX4090", "L4", "A100-40"])
+def test_adapters_fit_a_small_card(lora: str, capsys: pytest.CaptureFixture[str]) -> None:
+    adapters = [f"policies.{p}.options.lora_rank=16" for p in ("qwen", "llama")]
+    planned(capsys, str(CONFIGS / "qwen-llama-1b.yaml"), "--devices", f"1x1:{lora}", *adapters)
+
+
+def test_answers_that_the_engine_has_no_room_for_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["plan", str(CONFIGS / "qwen-llama-1b.yaml"), "--devices", "1x1:H100"]
+    assert main([*plan, "policies.qwen.options.max_new_tokens=2000"]) == 2
+    assert "prompts of 200 tokens or more and max_new_tokens 2000 of models/Qwen2.5" in capsys.readouterr().err
+
+
+def test_a_card_that_is_not_known_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", str(CONFIGS / "qwen-llama-1b.yaml"), "--devices", "1x1:V100"])
+    assert "unknown GPU 'V100': did you mean 'H100'" in capsys.readouterr().err
 
 
 @pytest.mark.long
