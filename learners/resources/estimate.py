@@ -26,7 +26,8 @@ MFU = ((0.6e9, 0.111), (4.0e9, 0.217), (8.0e9, 0.33))
 without compile on eight (Llama-3.1-8B). Between them on a line over the logarithm, beyond them the last."""
 
 ENGINE_STEP_SECONDS = 2e-3
-"""Assumed: what a decoding step costs vLLM beside the GPU's work, CUDA graphs on."""
+"""Assumed: what a decoding step costs vLLM beside the GPU's work, CUDA graphs on. Published figures lie between 0.1 and
+6 ms (docs/resources.md, with what comes of half and of twice)."""
 
 EAGER_KERNELS, LAUNCH_SECONDS = 33, 7e-6
 """Of our own sampler: kernels a layer and step (counted: 908 for 28 layers, 536 for 16); seconds each (assumed)."""
