@@ -91,8 +91,7 @@ def make_vllm(
     `server` is the URL of a running one, or several between commas, whose key is read from the environment
     (VLLM_API_KEY), with `server_options` (`concurrency` at each, `timeout`, `can_sleep`); empty: an engine in this
     program, with vLLM's own arguments in `engine` (`dtype`, `max_model_len`, `gpu_memory_utilization`, ...).
-    `transport` "adapter": the engine gets the LoRA adapter alone.
-    """
+    `transport` "adapter": the engine gets the LoRA adapter alone."""
     adapters = transport == ADAPTER
     _check_use(server, server_options, engine)
     _check_transport(transport, transport_options, options, engine)
