@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,7 @@ class _Tally:
 
 
 def _tallies(step: Step, stepped: Stepped, *, wanted: bool) -> list[_Tally]:
-    """Of each part of a step. `wanted`: the sum of slopes is, where there is nothing else to find. Parts of one loss
-    are counted at once, but where something depends on a whole sequence."""
+    """Of each part of a step. `wanted`: the sum of slopes is, where there is nothing else to find."""
     tallies = [_Tally(logprobs.size) for logprobs in stepped.logprobs]
     alike: dict[tuple[LossSpec, bool], list[int]] = {}
     for at, part in enumerate(step.parts):
@@ -72,28 +71,43 @@ def _tallies(step: Step, stepped: Stepped, *, wanted: bool) -> list[_Tally]:
         if anchored or wanted:
             alike.setdefault((part.example.loss, anchored), []).append(at)
     for (spec, anchored), indices in alike.items():
-        alone = needs_of(spec).whole_sequences or step.behaviour.of_sequences
-        for some in [[at] for at in indices] if alone else [indices]:
+        for some in _at_once(step, spec, indices):
             rows = [(step.parts[at], stepped.logprobs[at]) for at in some]
             for at, tally in zip(some, _tallied(step, rows, anchored=anchored), strict=True):
                 tallies[at] = tally
     return tallies
 
 
+def _at_once(step: Step, spec: LossSpec, indices: Sequence[int]) -> Iterable[Sequence[int]]:
+    """Parts of one loss, in groups that are counted together: all; where its terms depend on a whole sequence, those of
+    one length, or each by itself if it takes one sequence at a time."""
+    whole = needs_of(spec).whole_sequences
+    if not (whole or step.behaviour.of_sequences):
+        return [indices]
+    if not (whole and loss_of(spec).several_sequences):
+        return [[at] for at in indices]
+    lengths: dict[int, list[int]] = {}
+    for at in indices:
+        lengths.setdefault(int(step.parts[at].example.mask.sum()), []).append(at)
+    return lengths.values()
+
+
 def _tallied(step: Step, rows: Sequence[tuple[Part, Floats]], *, anchored: bool) -> list[_Tally]:
-    """Of these parts, which have the same loss."""
+    """Of these parts, which have the same loss; of several with a loss of whole sequences, which have one length."""
     examples = [part.example for part, _ in rows]
     parts, loss = [units_of_terms(example) for example in examples], loss_of(examples[0].loss)
     units = Units.joined(parts)
     now = np.concatenate([logprobs for _, logprobs in rows])
     anchor = np.concatenate([lp if part.anchor is None else part.anchor[part.example.mask] for part, lp in rows])
     credit = np.concatenate([example.advantages[example.mask] for example in examples])
-    at = Arrays(units.sums(now), units.sums(anchor), units.means(credit), step.minibatch)
-    slope, starts = loss.slope(at)[1], _starts([part.sizes.size for part in parts])
+    shape = (len(rows), -1) if loss.needs.whole_sequences and loss.several_sequences else (-1,)
+    log_pi, against, advantages = (v.reshape(shape) for v in (units.sums(now), units.sums(anchor), units.means(credit)))
+    at = Arrays(log_pi, against, advantages, step.minibatch)
+    slope, starts = loss.slope(at)[1].reshape(-1), _starts([part.sizes.size for part in parts])
     still = units.spread(slope == 0.0) & (credit != 0.0)
     clipped = np.add.reduceat(still, _starts([logprobs.size for _, logprobs in rows]), dtype=np.int64)
     passed = loss.beyond_cap(at) if anchored else None
-    beyond = None if passed is None else np.add.reduceat(np.where(passed, units.sizes, 0), starts)
+    beyond = None if passed is None else np.add.reduceat(np.where(passed.reshape(-1), units.sizes, 0), starts)
     pulls = np.add.reduceat(np.abs(slope * _weights(step, rows, units)) * units.sizes, starts)
     return [
         _Tally(
@@ -107,10 +121,12 @@ def _tallied(step: Step, rows: Sequence[tuple[Part, Floats]], *, anchored: bool)
 
 
 def _weights(step: Step, rows: Sequence[tuple[Part, Floats]], units: Units) -> Floats:
-    """What the terms of these parts are multiplied by (U); of several, where no weight depends on a whole sequence."""
+    """What the terms of these parts are multiplied by (U)."""
     if all(part.example.behaviour is None for part, _ in rows):
         return np.ones(units.sizes.size)
     whole = needs_of(rows[0][0].example.loss).whole_sequences
+    if len(rows) > 1 and (whole or step.behaviour.of_sequences):  # a weight of its own for each sequence
+        return np.concatenate([_weights(step, [row], units_of_terms(row[0].example)) for row in rows])
     gaps = [own_gap(part, now) for part, now in rows]
     unknown = [np.full(now.size, np.nan) if gap is None else gap for gap, (_, now) in zip(gaps, rows, strict=True)]
     return step.behaviour.weights(units.sums(np.concatenate(unknown)), whole=whole)

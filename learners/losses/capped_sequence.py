@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class CappedSequence(Loss):
     m = index of the minibatch within the update."""
 
     name = "capped_sequence"
+    several_sequences: ClassVar[bool] = True
 
     floor: float = 0.8
     floor_step: float = 0.025
@@ -37,13 +38,14 @@ class CappedSequence(Loss):
         return -capped * capped.detach() ** self.alpha * at.advantages
 
     def slope(self, at: Arrays) -> tuple[Floats, Floats]:
-        mean = float((at.log_pi - at.anchor).mean())
-        s = math.exp(min(max(mean, -MAX_LOG_RATIO), MAX_LOG_RATIO))
+        mean = (at.log_pi - at.anchor).mean(axis=-1, keepdims=True)
+        clamped = np.clip(mean, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+        s = np.array([math.exp(each) for each in clamped.flat]).reshape(mean.shape)  # the same bits on any processor
         floor = self._floor(at.minibatch)
-        capped = min(max(s, floor), self.cap)
+        capped = np.clip(s, floor, self.cap)
         term = -capped * capped**self.alpha * at.advantages
-        slope = -(capped**self.alpha) * (s if floor <= s <= self.cap else 0.0) * at.advantages
-        return term, np.full_like(at.log_pi, slope.mean())
+        slope = -(capped**self.alpha) * np.where((floor <= s) & (s <= self.cap), s, 0.0) * at.advantages
+        return term, np.full_like(at.log_pi, slope.mean(axis=-1, keepdims=True))
 
     def _floor(self, minibatch: int) -> float:
         return min(self.floor + self.floor_step * minibatch, self.cap)

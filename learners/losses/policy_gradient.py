@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ class PolicyGradientLoss(PolicyGradient, Loss):
 
     Without a ratio the value is -A, and the slope that of -A log π.
     """
+
+    several_sequences: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:
@@ -53,7 +55,7 @@ class PolicyGradientLoss(PolicyGradient, Loss):
         if self.above_cap == "mask":
             term = term * (log_ratio <= self._ceiling)
         if self.ratio == "sequence":
-            return term, np.full_like(log_ratio, by_log_ratio.mean())
+            return term, np.full_like(log_ratio, by_log_ratio.mean(axis=-1, keepdims=True))
         return term, by_log_ratio
 
     def beyond_cap(self, at: Arrays) -> npt.NDArray[np.bool_] | None:
@@ -64,7 +66,9 @@ class PolicyGradientLoss(PolicyGradient, Loss):
 
     def _log_ratio(self, at: Arrays) -> Floats:
         log_ratio = at.log_pi - at.anchor
-        return np.full_like(log_ratio, log_ratio.mean()) if self.ratio == "sequence" else log_ratio
+        if self.ratio != "sequence":
+            return log_ratio
+        return np.full_like(log_ratio, log_ratio.mean(axis=-1, keepdims=True))
 
     def _clipped(self, ratio: Floats, advantages: Floats) -> tuple[Floats, Floats]:
         """-min(ρA, clip(ρ)A), at most dual_clip |A| where A < 0, and its slope by ρ: -A where the plain side is taken,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ class Arrays:
     """The trained tokens of one example, each (N): log π, what its ratio is taken against, its credit.
 
     What is compared as one counts as one token here, by its sums; not for a loss that needs whole sequences, whose
-    means are over tokens.
+    means are over tokens. For a loss that takes `several_sequences` each may be (S, N), of sequences of one length.
     """
 
     log_pi: Floats
@@ -90,6 +90,9 @@ class Loss(LossSpec):
     """
 
     __slots__ = ()
+    several_sequences: ClassVar[bool] = False
+    """Of a loss that needs whole sequences: `slope` and `beyond_cap` take several at once, their tokens along the last
+    axis. Metrics of an update ask for them, one sequence after the other where it is False."""
 
     @property
     def needs(self) -> Needs:

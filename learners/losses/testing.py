@@ -33,6 +33,7 @@ def check_loss(loss: Loss, *, seed: int = 0, tolerance: float = 1e-9) -> None:
         _require(finite, f"term and slope must be finite, got {term} and {slope} at {at}")
         _check_autograd(loss, at, term, slope, tolerance)
         _check_needs(loss, at, slope)
+        _check_several(loss, at)
     _check_examples_apart(loss, np.random.default_rng(seed), tolerance)
 
 
@@ -88,6 +89,19 @@ def _check_needs(loss: Loss, at: Arrays, slope: Floats) -> None:
         _require(
             np.array_equal(alone, slope), "a loss that does not need whole sequences must take tokens by themselves"
         )
+
+
+def _check_several(loss: Loss, at: Arrays) -> None:
+    """Sequences of one length at once are what each is by itself."""
+    if not (loss.needs.whole_sequences and loss.several_sequences):
+        return
+    other = replace(at, log_pi=at.log_pi[::-1] - 0.1, advantages=at.advantages[::-1] + 0.3)
+    log_pi, anchor = np.stack([at.log_pi, other.log_pi]), np.stack([at.anchor, other.anchor])
+    together = loss.slope(Arrays(log_pi, anchor, np.stack([at.advantages, other.advantages]), at.minibatch))
+    apart = zip(loss.slope(at), loss.slope(other), strict=True)
+    for what, found, alone in zip(("term", "slope"), together, apart, strict=True):
+        same = np.array_equal(found, np.stack(alone))
+        _require(same, f"the {what} of several sequences must be that of each by itself, got {found} and {alone}")
 
 
 def _check_examples_apart(loss: Loss, numbers: np.random.Generator, tolerance: float) -> None:
