@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from benchmarks import page, retries
+from benchmarks import page, retries, sensitivity
 from benchmarks.bars import AREAS, Area, Bar
 from benchmarks.figures import DATA
 from benchmarks.tables import figures, is_current
@@ -47,6 +47,19 @@ def test_the_page_of_figures_is_what_the_files_say() -> None:
 def test_the_table_of_sgt_over_retries_is_what_its_file_says() -> None:
     if (DATA / "retries.json").is_file():
         assert is_current(retries.PAGE, retries.NAME, retries.retries_table(figures("retries")))
+
+
+def test_the_table_of_half_and_twice_is_what_its_file_says_and_that_what_a_plan_says() -> None:
+    found = figures("sensitivity")
+    assert is_current(sensitivity.PAGE, sensitivity.NAME, sensitivity.text(found))
+    with sensitivity.taken("step", 2.0):
+        assert round(sensitivity.FIRST.bound(), 3) == found["2 ms a step: first row"]["twice"]
+    assert round(sensitivity.FIRST.bound(), 3) == found["2 ms a step: first row"]["as taken"]
+
+
+@pytest.mark.long
+def test_every_cell_of_half_and_twice_is_what_a_plan_says() -> None:
+    assert sensitivity.measure() == figures("sensitivity")
 
 
 def test_the_table_of_what_turns_cost_is_what_its_file_says() -> None:
