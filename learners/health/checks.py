@@ -160,6 +160,15 @@ def _gpu(problem: str) -> Iterator[Finding]:
         yield Finding("GPU", "bad", says, remedy)
     else:
         yield Finding("GPU", "good", "none: policies run on the CPU")
+    yield _compiler("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _compiler(device: str) -> Finding:
+    """Whether layers can be compiled, as the torch learner finds it out: nothing is compiled here."""
+    problem = importlib.import_module("learners.torch.compiled").lacking(device)
+    if problem:
+        return Finding("compile", "note", problem, "needed for option compile of learner torch alone")
+    return Finding("compile", "good", f"torch.compile finds what it needs for {device}")
 
 
 def _pool() -> Iterator[Finding]:

@@ -18,6 +18,7 @@ _IN_A_RING = "a ring is of several GPUs: use learner openrlhf_ray"
 INSTEAD: Mapping[str, str] = {
     "logits_chunk_mib": _EVERY_LOGIT,
     "share_prompts": _EVERY_LOGIT,
+    "compile": "OpenRLHF's Actor calls the model as a whole: leave it out, or use learner torch",
     "packing_samples": "say packing",
     "attn_implementation": "say attention",
     "adam_offload": f"{_ON_RAY} with offload_optimizer",

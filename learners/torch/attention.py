@@ -158,7 +158,7 @@ class OneByOne:
 class PackedGroups:
     """Each row is one prompt (segment 0) and several responses to it (segments 1, 2, ...), then padding (-1).
 
-    A response sees the prompt and itself. `segments` and `positions` are (B, L).
+    A response sees the prompt and itself. `segments` and `positions` are (B, L). `span`: positions of the longest.
     """
 
     def __init__(self, segments: torch.Tensor, positions: torch.Tensor) -> None:
@@ -169,7 +169,7 @@ class PackedGroups:
         prompt = (segments == 0)[:, None, :] & (segments >= 0)[:, :, None]
         self._visible = (causal & (own | prompt))[:, None]
         self._positions = positions
-        self._span = int(positions.max()) + 1
+        self.span = int(positions.max()) + 1
 
     def attend(
         self,
@@ -181,7 +181,7 @@ class PackedGroups:
         window: int | None,
     ) -> torch.Tensor:
         visible = self._visible
-        if window is not None and self._span > window:
+        if window is not None and self.span > window:
             near = self._positions[:, :, None] - self._positions[:, None, :] < window
             visible = visible & near[:, None]
         return sdpa(query, key, value, scaling, visible)

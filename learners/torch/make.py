@@ -17,13 +17,16 @@ from mutual_env.errors import InvalidInputError, MissingExtraError
 from tokenizers_bridge import Tokenizer
 
 _BUILDER = "learners.torch.learner:build_torch"
-_DEVICES = "learners.torch.model:device_of"
+_DEVICES = "learners.torch.devices:device_of"
+_COMPILER = "learners.torch.compiled:require_compiler_for"
 _ALWAYS_THERE = ("auto", "cpu")
 
 
 def try_torch(path: str = "", *, model: Any = None, device: str = "auto", **others: Any) -> None:
     """What can be said of a learner's arguments without building it."""
     try_model(path, model=model, device=device)
+    if others.get("compile"):
+        load("torch.compile", _COMPILER)(device)
     options = TorchOptions()
     longest = others.get("max_new_tokens", options.max_new_tokens)
     room = others.get("micro_batch_tokens", options.micro_batch_tokens)

@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from learners.model_directory import check_model_directory
-from learners.placement import gpus_here
 from learners.torch.attention import CausalRows, Layout, OneByOne, Prefill, layouts
+from learners.torch.compiled import LENGTH, ROWS, CompiledLayers
 from learners.torch.decoding import GroupDecode
+from learners.torch.devices import device_of
 from learners.torch.lean import Step, lean_decoder, turns_with_length
 from learners.torch.master import add_product, gradient
 from learners.torch.options import TorchOptions
@@ -131,6 +132,7 @@ class LanguageModel:
         self.adapted.train(options.gradient_checkpointing)
         self._probe = self._probe_ids(probe)
         self._refusal = self._self_check() if whole else self._unsupported("its weights lie in pieces")
+        self.compiled = CompiledLayers(self.decoder, self.config, self.device) if options.compile else None
 
     @property
     def is_resumable(self) -> bool:
@@ -147,6 +149,23 @@ class LanguageModel:
         output = self.decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
         states: torch.Tensor = output.last_hidden_state
         return states
+
+    @contextmanager
+    def computing(self, shape: Sequence[int], layout: Layout) -> Iterator[None]:
+        """Inside, `hidden` of (B, L) tokens in this layout and its backward are a trainer's: compiled, where that is
+        asked for."""
+        with layouts(self.config):
+            if self.compiled is None:
+                yield
+            else:
+                with self.compiled.within(self, self.decoder, shape, layout):
+                    yield
+
+    def try_compiled(self) -> None:
+        """What cannot be compiled is known before anything is sampled."""
+        if self.compiled is not None:
+            with self.computing((ROWS, LENGTH), CausalRows()):
+                pass
 
     def decoding(self, positions: int) -> Step:
         """`hidden` of one new token in each of R rows, for positions below this number and until the next update."""
@@ -282,28 +301,6 @@ def release_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; others need no asking
     if trim is not None:
         trim(0)
-
-
-def device_of(name: str) -> torch.device:
-    here = gpus_here()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() and here != () else "cpu"
-    if name == "cuda" and here:
-        name = f"cuda:{here[0]}"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InvalidInputError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidInputError(
-            f"device {name!r} is not there (CUDA devices found: {torch.cuda.device_count()}): use 'cpu' or 'auto'"
-        )
-    if device.type == "cuda" and here is not None and (device.index or 0) not in here:
-        raise InvalidInputError(
-            f"device {name!r} is not what `resources` gives to this policy (GPUs {list(here)} of this process): "
-            "use 'auto', or say in resources.demands what it takes"
-        )
-    return device
 
 
 def _refuse_to_save(*args: object, **kwargs: object) -> None:

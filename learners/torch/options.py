@@ -32,6 +32,7 @@ class TorchOptions(UpdateOptions):
     Update: those of `UpdateOptions`.
     Memory: `micro_batch_tokens` (padded tokens of one forward), `logits_chunk_mib`, `gradient_checkpointing`,
     `share_prompts` (examples of one prompt are trained with the prompt computed once, where that saves work).
+    Speed: `compile` (the model's layers are compiled for training and scoring: minutes at the first start, for a GPU).
     LoRA: `lora_rank` (0: all parameters are trained), `lora_alpha`, `lora_targets` ("all-linear" or names, separated by
     commas), `seed` of its initial weights.
     """
@@ -60,6 +61,7 @@ class TorchOptions(UpdateOptions):
     logits_chunk_mib: int = 128
     gradient_checkpointing: bool = False
     share_prompts: bool = True
+    compile: bool = False
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_targets: str = "all-linear"

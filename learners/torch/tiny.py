@@ -31,7 +31,7 @@ from mutual_env.types import CrossEntropy, Ids, Task
 from tokenizers_bridge import Tokenizer
 
 _POSITIONS = 512
-_OWN_TO_WARM_UP = ("learning_rate", "minibatches")  # it has its own
+_OWN_TO_WARM_UP = ("learning_rate", "minibatches", "compile")  # it has its own
 
 
 def build(
@@ -109,11 +109,12 @@ def warm_up(
     options: Mapping[str, Any] | None = None,
 ) -> None:
     known = {key: tuple(values) for key, values in warm.knows.items()}
+    own = {"learning_rate": warm.learning_rate, "minibatches": 1, "compile": False}
     teacher = TorchLearner(
         model,
         tokenizer,
         name="warm-start",
-        options=TorchOptions.of({**(options or {}), "learning_rate": warm.learning_rate, "minibatches": 1}),
+        options=TorchOptions.of({**(options or {}), **own}),
     )
     draws = warm.draws(seed)
     for step in range(warm.steps):

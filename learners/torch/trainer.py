@@ -10,7 +10,6 @@ import torch
 
 from learners.example import Example
 from learners.step import Step, Stepped
-from learners.torch.attention import layouts
 from learners.torch.head import backward_through_head, chunk_size, target_logprobs
 from learners.torch.losses import Terms, terms_of
 from learners.torch.master import has_master
@@ -29,6 +28,7 @@ class Trainer:
 
     def __init__(self, model: LanguageModel, optimizer: Optimizer, options: TorchOptions, name: str) -> None:
         model.require_parts()
+        model.try_compiled()
         self._model = model
         self._optimizer = optimizer
         self._options = options
@@ -96,7 +96,7 @@ class Trainer:
     def _backward(self, micro: MicroBatch, terms: Terms) -> tuple[torch.Tensor, torch.Tensor]:
         """Accumulate the gradients of one micro-batch."""
         model = self._model
-        with layouts(model.config):
+        with model.computing(micro.ids.shape, micro.layout):
             hidden = model.hidden(micro.ids, micro.positions, micro.layout)[micro.rows, micro.columns]
             result = backward_through_head(
                 model.head, hidden.detach(), micro.targets, terms, self._chunk, self._options.temperature
@@ -106,9 +106,10 @@ class Trainer:
 
     def _score(self, model: LanguageModel, items: Sequence[Item]) -> list[Floats]:
         scores: list[Floats] = [np.empty(0) for _ in items]
-        with torch.inference_mode(), layouts(model.config):
+        with torch.inference_mode():
             for micro in self._micro_batches(items):
-                hidden = model.hidden(micro.ids, micro.positions, micro.layout)[micro.rows, micro.columns]
+                with model.computing(micro.ids.shape, micro.layout):
+                    hidden = model.hidden(micro.ids, micro.positions, micro.layout)[micro.rows, micro.columns]
                 values = target_logprobs(model.head, hidden, micro.targets, self._chunk, self._options.temperature)
                 for member, part in _members(micro, values):
                     scores[member] = part

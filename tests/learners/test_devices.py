@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from learners.placement import placed
-from learners.torch.model import device_of
+from learners.torch.devices import device_of
 from mutual_env.errors import InvalidInputError
 
 torch = pytest.importorskip("torch")

@@ -19,6 +19,7 @@ from learners.torch.options import TorchOptions
 from learners.torch.packing import Item, micro_batches
 from mutual_env.errors import InvalidInputError, UnknownNameError
 from tests.learners.tiny_policies import learner, llama
+from tests.tiers import long
 
 pytestmark = pytest.mark.torch
 
@@ -64,6 +65,7 @@ DEFAULTS = {"total_steps": 9}  # where a neighbour asks for more than the defaul
 
 COSTS: Mapping[str, tuple[Any, Callable[[TorchLearner], object]]] = {
     # option: another value, and where it shows; the numbers stay
+    "compile": (True, lambda policy: policy.language_model.compiled is None),
     "conversation_mb": (0, lambda policy: policy._conversations._limit),
     "device": ("cpu", lambda policy: policy.device),
     "gradient_checkpointing": (True, lambda policy: checkpointed(policy)),
@@ -80,6 +82,7 @@ TOGETHER: Mapping[str, Any] = {
     **{"learning_rate": 1e-2, "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.9, "schedule": "cosine"},
     **{"warmup_steps": 2, "total_steps": 40, "max_gradient_norm": 0.5, "optimizer_reset": True},
     **{"micro_batch_tokens": 48, "logits_chunk_mib": 1, "gradient_checkpointing": True, "share_prompts": False},
+    "compile": True,
     **{"lora_rank": 2, "lora_alpha": 8.0, "lora_targets": "q_proj,v_proj", "seed": 3},
     **{"minibatches": 2, "minibatches_by": "samples", "epochs": 2, "shuffle": True},
     **{"aggregation": "constant", "constant_length": 5, "kl_coefficient": 0.1, "reference_reset": 1},
@@ -153,7 +156,7 @@ def test_an_option_moves_what_is_sampled_or_what_is_learnt(name: str) -> None:
     assert written != now_written or not np.array_equal(weights, now_weights)
 
 
-@pytest.mark.parametrize("name", sorted(COSTS))
+@pytest.mark.parametrize("name", [long(name) if name == "compile" else name for name in sorted(COSTS)])
 def test_an_option_of_memory_or_place_moves_no_number(name: str) -> None:
     value, shown = COSTS[name]
     policy, written, weights = usual(())

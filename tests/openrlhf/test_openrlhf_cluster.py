@@ -40,7 +40,13 @@ KINDS: tuple[LossSpec, ...] = (
 )
 ELSEWHERE = {
     *("device", "dtype", "lora_rank", "lora_alpha", "lora_targets", "seed"),  # in the tests below
-    *("conversation_mb", "logits_chunk_mib", "share_prompts", "micro_batch_tokens"),  # refused, and given by each test
+    *(
+        "compile",
+        "conversation_mb",
+        "logits_chunk_mib",
+        "share_prompts",
+        "micro_batch_tokens",
+    ),  # refused, and given by each test
 }
 OPTIONS = {"device": "cpu", "max_new_tokens": 10, "learning_rate": 1e-2}
 

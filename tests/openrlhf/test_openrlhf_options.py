@@ -35,7 +35,7 @@ COSTS: Mapping[str, tuple[Any, Callable[[TorchLearner], object]]] = {
     "refill": (True, passes),
     "packing": (True, lambda policy: policy._trainer._actor.packing_samples),  # type: ignore[attr-defined]
 }
-REFUSED = {"logits_chunk_mib", "share_prompts"}
+REFUSED = {"compile", "logits_chunk_mib", "share_prompts"}
 """Of the torch learner's own forward."""
 
 

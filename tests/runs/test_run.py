@@ -62,9 +62,9 @@ def whole(directory: Path) -> dict[str, bytes]:
     return kept | {str(p.relative_to(last)): p.read_bytes() for p in sorted(last.glob("*/*"))}
 
 
-def in_a_process(code: str, *, hash_seed: str = "0") -> int:
+def in_a_process(code: str, *, hash_seed: str = "0", timeout: float = 120) -> int:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    return subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False).returncode
+    return subprocess.run([sys.executable, "-c", code], env=environment, timeout=timeout, check=False).returncode
 
 
 def test_a_run_writes_metrics_evaluations_samples_checkpoints_and_the_exchange(config_file: Path) -> None:
