@@ -116,6 +116,7 @@ def test_the_doctor_looks_at_everything_and_has_a_remedy_for_what_is_not_well(fo
         "processor",
         "memory",
         "GPU",
+        "compile",
         "verifier pool",
         "isolation",
         "disk",

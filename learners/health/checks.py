@@ -165,7 +165,7 @@ def _gpu(problem: str) -> Iterator[Finding]:
 
 def _compiler(device: str) -> Finding:
     """Whether layers can be compiled, as the torch learner finds it out: nothing is compiled here."""
-    problem = importlib.import_module("learners.torch.compiled").lacking(device)
+    problem = importlib.import_module("learners.torch.compiler").lacking(device)
     if problem:
         return Finding("compile", "note", problem, "needed for option compile of learner torch alone")
     return Finding("compile", "good", f"torch.compile finds what it needs for {device}")

@@ -9,22 +9,19 @@ What none of these programs takes is computed as it is without them.
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sysconfig
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from learners.torch.attention import CausalRows, Layout, PackedGroups
-from learners.torch.devices import device_of
+from learners.torch.compiler import require_compiler
 from mutual_env.errors import InvalidInputError
 
 ROWS, LENGTH = 2, 127  # of an example, where its kind leaves them open
@@ -136,37 +133,6 @@ class CompiledLayers:
         return compile_fx(graph, inputs, config_patches=patches)  # type: ignore[no-any-return]
 
 
-def require_compiler(device: torch.device) -> None:
-    """Raise where torch could not compile for it, with what is missing."""
-    if problem := lacking(device.type):
-        raise InvalidInputError(f"compile=True cannot be had on this machine: {problem}; or leave compile out")
-
-
-def require_compiler_for(device: str) -> None:
-    """The same, of a device by its name."""
-    require_compiler(device_of(device))
-
-
-def lacking(device: str) -> str:
-    """What torch.compile lacks for this type of device, and how to get it; empty where it lacks nothing."""
-    from torch._dynamo.eval_frame import check_if_dynamo_supported
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        check_if_dynamo_supported()
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return "torch finds no C++ compiler: install g++, or name another in CXX"
-    except RuntimeError as error:
-        return f"{str(error).splitlines()[0].rstrip('.')}: use another Python"
-    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        return "Python's headers (Python.h) are not there: install python3-dev"
-    if device == "cuda" and importlib.util.find_spec("triton") is None:
-        return "there is no triton, with which torch compiles for a GPU: pip install triton"
-    return ""
-
-
 def _layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
     return layer._call_impl(*args, **kwargs)
 
@@ -206,7 +172,8 @@ def _explained(layer: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = "; ".join(dict.fromkeys([*lines[:1], *[line for line in lines if "error:" in line][:1]])) or type(error).__name__
         raise InvalidInputError(
             f"compile=True: {layer} could not be compiled here ({why}): leave compile out"
         ) from error

@@ -18,7 +18,7 @@ from tokenizers_bridge import Tokenizer
 
 _BUILDER = "learners.torch.learner:build_torch"
 _DEVICES = "learners.torch.devices:device_of"
-_COMPILER = "learners.torch.compiled:require_compiler_for"
+_COMPILER = "learners.torch.compiler:require_compiler_for"
 _ALWAYS_THERE = ("auto", "cpu")
 
 
