@@ -173,7 +173,8 @@ def _explained(layer: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        why = "; ".join(dict.fromkeys([*lines[:1], *[line for line in lines if "error:" in line][:1]])) or type(error).__name__
+        first = lines[:1] or [type(error).__name__]
+        why = "; ".join(dict.fromkeys([*first, *[line for line in lines if "error:" in line][:1]]))
         raise InvalidInputError(
             f"compile=True: {layer} could not be compiled here ({why}): leave compile out"
         ) from error
