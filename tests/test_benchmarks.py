@@ -53,8 +53,8 @@ def test_the_table_of_half_and_twice_is_what_its_file_says_and_that_what_a_plan_
     found = figures("sensitivity")
     assert is_current(sensitivity.PAGE, sensitivity.NAME, sensitivity.text(found))
     with sensitivity.taken("step", 2.0):
-        assert round(sensitivity.FIRST.bound(), 3) == found["2 ms a step: first row"]["twice"]
-    assert round(sensitivity.FIRST.bound(), 3) == found["2 ms a step: first row"]["as taken"]
+        assert round(sensitivity.FIRST.bound(), sensitivity.DIGITS) == found["2 ms a step: first row"]["twice"]
+    assert round(sensitivity.FIRST.bound(), sensitivity.DIGITS) == found["2 ms a step: first row"]["as taken"]
 
 
 @pytest.mark.long
