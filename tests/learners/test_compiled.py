@@ -132,11 +132,11 @@ def walk(at: Path, first: int, last: int, cache: Path) -> None:
     """In a process of its own, with an empty cache of the compiler."""
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
     words = [sys.executable, "-c", WALK, str(at), str(first), str(last)]
-    subprocess.run(words, env=environment, check=True, timeout=400)
+    subprocess.run(words, env=environment, check=True, timeout=800)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_policy_that_goes_on_in_another_process_meets_its_batches_in_another_order_with_the_same_bytes(
     tmp_path: Path,
 ) -> None:
