@@ -49,21 +49,23 @@ class Row:
     devices: str
     overrides: tuple[str, ...] = ()
     ours: bool = False
-    transport: str = "file"
 
     def bound(self) -> float:
         """The share of the GPUs' time in which products or memory are the bottleneck."""
         config = load_run(CONFIGS / f"{self.config}.yaml", self.overrides)
-        config = replace(config, policies={name: self._asked(policy) for name, policy in config.policies.items()})
+        if self.ours:
+            config = replace(config, policies={name: _of_torch(policy) for name, policy in config.policies.items()})
         places = check(config, here=False, supply=parse_devices(self.devices))
         plan = make_plan(places.demands, places.supply, Rounds(2, places.staleness))
         assert plan.simulation is not None
         return bound_share(plan.simulation, plan.supply, places.estimates)
 
-    def _asked(self, policy: PolicyConfig) -> PolicyConfig:
-        if self.ours:
-            return replace(policy, learner="torch", options={k: v for k, v in policy.options.items() if k != "engine"})
-        return replace(policy, options={**policy.options, **({"transport": "ipc"} if self.transport == "ipc" else {})})
+    def by_ipc(self) -> Row:
+        return replace(self, overrides=(*self.overrides, *_of_both("transport=ipc")))
+
+
+def _of_torch(policy: PolicyConfig) -> PolicyConfig:
+    return replace(policy, learner="torch", options={k: v for k, v in policy.options.items() if k != "engine"})
 
 
 FIRST = Row("qwen-llama-1b", "1x1:H100", LONG)
@@ -73,8 +75,8 @@ ROWS = {
     "2 ms a step: first row": ("step", FIRST),
     "2 ms a step: third row": ("step", THIRD),
     "7 µs a kernel: second row": ("kernel", SECOND),
-    "8 GB/s: first row, by IPC": ("transfer", replace(FIRST, transport="ipc")),
-    "8 GB/s: third row, by IPC": ("transfer", replace(THIRD, transport="ipc")),
+    "8 GB/s: first row, by IPC": ("transfer", FIRST.by_ipc()),
+    "8 GB/s: third row, by IPC": ("transfer", THIRD.by_ipc()),
     "half of the bus: first row": ("bus", FIRST),
     "half of the bus: second row": ("bus", SECOND),
     "half of the bus: third row": ("bus", THIRD),
